@@ -1,0 +1,73 @@
+# Everything runs in .venv, which is made from requirements.lock by the first command that needs it.
+#   make report [PROFILE=quick]   run all notebooks, build the book
+#   make test                     ruff, the whole test suite, every notebook replayed strictly
+#   make lab | bench | lint | env | lock [UPGRADE=1] | clean
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+PROFILE ?= quick
+TESTFLAGS ?=
+
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.made-from-lock
+# uv from PATH, else one of our own in .venv-uv
+UV = $(firstword $(shell uv --version >/dev/null 2>&1 && command -v uv) $(CURDIR)/.venv-uv/bin/uv)
+
+# Notebooks must run with the kernel of .venv, whatever kernels and Jupyter settings the user has.
+export JUPYTER_PREFER_ENV_PATH := 1
+export PYDEVD_DISABLE_FILE_VALIDATION := 1
+unexport JUPYTER_PATH PYTHONHOME VIRTUAL_ENV
+
+.PHONY: help report test lab bench lint env lock clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+report: $(STAMP)
+	@$(PY) -m recamlib.cli report --profile "$(PROFILE)"
+
+lint: $(STAMP)
+	@$(PY) -m ruff check .
+
+# A results folder of its own: cached stages of an earlier run must not answer for today's code.
+test: lint
+	@results=$$(mktemp -d); trap 'rm -rf "$$results"' EXIT; \
+	RECAM_RESULTS="$$results" $(PY) -m pytest --nbval --nbval-current-env recamlib tests notebooks $(TESTFLAGS)
+
+lab: $(STAMP)
+	@$(PY) -m jupyter lab --notebook-dir=notebooks
+
+bench: $(STAMP)
+	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(PY) "$$script"; done
+
+env: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || { \
+	  echo "recam needs Python 3.11, 3.12 or 3.13, but '$(PYTHON)' is $$($(PYTHON) --version 2>&1 | tail -n 1);" \
+	       "name another one: make PYTHON=python3.12 ..." >&2; exit 2; }
+	@[ -x "$(UV)" ] || { echo "uv is not on the PATH: putting one into .venv-uv"; \
+	  $(PYTHON) -m venv .venv-uv && .venv-uv/bin/python -m pip install --quiet uv; }
+	@$(PY) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || { \
+	  rm -rf $(VENV); "$(UV)" venv --quiet --no-project --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV); }
+	@echo "environment: syncing $(VENV) with requirements.lock"
+	@"$(UV)" pip sync --quiet --python $(PY) --require-hashes requirements.lock
+	@"$(UV)" pip install --quiet --python $(PY) --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+
+# Needs the package index; everything else works from what the lock names.
+lock:
+	@[ -x "$(UV)" ] || { $(PYTHON) -m venv .venv-uv && .venv-uv/bin/python -m pip install --quiet uv; }
+	@"$(UV)" pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --quiet \
+	  $(if $(UPGRADE),--upgrade) --output-file requirements.lock
+	@$(MAKE) --no-print-directory env
+	@$(PY) scripts/make_environment.py
+
+clean:
+	@rm -rf book/_build book/executed .pytest_cache .ruff_cache .hypothesis *.egg-info
+	@find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
+	@echo "removed the built book, executed notebooks and caches; kept .venv, data/ and results/"

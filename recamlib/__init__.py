@@ -1,0 +1,1 @@
+"""Class Re-Activation Maps: a thin library behind the notebooks of this report."""

@@ -1,0 +1,65 @@
+"""Write environment.yml for conda users: the direct dependencies of pyproject.toml at the versions of the lock.
+
+Run by `make lock`; ``--check`` only says whether the file is up to date.
+"""
+
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+HEADER = """\
+# Made by `make lock` from pyproject.toml and requirements.lock: do not edit.
+#   conda env create -f environment.yml && conda activate recam
+name: recam
+channels:
+  - conda-forge
+  - nodefaults
+dependencies:
+  - python {python}
+  - pip
+  - pip:
+"""
+
+
+def direct_requirements(project: dict) -> list[str]:
+    """Return the sorted names of everything pyproject.toml asks for, extras included."""
+    groups = [project["dependencies"], *project.get("optional-dependencies", {}).values()]
+    return sorted({canonicalize_name(Requirement(line).name) for group in groups for line in group})
+
+
+def locked_pins(lock: str) -> dict[str, list[str]]:
+    """Return for each package of the lock its pins, as ``name==version`` with the marker where it has one."""
+    pins: dict[str, list[str]] = {}
+    for match in re.finditer(r"^([A-Za-z0-9._-]+)==(\S+)(?: ; (.+?))? \\$", lock, flags=re.MULTILINE):
+        name, version, marker = match.groups()
+        pins.setdefault(canonicalize_name(name), []).append(f"{name}=={version}" + (f" ; {marker}" if marker else ""))
+    return pins
+
+
+def render(pyproject: str, lock: str) -> str:
+    """Return the text of environment.yml."""
+    project = tomllib.loads(pyproject)["project"]
+    pins = locked_pins(lock)
+    lines = [pin for name in direct_requirements(project) for pin in pins[name]]
+    # a pin with a marker holds single quotes, so it is put into double ones
+    body = "".join(f'      - "{line}"\n' if ";" in line else f"      - {line}\n" for line in lines)
+    return HEADER.format(python=project["requires-python"]) + body + "      - --editable .\n"
+
+
+def main() -> int:
+    """Write or check environment.yml."""
+    text = render((ROOT / "pyproject.toml").read_text(), (ROOT / "requirements.lock").read_text())
+    target = ROOT / "environment.yml"
+    if "--check" in sys.argv[1:]:
+        return 0 if target.read_text() == text else 1
+    target.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
