@@ -1,0 +1,206 @@
+"""What every stage shares: strict settings, the results folder, recorded cost and weights that are checked."""
+
+import functools
+import hashlib
+import os
+import platform
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import pydantic
+import torch
+from safetensors.torch import load_file, save_file
+
+from recamlib import paths
+from recamlib.data import open_images, open_masks
+from recamlib.data.base import ImageSet, MaskSet
+from recamlib.engine import default_device
+from recamlib.errors import SettingsError, WeightsError, nearest
+
+Split = Literal["train", "train_aug", "val"]
+
+
+class Settings(pydantic.BaseModel):
+    """Frozen settings; an unknown or impossible one is an error that names the nearest field or the range."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+    def __init__(self, **data: Any) -> None:
+        for key in data:
+            if key not in type(self).model_fields:
+                raise SettingsError(
+                    f"{type(self).__name__} has no setting {key!r}{nearest(key, type(self).model_fields)}"
+                )
+        try:
+            super().__init__(**data)
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise SettingsError(
+                f"{type(self).__name__}.{where}: {first['msg']}, got {first['input']!r}"
+            ) from None
+
+
+class DataSettings(Settings):
+    """Which images: a data set, narrowed to some classes, to single-label images or to a random part.
+
+    ``fingerprint`` identifies the ids and labels found on disk, so that results of a part of VOC are never
+    mistaken for results of the whole; it is filled in, not typed.
+    """
+
+    name: Literal["hoofed", "voc12", "coco14"] = "hoofed"
+    classes: tuple[str, ...] = ()
+    single_label: bool = False
+    limit: int = pydantic.Field(0, ge=0)
+    train_count: int = pydantic.Field(480, ge=1)
+    val_count: int = pydantic.Field(160, ge=1)
+    size: int = pydantic.Field(96, ge=48, le=2048)
+    scene_seed: int = pydantic.Field(0, ge=0)
+    single_share: float = pydantic.Field(0.6, ge=0, le=1)
+    fingerprint: str = ""
+
+    def __init__(self, **data: Any) -> None:
+        if data.get("name", "hoofed") != "hoofed" and "fingerprint" not in data:
+            data["fingerprint"] = _fingerprint(data["name"], str(paths.data_dir()))
+        super().__init__(**data)
+
+    def _options(self, split: Split) -> dict[str, Any]:
+        if self.name != "hoofed":
+            return {}
+        count = self.val_count if split == "val" else self.train_count
+        return {
+            "count": count, "size": self.size, "seed": self.scene_seed, "single_share": self.single_share,
+        }  # fmt: skip
+
+    def images(self, split: Split) -> ImageSet:
+        """Open images and image-level labels of a split."""
+        return _images(self, split, str(paths.data_dir()))
+
+    def masks(self, split: Split) -> MaskSet:
+        """Open the true masks of a split: for metrics only."""
+        truth = open_masks(self.name, split, **self._options(split))
+        return truth.select(self.images(split).ids, classes=self.classes)
+
+
+@functools.lru_cache(maxsize=16)
+def _images(settings: DataSettings, split: Split, root: str) -> ImageSet:
+    images = open_images(settings.name, split, **settings._options(split))
+    return images.select(classes=settings.classes, single_label=settings.single_label, limit=settings.limit)
+
+
+@functools.lru_cache(maxsize=4)
+def _fingerprint(name: str, root: str) -> str:
+    """Return a short digest of the ids and image-level labels of a data set on disk."""
+    digest = hashlib.sha256()
+    for split in ("train_aug", "train", "val"):
+        images = open_images(name, split)
+        digest.update("\n".join(images.ids).encode() + images.label_matrix().tobytes())
+    return digest.hexdigest()[:12]
+
+
+class Stage(Settings):
+    """One step of the pipeline; its settings are the key of its cache.
+
+    Subclasses hold their upstream stage, an ``infra`` of exca and one method under ``infra.apply``.
+    Results live under :func:`recamlib.paths.results_dir`.
+    """
+
+    split_fields: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, **data: Any) -> None:
+        infra = data.get("infra", {})
+        if isinstance(infra, dict):
+            folder = paths.results_dir() / "stages"
+            folder.mkdir(parents=True, exist_ok=True)
+            data["infra"] = {"folder": folder, "keep_in_ram": False, **infra}
+        if isinstance(data.get("dataset"), str):
+            data["dataset"] = DataSettings(name=data["dataset"])
+        super().__init__(**data)
+
+    @property
+    def folder(self) -> Path:
+        """Folder of this stage's results."""
+        return Path(self.infra.uid_folder(create=True))
+
+    @property
+    def uid(self) -> str:
+        """Short name of this stage's settings."""
+        return self.folder.name
+
+    def _single(self, method: Any, item: str) -> dict[str, Any]:
+        """Return the one item of a one-item stage; a weights file that is damaged is named and made again."""
+        value = next(iter(method([item])))
+        if "weights" in value:
+            try:
+                check_weights(self.folder, value["weights"])
+            except WeightsError as error:
+                print(f"{error}; it is trained again")
+                with self.infra.cache_dict.write():
+                    del self.infra.cache_dict[item]
+                value = next(iter(method([item])))
+        return value
+
+
+@contextmanager
+def measured() -> Iterator[dict[str, Any]]:
+    """Record seconds, peak memory (MiB), device and versions of the work inside, in the dict it yields."""
+    cost: dict[str, Any] = {"device": device_name(), "versions": versions()}
+    on_gpu = default_device().startswith("cuda")
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    start = time.perf_counter()
+    yield cost
+    cost["seconds"] = time.perf_counter() - start
+    peak = (
+        torch.cuda.max_memory_allocated() if on_gpu
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    )  # fmt: skip
+    cost["peak_memory_mib"] = peak / 2**20
+
+
+def device_name() -> str:
+    """Return the device stages run on, with threads for a CPU."""
+    device = default_device()
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name()
+    return f"{device} ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that numbers depend on."""
+    from importlib.metadata import version
+
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("recamlib", "torch", "torchvision", "numpy")},
+    }
+
+
+def store_weights(folder: Path, module: torch.nn.Module, name: str) -> dict[str, str]:
+    """Write a module's state as safetensors (renamed last) and return its file name and digest."""
+    tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
+    part = folder / f"{name}.part{os.getpid()}"
+    save_file(tensors, part)
+    digest = hashlib.sha256(part.read_bytes()).hexdigest()
+    os.replace(part, folder / name)
+    return {"file": name, "sha256": digest}
+
+
+def check_weights(folder: Path, entry: dict[str, str]) -> Path:
+    """Return the path of stored weights, or raise WeightsError if the file is missing or was changed."""
+    path = folder / entry["file"]
+    if not path.is_file():
+        raise WeightsError(f"weights {path.name} of {folder.name} are missing")
+    if hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
+        raise WeightsError(f"weights {path.name} of {folder.name} do not match their recorded digest")
+    return path
+
+
+def load_weights_into(module: torch.nn.Module, path: Path) -> torch.nn.Module:
+    """Load every tensor of a safetensors file into `module`; nothing may be missing or left over."""
+    module.load_state_dict(load_file(path), strict=True)
+    return module
