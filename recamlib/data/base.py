@@ -1,0 +1,215 @@
+"""Two doors to a data set: images with image-level labels, and true masks that only metrics may open."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+
+from recamlib.data.guard import check_guard, labels_only, masks_allowed
+from recamlib.data.labels import LabelSpace
+from recamlib.errors import DataError, nearest
+
+__all__ = ["ImageSet", "MaskSet", "labels_only", "masks_allowed"]
+
+
+class ImageSet(ABC):
+    """Images and image-level labels. Has no way to a mask.
+
+    Parameters
+    ----------
+    space
+        Label space of `labels`.
+    ids
+        Image ids in the order of the official list.
+    source
+        What to call this set in messages, for example a list file.
+    """
+
+    def __init__(self, space: LabelSpace, ids: Sequence[str], *, source: str = "") -> None:
+        self.space = space
+        self.ids = tuple(ids)
+        self.source = source or type(self).__name__
+        if not self.ids:
+            raise DataError(f"{self.source}: the list of images is empty; check the split and the selection")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @abstractmethod
+    def image(self, id: str) -> torch.Tensor:
+        """Return one image, shape ``(3, H, W)``, uint8, RGB."""
+
+    @abstractmethod
+    def size(self, id: str) -> tuple[int, int]:
+        """Return ``(H, W)`` in pixels, from the file's header where that is possible."""
+
+    @abstractmethod
+    def labels(self, id: str) -> np.ndarray:
+        """Return the classes present, shape ``(K,)``, uint8 in {0, 1}."""
+
+    def full_labels(self, id: str) -> np.ndarray:
+        """Return the labels before any narrowing of classes, shape ``(K_full,)``."""
+        return self.labels(id)
+
+    def label_matrix(self) -> np.ndarray:
+        """Return the labels of all images, shape ``(N, K)``, uint8, rows in the order of `ids`."""
+        return np.stack([self.labels(id) for id in self.ids])
+
+    def select(
+        self, *, classes: Iterable[str] = (), single_label: bool = False, limit: int = 0, seed: int = 0
+    ) -> "ImageSet":
+        """Return a part of this set; nothing is copied.
+
+        Parameters
+        ----------
+        classes
+            Keep images with at least one of these classes and narrow the label space to them, in this
+            order; empty keeps all. Labels of other classes are dropped.
+        single_label
+            Keep images with exactly one class in the full space, so a horse with its rider is left out
+            even when only horses are asked for.
+        limit
+            Keep this many images at most, drawn with `seed`, in their old order; 0 keeps all.
+
+        Raises
+        ------
+        DataError
+            If a class is unknown or no image is left.
+        """
+        return _Selection(self, classes=tuple(classes), single_label=single_label, limit=limit, seed=seed)
+
+
+class _Selection(ImageSet):
+    """A part of another image set, perhaps with fewer classes."""
+
+    def __init__(
+        self, parent: ImageSet, *, classes: tuple[str, ...], single_label: bool, limit: int, seed: int
+    ) -> None:
+        space = parent.space.subset(classes) if classes else parent.space
+        self._parent = parent
+        self._columns = [parent.space.index(name) for name in space.classes]
+        ids = list(parent.ids)
+        if single_label:
+            ids = [id for id in ids if parent.full_labels(id).sum() == 1]
+        if classes:
+            ids = [id for id in ids if parent.labels(id)[self._columns].any()]
+        if limit < 0:
+            raise DataError(f"limit must be 0 (all images) or more, got {limit}")
+        if limit and limit < len(ids):
+            kept = np.sort(np.random.default_rng(seed).permutation(len(ids))[:limit])
+            ids = [ids[i] for i in kept]
+        wanted = [f"classes {', '.join(classes)}"] * bool(classes) + ["single label"] * single_label
+        source = f"{parent.source} ({'; '.join(wanted)})" if wanted else parent.source
+        super().__init__(space, ids, source=source)
+
+    def image(self, id: str) -> torch.Tensor:
+        return self._parent.image(id)
+
+    def size(self, id: str) -> tuple[int, int]:
+        return self._parent.size(id)
+
+    def labels(self, id: str) -> np.ndarray:
+        return self._parent.labels(id)[self._columns]
+
+    def full_labels(self, id: str) -> np.ndarray:
+        return self._parent.full_labels(id)
+
+
+class MaskSet(ABC):
+    """True masks, for metrics only; refuses to work inside `labels_only`.
+
+    Subclasses give `_mask`; the guard and the checks of size and values stand here, once.
+    """
+
+    def __init__(self, space: LabelSpace, ids: Sequence[str], *, source: str = "") -> None:
+        check_guard()
+        self.space = space
+        self.ids = tuple(ids)
+        self.source = source or type(self).__name__
+        if not self.ids:
+            raise DataError(f"{self.source}: the list of masks is empty; check the split and the selection")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getstate__(self) -> dict:
+        check_guard()  # pickling is how a mask set would travel to a spawned worker
+        return self.__dict__
+
+    @abstractmethod
+    def _mask(self, id: str) -> np.ndarray:
+        """Return the stored mask, any integer type, unchecked."""
+
+    @abstractmethod
+    def _image_size(self, id: str) -> tuple[int, int]:
+        """Return ``(H, W)`` of the image that the mask belongs to."""
+
+    def _where(self, id: str) -> str:
+        """Name the file of a mask for messages."""
+        return f"mask {id!r} of {self.source}"
+
+    def mask(self, id: str) -> np.ndarray:
+        """Return one mask, shape ``(H, W)``, uint8: 0 background, ``k + 1`` class ``k``, 255 ignore.
+
+        Raises
+        ------
+        MaskAccessError
+            Inside `labels_only`.
+        DataError
+            If the mask is not as large as its image or holds a value outside the label space.
+        """
+        check_guard()
+        mask = np.asarray(self._mask(id))
+        height, width = self._image_size(id)
+        if mask.shape != (height, width):
+            hint = "make both from the same original"
+            if mask.shape == (width, height):
+                hint = "the sides are swapped, so rotate the pixels of the image as its EXIF tag says"
+            raise DataError(
+                f"{self._where(id)} has shape {mask.shape}, its image ({height}, {width}); {hint}"
+            )
+        allowed = np.zeros(256, bool)
+        allowed[[*range(self.space.with_background), self.space.ignore]] = True
+        inside = mask.astype(np.uint8)
+        fine = allowed[inside] if mask.dtype == np.uint8 else allowed[inside] & (inside == mask)
+        if not fine.all():
+            known = f"{self.space.name} knows 0 to {len(self.space)} and {self.space.ignore} (ignore)"
+            value = mask[~fine][0]
+            raise DataError(f"{self._where(id)} holds the value {value}, {known}; rewrite the mask")
+        return inside
+
+    def select(self, ids: Iterable[str], *, classes: Iterable[str] = ()) -> "MaskSet":
+        """Return some of the masks; pixels of classes left out become the ignore value.
+
+        Parameters
+        ----------
+        ids
+            Ids to keep, in this order.
+        classes
+            Classes to keep, in this order; empty keeps all.
+        """
+        return _MaskSelection(self, tuple(ids), tuple(classes))
+
+
+class _MaskSelection(MaskSet):
+    """Some masks of another set, perhaps with fewer classes."""
+
+    def __init__(self, parent: MaskSet, ids: tuple[str, ...], classes: tuple[str, ...]) -> None:
+        known = set(parent.ids)
+        for id in ids:
+            if id not in known:
+                raise DataError(f"{parent.source} has no mask {id!r}{nearest(id, parent.ids[:5000])}")
+        space = parent.space.subset(classes) if classes else parent.space
+        table = np.full(256, space.ignore, np.uint8)
+        table[0] = 0
+        for new, name in enumerate(space.classes):
+            table[parent.space.index(name) + 1] = new + 1
+        self._parent, self._table = parent, table
+        super().__init__(space, ids, source=parent.source)
+
+    def _mask(self, id: str) -> np.ndarray:
+        return self._table[self._parent.mask(id)]
+
+    def _image_size(self, id: str) -> tuple[int, int]:
+        return self._parent._image_size(id)

@@ -1,0 +1,128 @@
+"""Any image file as RGB, 8 bits a channel; any mask file as label values; errors that name the file."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from recamlib.errors import DataError
+
+#: Largest image that is decoded, in pixels (about 270 MB as RGB); 8,000 x 8,000 fits.
+MAX_PIXELS = 89_000_000
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open an image file; whatever goes wrong inside the block becomes a `DataError` naming the file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            opened = Image.open(path)
+        with opened as image:
+            if image.width * image.height > MAX_PIXELS:
+                size = f"{image.width} x {image.height}"
+                raise DataError(f"{path} has {size} pixels, more than {MAX_PIXELS:,}; store it smaller")
+            yield image
+    except DataError:
+        raise
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing; fetch the data set again or take the id off the list") from None
+    except IsADirectoryError:
+        raise DataError(f"{path} is a folder, an image file was expected") from None
+    except PermissionError:
+        raise DataError(f"{path} may not be read; change its permissions") from None
+    except Image.DecompressionBombError:
+        raise DataError(f"{path} has more than {MAX_PIXELS:,} pixels; store it smaller") from None
+    except UnidentifiedImageError:
+        raise DataError(f"{path} is not a readable image; fetch it again or convert it to JPEG") from None
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
+        # Pillow reports damage in all of these ways, depending on the format.
+        raise DataError(f"{path} does not decode ({error}); it is damaged, fetch it again") from None
+
+
+def _to_rgb(image: Image.Image, path: Path) -> np.ndarray:
+    """Return the pixels as they are stored, shape ``(H, W, 3)``, uint8."""
+    if image.mode == "RGB":
+        return np.array(image)
+    if image.mode.startswith("I;16") or image.mode == "I":
+        # Pillow would clip 16-bit values at 255; the high byte keeps the picture.
+        grey = (np.clip(np.array(image).astype(np.int64), 0, 65535) >> 8).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode == "F":
+        raise DataError(f"{path} holds floating-point pixels; convert it to 8 bits a channel")
+    return np.array(image.convert("RGB"))
+
+
+def read_image(path: Path) -> torch.Tensor:
+    """Decode an image file.
+
+    Grey and palette images become RGB, CMYK is converted, 16-bit values keep their high byte, transparency
+    is dropped, of an animation the first frame is taken. Pixels stay as stored: an EXIF rotation is *not*
+    applied, because the masks and labels of VOC and COCO were drawn on the stored pixels and the authors'
+    code reads them so.
+
+    Returns
+    -------
+    Shape ``(3, H, W)``, uint8.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, damaged, cut short, larger than `MAX_PIXELS` or no image.
+    """
+    with _opened(Path(path)) as image:
+        pixels = _to_rgb(image, path)  # (H, W, 3)
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Return ``(H, W)`` of an image file from its header alone."""
+    with _opened(Path(path)) as image:
+        return image.height, image.width
+
+
+def exif_rotation(path: Path) -> bool:
+    """Say whether a file asks viewers to turn or mirror it (EXIF orientation other than 1)."""
+    with _opened(Path(path)) as image:
+        return image.getexif().get(0x0112, 1) not in (0, 1)
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """Read a mask stored as palette or grey PNG.
+
+    Returns
+    -------
+    Label values, shape ``(H, W)``, uint8: palette indices, not colours.
+
+    Raises
+    ------
+    DataError
+        If the file is missing or damaged, or holds colours instead of indices.
+    """
+    with _opened(Path(path)) as image:
+        if image.mode not in ("P", "L"):
+            raise DataError(
+                f"{path} is stored in mode {image.mode}; convert it to a PNG of class indices (mode P or L)"
+            )
+        return np.array(image)
+
+
+def write_mask(path: Path, mask: np.ndarray, palette: np.ndarray) -> None:
+    """Write label values as a palette PNG.
+
+    Parameters
+    ----------
+    path
+        File to write.
+    mask
+        Shape ``(H, W)``, uint8.
+    palette
+        Colours by value, shape ``(256, 3)``, uint8.
+    """
+    image = Image.fromarray(np.ascontiguousarray(mask, np.uint8))
+    image.putpalette(palette.astype(np.uint8).tobytes())
+    image.save(path, format="PNG")

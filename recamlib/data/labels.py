@@ -1,0 +1,142 @@
+"""Label spaces: which classes a data set has, in which order, and which pixel values its masks may hold."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from recamlib.errors import DataError, nearest
+
+BACKGROUND = "background"
+
+
+@lru_cache(maxsize=1)
+def _palette() -> np.ndarray:
+    """Return the colour map of the VOC devkit: the bits of a label spread over red, green and blue."""
+    labels = np.arange(256)
+    colours = np.zeros((256, 3), np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= (((labels >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+    colours.setflags(write=False)
+    return colours
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """Foreground classes of a data set; class ``k`` is pixel value ``k + 1`` in a mask.
+
+    Parameters
+    ----------
+    name
+        Short name, used in messages and cache keys.
+    classes
+        Foreground class names in order, background not among them.
+    ignore
+        Pixel value that no metric counts.
+
+    Examples
+    --------
+    >>> space = LabelSpace("pets", ("cat", "dog"))
+    >>> len(space), space.names, space.index("dog")
+    (2, ('background', 'cat', 'dog'), 1)
+    >>> space.decode(space.encode(["dog"]))
+    ('dog',)
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    ignore: int = 255
+
+    def __post_init__(self) -> None:
+        if not self.classes or len(set(self.classes)) != len(self.classes):
+            raise DataError(f"label space {self.name!r} needs at least one class and no name twice")
+        if len(self.classes) >= self.ignore:
+            count = len(self.classes)
+            raise DataError(f"label space {self.name!r} has {count} classes; masks hold {self.ignore - 1}")
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    @property
+    def with_background(self) -> int:
+        """Number of values a mask distinguishes: foreground classes and background."""
+        return len(self.classes) + 1
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names by pixel value, background first."""
+        return (BACKGROUND, *self.classes)
+
+    @property
+    def palette(self) -> np.ndarray:
+        """Colour of every pixel value, shape ``(256, 3)``, uint8, read-only."""
+        return _palette()
+
+    def index(self, name: str) -> int:
+        """Return the position of a class, counted from 0 without background.
+
+        Raises
+        ------
+        DataError
+            If there is no such class; the message names the nearest.
+        """
+        try:
+            return self.classes.index(name)
+        except ValueError:
+            hint = nearest(name, self.classes)
+            raise DataError(f"no class {name!r} in label space {self.name!r}{hint}") from None
+
+    def encode(self, names: Iterable[str]) -> np.ndarray:
+        """Return the multi-hot vector of some class names, shape ``(K,)``, uint8."""
+        vector = np.zeros(len(self), np.uint8)
+        for name in names:
+            vector[self.index(name)] = 1
+        return vector
+
+    def decode(self, vector: np.ndarray) -> tuple[str, ...]:
+        """Return the names of the classes that are set in a vector of shape ``(K,)``."""
+        vector = np.asarray(vector)
+        if vector.shape != (len(self),):
+            expected = f"expects a vector of shape ({len(self)},)"
+            raise DataError(f"label space {self.name!r} {expected}, got {vector.shape}")
+        return tuple(name for name, present in zip(self.classes, vector, strict=True) if present)
+
+    def subset(self, names: Iterable[str]) -> "LabelSpace":
+        """Return the space of the named classes alone, in the order given."""
+        names = tuple(dict.fromkeys(names))
+        for name in names:
+            self.index(name)
+        if names == self.classes:
+            return self
+        return LabelSpace(f"{self.name}[{','.join(names)}]", names, self.ignore)
+
+
+VOC12 = LabelSpace(
+    "voc12",
+    (
+        "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+        "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
+        "tvmonitor",
+    ),
+)  # fmt: skip
+
+COCO14 = LabelSpace(
+    "coco14",
+    (
+        "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat",
+        "traffic light", "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog",
+        "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag",
+        "tie", "suitcase", "frisbee", "skis", "snowboard", "sports ball", "kite", "baseball bat",
+        "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle", "wine glass", "cup", "fork",
+        "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange", "broccoli", "carrot", "hot dog",
+        "pizza", "donut", "cake", "chair", "couch", "potted plant", "bed", "dining table", "toilet", "tv",
+        "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink",
+        "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
+    ),
+)  # fmt: skip
+
+HOOFED = LabelSpace("hoofed", ("horse", "cow", "sheep", "zebra", "giraffe"))
+
+SPACES = {space.name: space for space in (VOC12, COCO14, HOOFED)}

@@ -1,0 +1,160 @@
+"""What training sees of an image: rescaled, mirrored, cropped, normalised; and a data set of such views."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
+
+from recamlib.data.base import ImageSet
+from recamlib.errors import SettingsError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def normalise(
+    image: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+) -> Tensor:
+    """Return ``(image / 255 - mean) / std``.
+
+    Parameters
+    ----------
+    image
+        Shape ``(..., 3, H, W)``, uint8.
+    mean, std
+        One value a channel, for images in [0, 1].
+
+    Returns
+    -------
+    Same shape, float32, on the image's device.
+    """
+    mean = torch.tensor(mean, dtype=torch.float32, device=image.device)[:, None, None] * 255  # (3, 1, 1)
+    std = torch.tensor(std, dtype=torch.float32, device=image.device)[:, None, None] * 255
+    return image.to(torch.float32).sub(mean).div_(std)
+
+
+def resize(image: Tensor, height: int, width: int) -> Tensor:
+    """Resize uint8 images ``(..., 3, H, W)`` bicubically, antialiased as Pillow does it."""
+    if image.shape[-2:] == (height, width):
+        return image
+    return transforms.resize(image, [height, width], interpolation=InterpolationMode.BICUBIC, antialias=True)
+
+
+def rescale(image: Tensor, scale: float) -> Tensor:
+    """Resize uint8 images ``(..., 3, H, W)`` to ``round(H * scale), round(W * scale)``, at least 1."""
+    height, width = image.shape[-2:]
+    return resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
+
+
+class TrainView:
+    """One random training view of an image: long side, mirror, crop.
+
+    Parameters
+    ----------
+    crop
+        Height and width of the view, pixels.
+    long_side
+        Range, both ends included, that the length of the longer side is drawn from.
+    mean, std
+        See `normalise`.
+    flip
+        Mirror every second view.
+
+    Notes
+    -----
+    As in the authors' code, an image smaller than the crop lands somewhere in it at random, and the rest
+    is zero *after* normalisation, that is the mean colour.
+    """
+
+    def __init__(
+        self,
+        *,
+        crop: int,
+        long_side: tuple[int, int],
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        flip: bool = True,
+    ) -> None:
+        low, high = long_side
+        if crop < 1:
+            raise SettingsError(f"crop must be at least 1 pixel, got {crop}")
+        if not 1 <= low <= high:
+            raise SettingsError(f"long_side must be 1 <= low <= high, got {tuple(long_side)}")
+        self.crop, self.long_side, self.flip = crop, (int(low), int(high)), flip
+        self.mean, self.std = tuple(mean), tuple(std)
+
+    def __call__(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return one view, shape ``(3, crop, crop)``, float32, of an image ``(3, H, W)``, uint8.
+
+        Random numbers come from `generator`, or from torch's global one.
+        """
+
+        def draw(low: int, high: int) -> int:  # both ends included
+            return int(torch.randint(low, high + 1, (), generator=generator))
+
+        target = draw(*self.long_side)
+        image = rescale(image, target / max(image.shape[-2:]))  # (3, h, w)
+        if self.flip and draw(0, 1):
+            image = image.flip(-1)
+        view = torch.zeros(3, self.crop, self.crop)
+        source, place = [], []
+        for length in image.shape[-2:]:
+            start = draw(0, abs(length - self.crop))
+            kept = min(length, self.crop)
+            source.append(slice(start, start + kept) if length > self.crop else slice(0, kept))
+            place.append(slice(0, kept) if length > self.crop else slice(start, start + kept))
+        view[:, place[0], place[1]] = normalise(image[:, source[0], source[1]], self.mean, self.std)
+        return view
+
+
+class LabelledViews(Dataset):
+    """Views and labels of an image set, for a loader.
+
+    What is drawn depends on seed, epoch and image id alone, so the number of workers and the order change
+    nothing.
+
+    Parameters
+    ----------
+    images
+        Door 1 of a data set.
+    view
+        Called with an image and a generator, for example a `TrainView`.
+    seed, epoch
+        Integers that choose the draws; see `set_epoch`.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        view: Callable[[Tensor, torch.Generator], Tensor],
+        *,
+        seed: int = 0,
+        epoch: int = 0,
+    ) -> None:
+        self.images, self.view, self.seed = images, view, seed
+        # Shared memory: workers that live on between epochs see the new value.
+        self._epoch = torch.tensor(epoch).share_memory_()
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next views belong to."""
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; call it before iterating over the loader."""
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:
+        """Return a view ``(3, crop, crop)``, its labels ``(K,)`` float32 and the index in ``images.ids``."""
+        id = self.images.ids[index]
+        digest = hashlib.blake2b(f"{self.seed}/{self.epoch}/{id}".encode(), digest_size=8).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+        labels = torch.from_numpy(self.images.labels(id)).to(torch.float32)
+        return self.view(self.images.image(id), generator), labels, index

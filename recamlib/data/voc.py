@@ -1,0 +1,215 @@
+"""Reader of a PASCAL VOC devkit (with or without SBD masks), any subset of its lists, and a writer of one."""
+
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from pathlib import Path
+
+import defusedxml.ElementTree
+import numpy as np
+import torch
+from defusedxml.common import DefusedXmlException
+from PIL import Image
+
+from recamlib.data.base import ImageSet, MaskSet
+from recamlib.data.images import image_size, read_image, read_mask, write_mask
+from recamlib.data.labels import VOC12, LabelSpace
+from recamlib.errors import DataError, SettingsError, nearest
+
+FETCH = "download it with `recam data fetch voc12`"
+_LISTS = {"train": ("train.txt",), "val": ("val.txt",), "train_aug": ("train_aug.txt", "trainaug.txt")}
+_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+def devkit(root: Path) -> Path:
+    """Return the folder that holds ``JPEGImages``, whether `root` is it or stands above it."""
+    root = Path(root)
+    for folder in (root / "VOCdevkit" / "VOC2012", root / "VOC2012", root):
+        if (folder / "JPEGImages").is_dir() or (folder / "ImageSets").is_dir():
+            return folder
+    raise DataError(f"no VOCdevkit/VOC2012/JPEGImages in {root}; {FETCH} or set RECAM_DATA")
+
+
+def _check_split(split: str) -> None:
+    if split not in _LISTS:
+        hint = nearest(split, _LISTS)
+        raise SettingsError(f"VOC has no split {split!r}{hint}; choose one of {', '.join(_LISTS)}")
+
+
+def list_file(folder: Path, split: str) -> Path:
+    """Return the list of a split in ``ImageSets/Segmentation``."""
+    _check_split(split)
+    lists = folder / "ImageSets" / "Segmentation"
+    for name in _LISTS[split]:
+        if (lists / name).is_file():
+            return lists / name
+    remedy = "get the SBD part with `recam data fetch sbd`" if split == "train_aug" else FETCH
+    raise DataError(f"{lists / _LISTS[split][0]} is missing; {remedy}")
+
+
+def read_ids(path: Path) -> tuple[str, ...]:
+    """Read a list of image ids, one a line; a line may also give paths, whose stem is the id.
+
+    Raises
+    ------
+    DataError
+        If the list is empty, names an id twice, or an id would leave the data folder.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as a list of ids ({error}); write one id a line") from None
+    ids = [line.split()[0] for line in lines if line.strip()]
+    ids = [Path(id).stem if id.startswith("/JPEGImages/") and ".." not in id else id for id in ids]
+    for id in ids:
+        if "/" in id or "\\" in id or "\0" in id or id in (".", ".."):
+            raise DataError(f"{path} names {id!r}; an image id is a file name without folders")
+    if not ids:
+        raise DataError(f"{path} is empty; write one image id a line")
+    if len(set(ids)) < len(ids):
+        twice = next(id for i, id in enumerate(ids) if id in ids[:i])
+        raise DataError(f"{path} names {twice!r} twice; remove one of the lines")
+    return tuple(ids)
+
+
+def read_classes(path: Path, space: LabelSpace) -> tuple[str, ...]:
+    """Read the class names of all objects in a VOC annotation, "difficult" ones too, as the authors do.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, is not XML, declares a document type or entities (they can blow up or
+        read other files), or names a class outside `space`.
+    """
+    try:
+        tree = defusedxml.ElementTree.parse(path, forbid_dtd=True).getroot()
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing, so the image has no labels; {FETCH}") from None
+    except DefusedXmlException:
+        raise DataError(f"{path} declares a document type or entities; remove the declaration") from None
+    except (ElementTree.ParseError, OSError, ValueError) as error:
+        raise DataError(f"{path} is not a readable XML annotation ({error}); fetch it again") from None
+    names = []
+    for thing in tree.findall("object"):
+        name = (thing.findtext("name") or "").strip()
+        if name not in space.classes:
+            hint = nearest(name, space.classes)
+            raise DataError(f"{path} names the class {name!r}, unknown to {space.name}{hint}; correct it")
+        names.append(name)
+    return tuple(dict.fromkeys(names))
+
+
+def _image_path(folder: Path, id: str) -> Path:
+    for suffix in _SUFFIXES:
+        path = folder / "JPEGImages" / f"{id}{suffix}"
+        if path.is_file():
+            return path
+    return folder / "JPEGImages" / f"{id}{_SUFFIXES[0]}"
+
+
+def mask_path(folder: Path, id: str) -> Path:
+    """Return the mask of an image: the official one, else the one of SBD."""
+    official = folder / "SegmentationClass" / f"{id}.png"
+    extra = folder / "SegmentationClassAug" / f"{id}.png"
+    return extra if extra.is_file() and not official.is_file() else official
+
+
+class VocImages(ImageSet):
+    """Images and image-level labels of a VOC devkit.
+
+    Parameters
+    ----------
+    root
+        Folder of the devkit, or a folder above it.
+    split
+        ``train``, ``val`` or ``train_aug``.
+    space
+        Label space of the annotations.
+    """
+
+    def __init__(self, root: Path, split: str, *, space: LabelSpace = VOC12) -> None:
+        self._folder = devkit(root)
+        self._labels: dict[str, np.ndarray] = {}
+        source = list_file(self._folder, split)
+        super().__init__(space, read_ids(source), source=str(source))
+
+    def path(self, id: str) -> Path:
+        """Return the file of an image."""
+        return _image_path(self._folder, id)
+
+    def image(self, id: str) -> torch.Tensor:
+        return read_image(self.path(id))
+
+    def size(self, id: str) -> tuple[int, int]:
+        return image_size(self.path(id))
+
+    def labels(self, id: str) -> np.ndarray:
+        if id not in self._labels:
+            annotation = self._folder / "Annotations" / f"{id}.xml"
+            self._labels[id] = self.space.encode(read_classes(annotation, self.space))
+        return self._labels[id].copy()
+
+
+class VocMasks(MaskSet):
+    """True masks of a VOC devkit: official ones first, SBD's for the other images of ``train_aug``."""
+
+    def __init__(self, root: Path, split: str, *, space: LabelSpace = VOC12) -> None:
+        self._folder = devkit(root)
+        source = list_file(self._folder, split)
+        super().__init__(space, read_ids(source), source=str(source))
+
+    def _where(self, id: str) -> str:
+        return str(mask_path(self._folder, id))
+
+    def _mask(self, id: str) -> np.ndarray:
+        return read_mask(mask_path(self._folder, id))
+
+    def _image_size(self, id: str) -> tuple[int, int]:
+        return image_size(_image_path(self._folder, id))
+
+
+def write_voc(folder: Path, images: ImageSet, masks: MaskSet, *, split: str, quality: int = 95) -> Path:
+    """Write a data set as a VOC devkit that `VocImages` and `VocMasks` read back.
+
+    Labels and masks come back equal; images are JPEG and come back close.
+
+    Parameters
+    ----------
+    folder
+        Folder to write ``VOCdevkit/VOC2012`` into; other splits already there stay.
+    images, masks
+        Both doors of the data set, same ids.
+    split
+        Name of the list to write.
+    quality
+        JPEG quality, 1 to 100.
+
+    Returns
+    -------
+    The devkit's folder.
+    """
+    _check_split(split)
+    kit = Path(folder) / "VOCdevkit" / "VOC2012"
+    for part in ("JPEGImages", "Annotations", "SegmentationClass", "ImageSets/Segmentation"):
+        (kit / part).mkdir(parents=True, exist_ok=True)
+    for id in images.ids:
+        pixels = images.image(id).permute(1, 2, 0).numpy()  # (H, W, 3)
+        Image.fromarray(pixels).save(kit / "JPEGImages" / f"{id}.jpg", quality=quality, subsampling=0)
+        write_mask(kit / "SegmentationClass" / f"{id}.png", masks.mask(id), masks.space.palette)
+        names = images.space.decode(images.labels(id))
+        _write_annotation(kit / "Annotations" / f"{id}.xml", id, names, pixels.shape)
+    listed = kit / "ImageSets" / "Segmentation" / _LISTS[split][0]
+    listed.write_text("".join(f"{id}\n" for id in images.ids), encoding="utf-8")
+    return kit
+
+
+def _write_annotation(path: Path, id: str, names: Sequence[str], shape: tuple[int, ...]) -> None:
+    """Write image-level labels in the form of a VOC annotation."""
+    root = ElementTree.Element("annotation")
+    ElementTree.SubElement(root, "filename").text = f"{id}.jpg"
+    size = ElementTree.SubElement(root, "size")
+    for tag, value in zip(("height", "width", "depth"), shape, strict=True):
+        ElementTree.SubElement(size, tag).text = str(value)
+    for name in names:
+        ElementTree.SubElement(ElementTree.SubElement(root, "object"), "name").text = name
+    ElementTree.indent(root)
+    ElementTree.ElementTree(root).write(path, encoding="utf-8")
