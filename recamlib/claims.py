@@ -1,11 +1,10 @@
-"""The paper's numbers against measured ones: results with an address, comparison tables, verdicts by a stated rule."""
+"""The paper's numbers against measured ones: addressed results, comparisons, verdicts by a stated rule."""
 
 import datetime
 import functools
 import hashlib
 import json
 import os
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,14 @@ from scipy import stats
 
 from recamlib import paths
 from recamlib.errors import RecamError
+from recamlib.provenance import commit, device_name, versions
 
 RULE = (
-    "A row of a table holds here if the 95 % interval of its difference to the table's first row lies wholly on the "
-    "paper's side of zero, does not hold if it lies wholly on the other side, and cannot be told if it contains zero. "
-    "A claim made in a sentence is tested by the rule printed in its notebook. Absolute numbers are compared only on "
-    "the full official data; on any other data they are shown for scale."
+    "A row of a table holds here if the 95 % interval of its difference to its baseline lies wholly on "
+    "the paper's side of zero, does not hold if it lies wholly on the other side, and cannot be told if "
+    "it contains zero. The baseline is BCE alone in Table 1 and CAM in the same row and column in Tables "
+    "2 and 3. A claim made in a sentence is tested by the rule printed in its notebook. Absolute numbers "
+    "are compared only on the full official data; on any other data they are shown for scale."
 )
 VERDICTS = ("holds", "does not hold", "cannot tell", "reference", "not run")
 SYNTHETIC = {"hoofed"}
@@ -109,7 +110,7 @@ def seed_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[floa
 
 
 def verdict(difference: tuple[float, float], paper_sign: float) -> str:
-    """Return the verdict on a difference: its interval (low, high) against the sign of the paper's difference.
+    """Return the verdict on a difference: its interval (low, high) against the sign of the paper's.
 
     Examples
     --------
@@ -120,18 +121,6 @@ def verdict(difference: tuple[float, float], paper_sign: float) -> str:
     if low > 0:
         return "holds"
     return "does not hold" if high < 0 else "cannot tell"
-
-
-def commit() -> str:
-    """Return the commit results are made from, with ``+`` if tracked files were changed, or ``"unknown"``."""
-    try:
-        run = functools.partial(
-            subprocess.run, cwd=paths.ROOT, capture_output=True, text=True, check=True, timeout=20
-        )
-        head = run(["git", "rev-parse", "--short=10", "HEAD"]).stdout.strip()
-        return head + ("+" if run(["git", "status", "--porcelain", "-uno"]).stdout.strip() else "")
-    except (OSError, subprocess.SubprocessError):
-        return os.environ.get("RECAM_COMMIT", "unknown")
 
 
 def record(notebook: str, *, parameters: dict[str, Any], images: dict[str, int], **content: Any) -> Path:
@@ -148,8 +137,6 @@ def record(notebook: str, *, parameters: dict[str, Any], images: dict[str, int],
     content
         ``rows`` (see :func:`table_row`), ``claims`` (see :func:`sentence`), figures' numbers, anything plain.
     """
-    from recamlib.stages.base import device_name, versions
-
     text = json.dumps(parameters, sort_keys=True)
     folder = paths.results_dir() / notebook / hashlib.sha256(text.encode()).hexdigest()[:12]
     folder.mkdir(parents=True, exist_ok=True)
@@ -178,12 +165,17 @@ def _plain(value: Any) -> Any:
 
 
 def table_row(
-    values: Sequence[float], *, baseline: Sequence[float] | None = None, interval=None, difference=None, **more
+    values: Sequence[float],
+    *,
+    baseline: Sequence[float] | None = None,
+    interval: tuple[float, float] | None = None,
+    difference: tuple[float, float] | None = None,
+    **more: Any,
 ) -> dict[str, Any]:
     """Return one measured row: mIoU per seed in percent, mean, interval, and its difference to the first row.
 
-    With several seeds both intervals are t-intervals over seeds (differences paired by seed); with one seed they
-    are the bootstrap intervals over images handed in as `interval` and `difference`, and the row says so.
+    With several seeds both intervals are t-intervals over seeds (differences paired by seed); with one seed
+    they are the bootstrap intervals over images handed in, and the row says so.
     """
     mean, low, high = seed_interval(values)
     row = {"per_seed": list(values), "mean": mean, "seeds": len(values)}

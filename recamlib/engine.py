@@ -18,17 +18,13 @@ from tqdm.auto import tqdm
 
 from recamlib.data.base import labels_only
 from recamlib.errors import RecamError
+from recamlib.provenance import default_device
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
 
 class TrainingError(RecamError):
     """Training cannot go on: the loss is not finite, or a checkpoint does not fit the run."""
-
-
-def default_device() -> str:
-    """Return ``$RECAM_DEVICE``, or the accelerator that is there, or ``"cpu"``."""
-    return os.environ.get("RECAM_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def poly_factor(step: int, *, max_steps: int, power: float = 0.9) -> float:
@@ -51,8 +47,8 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """Return SGD or Adam over parameter groups that each carry their own ``lr``.
 
-    The authors' optimizer hands its weight decay to SGD's momentum, so that the momentum in effect is 1e-4 and
-    the 0.9 of their settings is only the power of the schedule; both are named here and nothing is positional.
+    The authors' optimizer hands its weight decay to SGD's momentum, so that the momentum in effect is 1e-4
+    and the 0.9 of their settings is only the power of the schedule; here every setting is named.
     The toy study of Section 4.2 trains with Adam.
     """
     groups = [{**group, "initial_lr": group["lr"]} for group in groups]
@@ -68,7 +64,7 @@ def set_poly_rate(optimizer: torch.optim.Optimizer, step: int, *, max_steps: int
 
 
 def epoch_order(count: int, *, seed: int, epoch: int) -> list[int]:
-    """Return the order of `count` samples in one epoch; it depends on seed and epoch alone, so resume is exact."""
+    """Return the order of `count` samples in one epoch, a function of seed and epoch alone."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     return torch.randperm(count, generator=generator).tolist()
 
@@ -142,7 +138,7 @@ def fit(
                 set_poly_rate(optimizer, step, max_steps=epochs * steps_per_epoch, power=power)
                 losses = _step(fabric, wrapped, optimizer, loss_step, batch)
                 if not math.isfinite(losses["loss"]):
-                    names = ", ".join(views.ids[i] for i in batch[2].tolist()[:4])
+                    names = ", ".join(views.images.ids[i] for i in batch[2].tolist()[:4])
                     raise TrainingError(
                         f"the loss became {losses['loss']} in step {step + 1} (samples {names}, ...): "
                         "lower the learning rate or use precision '32-true'"
@@ -200,7 +196,8 @@ def _restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -
         tensors = load_file(folder / progress["file"])
     except FileNotFoundError:
         return {"epoch": 0, "history": {}}
-    except (OSError, ValueError, KeyError, SafetensorError) as error:  # a damaged checkpoint costs this training only; say so and start it again
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        # a damaged checkpoint costs this one training; say so and start it again
         tqdm.write(f"checkpoint in {folder.name} is damaged ({error}); training starts again")
         return {"epoch": 0, "history": {}}
     model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})

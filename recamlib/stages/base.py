@@ -1,13 +1,8 @@
-"""What every stage shares: strict settings, the results folder, recorded cost and weights that are checked."""
+"""What every stage shares: strict settings, the results folder, and weights that are checked."""
 
 import functools
 import hashlib
 import os
-import platform
-import resource
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -18,7 +13,6 @@ from safetensors.torch import load_file, save_file
 from recamlib import paths
 from recamlib.data import open_images, open_masks
 from recamlib.data.base import ImageSet, MaskSet
-from recamlib.engine import default_device
 from recamlib.errors import SettingsError, WeightsError, nearest
 
 Split = Literal["train", "train_aug", "val"]
@@ -143,41 +137,6 @@ class Stage(Settings):
                     del self.infra.cache_dict[item]
                 value = next(iter(method([item])))
         return value
-
-
-@contextmanager
-def measured() -> Iterator[dict[str, Any]]:
-    """Record seconds, peak memory (MiB), device and versions of the work inside, in the dict it yields."""
-    cost: dict[str, Any] = {"device": device_name(), "versions": versions()}
-    on_gpu = default_device().startswith("cuda")
-    if on_gpu:
-        torch.cuda.reset_peak_memory_stats()
-    start = time.perf_counter()
-    yield cost
-    cost["seconds"] = time.perf_counter() - start
-    peak = (
-        torch.cuda.max_memory_allocated() if on_gpu
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    )  # fmt: skip
-    cost["peak_memory_mib"] = peak / 2**20
-
-
-def device_name() -> str:
-    """Return the device stages run on, with threads for a CPU."""
-    device = default_device()
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name()
-    return f"{device} ({platform.machine()}, {torch.get_num_threads()} threads)"
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that numbers depend on."""
-    from importlib.metadata import version
-
-    return {
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("recamlib", "torch", "torchvision", "numpy")},
-    }
 
 
 def store_weights(folder: Path, module: torch.nn.Module, name: str) -> dict[str, str]:

@@ -1,8 +1,7 @@
-"""Stages that train: the classifier of Eq. 1 and 4, its reactivation of Eq. 5 to 8, and what they classify."""
+"""Stages that train: the classifier (Eq. 1, 4), its reactivation (Eq. 5 to 8), and what they classify."""
 
 import shutil
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import exca
@@ -13,13 +12,19 @@ from torch import Tensor, nn
 
 from recamlib import engine
 from recamlib.cams import class_activation_maps, class_features
-from recamlib.data.base import labels_only
+from recamlib.data.base import ImageSet, labels_only
 from recamlib.data.views import LabelledViews, TrainView, normalise
 from recamlib.losses import bce_loss, reactivation_loss, sce_loss, sce_single_loss
 from recamlib.models.backbones import build_backbone, freeze_batch_norm, freeze_stem
 from recamlib.models.classifier import CamClassifier, ReactivationHead
+from recamlib.provenance import default_device, measured
 from recamlib.stages.base import (
-    DataSettings, Split, Stage, check_weights, load_weights_into, measured, store_weights,
+    DataSettings,
+    Split,
+    Stage,
+    check_weights,
+    load_weights_into,
+    store_weights,
 )  # fmt: skip
 
 LOSSES = {"bce": bce_loss, "sce": sce_loss, "sce_single": sce_single_loss}
@@ -29,8 +34,9 @@ class TrainClassifier(Stage):
     """Train backbone and FC1 on image-level labels (Eq. 1 and 4; rows 1 to 3 of Table 1).
 
     Defaults train the small embedded network from scratch; profiles hold the paper's settings.
-    ``batch_norm="frozen"`` keeps running statistics and trains scale and shift, and a pre-trained stem stays fixed,
-    as in the authors' code. ``probe`` keeps the logits of the val images after every epoch, for Figure 4.
+    With pre-trained ``weights``, BatchNorm keeps its running statistics (scale and shift are trained) and the
+    stem stays fixed, as in the authors' code. ``probe`` keeps the logits of the val images after every epoch,
+    for Figure 4.
     """
 
     dataset: DataSettings = DataSettings()
@@ -46,8 +52,6 @@ class TrainClassifier(Stage):
     momentum: float = pydantic.Field(1e-4, ge=0, lt=1)
     weight_decay: float = pydantic.Field(1e-4, ge=0)
     crop: int = pydantic.Field(96, ge=32)
-    long_side: tuple[int, int] = (96, 160)
-    batch_norm: Literal["frozen", "train"] = "train"
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     probe: bool = False
     seed: int = pydantic.Field(0, ge=0)
@@ -55,17 +59,19 @@ class TrainClassifier(Stage):
     infra: exca.MapInfra = exca.MapInfra(version="1")
 
     def views(self) -> LabelledViews:
-        """Return the training crops of this run, from images and image-level labels alone."""
-        view = TrainView(crop=self.crop, long_side=self.long_side)
+        """Return the training crops of this run, from images and image-level labels alone.
+
+        The long side is drawn from 0.625 to 1.25 crops, as the published [320, 640] for a crop of 512.
+        """
+        view = TrainView(crop=self.crop, long_side=(round(0.625 * self.crop), round(1.25 * self.crop)))
         return LabelledViews(self.dataset.images("train_aug"), view, seed=self.seed)
 
     def build(self, weights: str | None = None) -> CamClassifier:
         """Return the untrained classifier, its fixed parts fixed."""
         classes = len(self.dataset.images("train_aug").space)
         backbone = build_backbone(self.backbone, output_stride=self.output_stride, weights=weights)
-        if self.batch_norm == "frozen":
-            freeze_batch_norm(backbone)
         if self.weights:
+            freeze_batch_norm(backbone)
             freeze_stem(backbone)
         return CamClassifier(backbone, classes)
 
@@ -180,7 +186,7 @@ def _trained(module: nn.Module) -> list[nn.Parameter]:
 def run_training(
     stage: TrainClassifier | Reactivate, name: str, model: nn.Module, classifier: CamClassifier, step, groups
 ) -> dict[str, Any]:
-    """Run one training stage: optimizer, loop, stored weights, cost; the checkpoint goes once all is stored."""
+    """Run one training stage: optimizer, loop, stored weights, cost; then the checkpoint goes."""
     base = stage if isinstance(stage, TrainClassifier) else stage.base
     views = base.views()
     optimizer = engine.make_optimizer(
@@ -190,7 +196,7 @@ def run_training(
     probe = None
     if base.probe and stage is base:
         val = base.dataset.images("val")
-        probe = lambda net, epoch: {"logits": predict(net, val, size=max(base.long_side))}  # noqa: E731
+        probe = lambda net, epoch: {"logits": predict(net, val)}  # noqa: E731
     checkpoint = stage.folder / "checkpoint"
     with measured() as cost:
         history = engine.fit(
@@ -207,9 +213,8 @@ def run_training(
     }  # fmt: skip
 
 
-
 @torch.inference_mode()
-def predict(model: CamClassifier, images, *, size: int = 0) -> list[list[float]]:
+def predict(model: CamClassifier, images: ImageSet) -> list[list[float]]:
     """Return logits (N, K) of whole images at their own size, one at a time, model on its own device."""
     device = next(model.parameters()).device
     was_training = model.training
@@ -223,7 +228,7 @@ def predict(model: CamClassifier, images, *, size: int = 0) -> list[list[float]]
 
 
 class Classify(Stage):
-    """Logits of a trained classifier on whole images of a split: accuracy of Figure 1a, mean average precision."""
+    """Logits of a trained classifier on whole images: accuracy of Figure 1a, mean average precision."""
 
     model: TrainClassifier | Reactivate = pydantic.Field(TrainClassifier(), discriminator="stage")
     split: Split = "val"
@@ -236,7 +241,7 @@ class Classify(Stage):
         for _ in items:
             images = self.model.dataset.images(self.split)
             model, _fc2 = self.model.load()
-            model.to(engine.default_device(), memory_format=torch.channels_last)
+            model.to(default_device(), memory_format=torch.channels_last)
             with measured() as cost, labels_only():
                 logits = np.array(predict(model, images), dtype=np.float32)
             yield {"logits": logits, "labels": images.label_matrix(), "cost": cost, "images": len(images.ids)}

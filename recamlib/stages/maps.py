@@ -10,9 +10,9 @@ import pydantic
 import torch
 from torch import Tensor
 
-from recamlib import engine
 from recamlib.cams import combine_weights, extract_scale_maps, merge_scales
 from recamlib.data.base import labels_only
+from recamlib.provenance import default_device
 from recamlib.stages.base import Split, Stage
 from recamlib.stages.classify import Reactivate, TrainClassifier
 
@@ -40,15 +40,13 @@ class ExtractCams(Stage):
     def _options(self) -> tuple[WeightOption, ...]:
         return OPTIONS if isinstance(self.model, Reactivate) and self.model.sce_weight > 0 else ("w",)
 
-    @infra.apply(
-        item_uid=lambda item: item[1], exclude_from_cache_uid=("weights",), cache_type="Auto"
-    )
+    @infra.apply(item_uid=lambda item: item[1], exclude_from_cache_uid=("weights",), cache_type="Auto")
     def extract(self, items: Sequence[tuple[Split, str]]) -> Iterator[dict]:
         """Yield for each (split, id) the maps of every scale, (N, P, h, w), classes present and seconds."""
         classifier, fc2 = self.model.load()
         fc1 = classifier.fc1.weight.detach()
         weights = torch.stack([fc1 if o == "w" else combine_weights(fc1, fc2, o) for o in self._options()])
-        classifier.to(engine.default_device())
+        classifier.to(default_device())
         for start in range(0, len(items), WINDOW):
             window = items[start : start + WINDOW]
             began = time.perf_counter()
