@@ -1,0 +1,171 @@
+"""Every figure of the report: takes numbers and an axis, returns the axis, computes and prints nothing."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from recamlib.data.labels import LabelSpace
+
+# Okabe and Ito's colours, told apart with every kind of colour vision.
+BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#6E6E6E"
+CLASS_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#F0E442")
+LOSS_COLOURS = {"bce": BLUE, "sce": RED}
+
+
+def set_style() -> None:
+    """Set fonts and lines for the whole report, once per notebook."""
+    sns.set_theme(context="notebook", style="ticks", font="DejaVu Sans")
+    plt.rcParams.update({
+        "figure.dpi": 110, "savefig.dpi": 160, "savefig.bbox": "tight", "axes.spines.top": False,
+        "axes.spines.right": False, "axes.titlesize": "medium", "figure.constrained_layout.use": True,
+    })  # fmt: skip
+
+
+def gradient_magnitudes(terms: Mapping[str, np.ndarray], grid: np.ndarray, *, cases: Mapping) -> Figure:
+    """Draw the four gradient magnitudes of Section 4.2 over (z_p, z_q), the cases marked.
+
+    Parameters
+    ----------
+    terms
+        Title to magnitudes, each ``(n, n)`` with ``z_q`` along rows and ``z_p`` along columns.
+    grid
+        The ``n`` values of both logits.
+    cases
+        Letter to ``(z_p, z_q)``.
+    """
+    fig, axes = plt.subplots(1, len(terms), figsize=(3.1 * len(terms), 3.4), sharey=True)
+    for ax, (title, values) in zip(axes, terms.items()):
+        image = ax.imshow(
+            values, origin="lower", extent=(grid[0], grid[-1]) * 2, cmap="cividis", vmin=0, vmax=1
+        )
+        ax.contour(grid, grid, values, levels=[0.25, 0.5, 0.75], colors="white", linewidths=0.6)
+        for name, (zp, zq) in cases.items():
+            ax.annotate(
+                name, (zp, zq), ha="center", va="center", fontsize=10, weight="bold",
+                bbox={"boxstyle": "circle,pad=0.25", "fc": "white", "ec": "black", "lw": 0.8},
+            )  # fmt: skip
+        ax.set(title=title, xlabel="$z_p$")
+    axes[0].set_ylabel("$z_q$")
+    fig.colorbar(image, ax=axes, label="|gradient|", shrink=0.85)
+    return fig
+
+
+def loss_bars(frame: pd.DataFrame, *, y: str, ax: Axes) -> Axes:
+    """Draw one bar per (group, loss) with its 95 % interval; columns ``group, loss, <y>, low, high``."""
+    groups, losses = list(dict.fromkeys(frame["group"])), list(dict.fromkeys(frame["loss"]))
+    width = 0.8 / len(losses)
+    for number, loss in enumerate(losses):
+        part = frame[frame["loss"] == loss].set_index("group").loc[groups]
+        place = np.arange(len(groups)) + (number - (len(losses) - 1) / 2) * width
+        errors = np.abs(np.vstack([part[y] - part["low"], part["high"] - part[y]]))
+        ax.bar(place, part[y], width * 0.92, color=LOSS_COLOURS[loss], label=loss.upper(),
+               hatch="//" if number else "", edgecolor="white")  # fmt: skip
+        ax.errorbar(place, part[y], yerr=errors, fmt="none", ecolor="black", capsize=3, lw=1)
+        for x, value in zip(place, part[y]):
+            ax.annotate(f"{value:.1f}", (x, 0), xytext=(0, 4), textcoords="offset points", ha="center",
+                        color="white", fontsize=9, weight="bold")  # fmt: skip
+    ax.set_xticks(range(len(groups)), groups)
+    ax.set_ylabel(y)
+    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return ax
+
+
+def gradient_curves(curves: Mapping[str, np.ndarray], *, ax: Axes, title: str = "") -> Axes:
+    """Draw gradients over epochs (Figure 4), mean and range over seeds: loss to ``(seeds, epochs + 1)``."""
+    for loss, values in curves.items():
+        epochs = np.arange(values.shape[1])
+        ax.plot(epochs, values.mean(0), color=LOSS_COLOURS[loss], label=loss.upper(), lw=2,
+                ls="-" if loss == "bce" else "--")  # fmt: skip
+        ax.fill_between(epochs, values.min(0), values.max(0), color=LOSS_COLOURS[loss], alpha=0.2, lw=0)
+    ax.axhline(0, color="black", lw=0.6)
+    ax.set(xlabel="epoch", ylabel="mean gradient", title=title)
+    ax.legend(frameon=False)
+    return ax
+
+
+def table_bars(frame: pd.DataFrame, *, ax: Axes, paper: str) -> Axes:
+    """Draw a comparison table as horizontal bars with intervals; the paper's numbers are diamonds."""
+    y = np.arange(len(frame))
+    ax.barh(y, frame["here"], color=[GREY if i == 0 else BLUE for i in y], height=0.66, label="here")
+    errors = np.vstack([frame["here"] - frame["low"], frame["high"] - frame["here"]]).astype(float)
+    ax.errorbar(frame["here"], y, xerr=np.nan_to_num(errors), fmt="none", ecolor="black", capsize=3, lw=1)
+    ax.plot(frame[paper].astype(float), y, "D", color=ORANGE, mec="black", ms=7, label=paper, ls="none")
+    ax.axvline(frame["here"].iloc[0], color=GREY, lw=0.8, ls=":")
+    ax.set_yticks(y, frame.index)
+    ax.invert_yaxis()
+    ax.set_xlabel("mIoU of pseudo masks (%)")
+    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return ax
+
+
+def sensitivity(curve: pd.DataFrame, *, ax: Axes, baseline: float, x: str = "sce_weight") -> Axes:
+    """Draw mIoU against lambda with its interval (Figure 6a); columns ``<x>, mean, low, high``."""
+    place = np.arange(len(curve))
+    errors = np.abs(np.vstack([curve["mean"] - curve["low"], curve["high"] - curve["mean"]]))
+    ax.errorbar(place, curve["mean"], yerr=np.nan_to_num(errors), color=BLUE, marker="o", capsize=3)
+    ax.axhline(baseline, color=GREY, ls=":", label="BCE only")
+    ax.set_xticks(place, [f"{value:g}" for value in curve[x]])
+    ax.set(xlabel="$\\lambda$", ylabel="mIoU (%)")
+    ax.legend(frameon=False)
+    return ax
+
+
+def threshold_curves(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *, ax: Axes, fixed: float) -> Axes:
+    """Draw mIoU against the background threshold, one line per method, the published threshold marked."""
+    styles = ("-", "--", "-.", ":")
+    for number, (name, (thresholds, miou)) in enumerate(curves.items()):
+        colour = CLASS_COLOURS[number % len(CLASS_COLOURS)]
+        ax.plot(thresholds, miou, color=colour, ls=styles[number % 4], label=name)
+        ax.plot(thresholds[np.argmax(miou)], max(miou), "o", color=colour, ms=5)
+    ax.axvline(fixed, color=GREY, lw=0.8, ls=":")
+    ax.set(xlabel="background threshold", ylabel="mIoU (%)")
+    ax.legend(frameon=False, fontsize="small")
+    return ax
+
+
+def overlay(image: np.ndarray, map_: np.ndarray) -> np.ndarray:
+    """Return an image (H, W, 3) uint8 under a map (H, W) in [0, 1] as float RGB in [0, 1]."""
+    heat = plt.get_cmap("inferno")(np.clip(map_, 0, 1))[..., :3]
+    alpha = (0.15 + 0.7 * np.clip(map_, 0, 1))[..., None]
+    return (1 - alpha) * (image / 255.0) + alpha * heat
+
+
+def paint(mask: np.ndarray, space: LabelSpace, image: np.ndarray | None = None) -> np.ndarray:
+    """Return a mask (H, W) as float RGB; background shows the image dimmed, ignored pixels are white."""
+    if len(space) <= len(CLASS_COLOURS):
+        colours = np.array([plt.matplotlib.colors.to_rgb(c) for c in CLASS_COLOURS])
+    else:
+        colours = space.palette[1 : len(space) + 1] / 255.0
+    base = np.full((*mask.shape, 3), 0.12) if image is None else 0.35 * image / 255.0
+    for value in np.unique(mask):
+        if value == space.ignore:
+            base[mask == value] = 1.0
+        elif value > 0:
+            base[mask == value] = colours[value - 1]
+    return base
+
+
+def gallery(rows: Sequence[Mapping[str, Any]], *, width: float = 1.9) -> Figure:
+    """Draw pictures side by side: one row per image, one column per key; values are RGB arrays.
+
+    A row may hold ``"caption"``, written left of it.
+    """
+    keys = [key for key in rows[0] if key != "caption"]
+    height, wide = rows[0][keys[0]].shape[:2]
+    size = (width * len(keys) + 0.6, width * height / wide * len(rows) + 0.4)
+    fig, axes = plt.subplots(len(rows), len(keys), figsize=size, squeeze=False)
+    for line, row in zip(axes, rows):
+        for ax, key in zip(line, keys):
+            ax.imshow(row[key], interpolation="nearest")
+            ax.set(xticks=[], yticks=[])
+            sns.despine(ax=ax, left=True, bottom=True)
+        line[0].set_ylabel(row.get("caption", ""), rotation=0, ha="right", va="center", fontsize=9)
+    for ax, key in zip(axes[0], keys):
+        ax.set_title(key, fontsize=10)
+    return fig
