@@ -38,9 +38,7 @@ def test_autograd_agrees_with_eq12(loss, gradient, images, classes):
     logits, labels = random_batch(images, classes, seed=classes)
     logits.requires_grad_()
     loss(logits, labels).backward()
-    torch.testing.assert_close(
-        logits.grad * images, gradient(logits.detach(), labels), rtol=0, atol=1e-6
-    )
+    torch.testing.assert_close(logits.grad * images, gradient(logits.detach(), labels), rtol=0, atol=1e-6)
 
 
 def test_bce_is_the_multilabel_soft_margin_loss():

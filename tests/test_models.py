@@ -1,0 +1,206 @@
+"""Backbones at every stride, freezing, weights files good and bad, and the two heads."""
+
+import copy
+import os
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from recamlib.errors import SettingsError, WeightsError
+from recamlib.models.backbones import NAMES, build_backbone, freeze_batch_norm, freeze_stem
+from recamlib.models.classifier import CamClassifier, ReactivationHead
+from recamlib.models.weights import find_weights, read_weights
+
+REAL_WEIGHTS, REAL_DATA = os.environ.get("RECAM_WEIGHTS"), os.environ.get("RECAM_DATA")
+
+
+@pytest.mark.parametrize("stride", [8, 16])
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"resnet101", "densenet169", "resnet34"}))
+def test_backbone_comes_out_at_its_stride(name, stride):
+    backbone = build_backbone(name, output_stride=stride).eval()
+    with torch.inference_mode():
+        stages = backbone.stages(torch.zeros(1, 3, 64, 96))
+        features = backbone(torch.zeros(1, 3, 64, 96))
+    assert tuple(stages) == backbone.stage_names
+    deepest = stages[backbone.stage_names[-1]]
+    torch.testing.assert_close(deepest, features)
+    slack = 1 if name == "squeezenet1_1" else 0  # its first convolution is not padded
+    assert features.shape[:2] == (1, backbone.channels)
+    assert 64 // stride - slack <= features.shape[2] <= 64 // stride
+    assert 96 // stride - slack <= features.shape[3] <= 96 // stride
+
+
+def test_full_stride_is_torchvisions_network(tmp_path):
+    torch.manual_seed(0)
+    for name, head in (("mobilenet_v2", "classifier"), ("densenet121", "classifier"), ("resnet18", "fc")):
+        theirs = torchvision.models.get_model(name, weights=None).eval()
+        save_file(theirs.state_dict(), tmp_path / "w.safetensors")
+        ours = build_backbone(name, output_stride=32, weights=tmp_path / "w.safetensors").eval()
+        x = torch.randn(2, 3, 64, 64)
+        classify = getattr(theirs, head)
+        with torch.inference_mode():
+            torch.testing.assert_close(classify(ours(x).mean((2, 3))), theirs(x), rtol=1e-4, atol=1e-5)
+
+
+def test_reduced_stride_keeps_kernels_undilated():
+    last = build_backbone("resnet50").body["layer4"]
+    convs = [m for m in last.modules() if isinstance(m, nn.Conv2d)]
+    assert all(c.stride == (1, 1) and c.dilation == (1, 1) for c in convs)
+
+
+def test_timm_network_with_weights_from_a_file(tmp_path):
+    timm = pytest.importorskip("timm")
+    theirs = timm.create_model("resnet10t", pretrained=False).eval()
+    save_file(theirs.state_dict(), tmp_path / "w.safetensors")
+    ours = build_backbone("timm/resnet10t", weights=tmp_path / "w.safetensors").eval()
+    x = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        assert ours(x).shape == (1, ours.channels, 4, 6)
+        first = ours.stages(x)[ours.stage_names[0]]
+        torch.testing.assert_close(first, theirs.act1(theirs.bn1(theirs.conv1(x))))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("resnet5", {}, "did you mean 'resnet50'"),
+        ("timm/resnet1t", {}, "did you mean 'resnet1"),
+        ("resnet18", {"output_stride": 4}, "expected one of"),
+        ("squeezenet1_1", {"output_stride": 32}, "use 16"),
+    ],
+)
+def test_unknown_settings_name_the_way_out(name, options, message):
+    with pytest.raises(SettingsError, match=message):
+        build_backbone(name, **options)
+
+
+def test_half_precision_and_bare_names(tmp_path, monkeypatch):
+    source = torchvision.models.resnet18(weights=None)
+    save_file({k: v.half() if v.is_floating_point() else v for k, v in source.state_dict().items()},
+              tmp_path / "mine.safetensors")  # fmt: skip
+    monkeypatch.setenv("RECAM_WEIGHTS", str(tmp_path))
+    backbone = build_backbone("resnet18", weights="mine")
+    assert {p.dtype for p in backbone.parameters()} == {torch.float32}
+    torch.testing.assert_close(backbone.body["stem"].conv1.weight, source.conv1.weight, rtol=1e-3, atol=1e-4)
+    with pytest.raises(WeightsError, match="did you mean 'mine'"):
+        find_weights("mime")
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path):
+    state = torchvision.models.resnet18(weights=None).state_dict()
+    path = tmp_path / "w.pth"
+    torch.save({"state_dict": state}, path)
+    build_backbone("resnet18", weights=path)  # wrapped as training checkpoints are
+    torch.save({k: v for k, v in state.items() if k != "layer3.0.conv1.weight"}, path)
+    with pytest.raises(WeightsError, match=r"lacks layer3\.0\.conv1\.weight"):
+        build_backbone("resnet18", weights=path)
+    torch.save({**state, "extra.weight": torch.zeros(1)}, path)
+    with pytest.raises(WeightsError, match=r"no place for extra\.weight"):
+        build_backbone("resnet18", weights=path)
+    torch.save({**state, "conv1.weight": torch.zeros(64, 1, 7, 7)}, path)
+    with pytest.raises(WeightsError, match=r"another shape for conv1\.weight"):
+        build_backbone("resnet18", weights=path)
+    with pytest.raises(WeightsError, match="train it from scratch"):
+        build_backbone("resnet_small", weights="imagenet")
+
+
+class Surprise:
+    def __reduce__(self):
+        return (os.abort, ())
+
+
+def test_damaged_or_executable_files_are_refused(tmp_path):
+    torch.save({"x": Surprise()}, tmp_path / "evil.pth")
+    (tmp_path / "cut.safetensors").write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{")
+    (tmp_path / "text.pth").write_text("not weights")
+    for name in ("evil.pth", "cut.safetensors", "text.pth"):
+        with pytest.raises(WeightsError, match=f"cannot read weights from .*{name}"):
+            read_weights(tmp_path / name)
+    torch.save({"x": torch.tensor([float("nan")])}, tmp_path / "nan.pth")
+    with pytest.raises(WeightsError, match="not finite in x"):
+        read_weights(tmp_path / "nan.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(WeightsError, match="plain dictionary of tensors"):
+        read_weights(tmp_path / "list.pth")
+
+
+def test_frozen_statistics_survive_train_and_still_learn():
+    backbone = build_backbone("resnet_small")
+    keys = list(backbone.state_dict())
+    freeze_batch_norm(freeze_batch_norm(backbone)).train()
+    assert list(backbone.state_dict()) == keys
+    twin = copy.deepcopy(backbone).train()
+    x = torch.randn(4, 3, 32, 32)
+    before = twin.body["stem"].bn1.running_mean.clone()
+    twin(x).sum().backward()
+    torch.testing.assert_close(twin.body["stem"].bn1.running_mean, before, rtol=0, atol=0)
+    assert twin.body["stem"].bn1.weight.grad.abs().sum() > 0
+    torch.testing.assert_close(twin(x), twin.eval()(x))  # no dependence on the mode
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "densenet121", "squeezenet1_1", "resnet_small"])
+def test_freeze_stem_stops_first_convolution_and_its_normalisation(name):
+    backbone = freeze_stem(build_backbone(name))
+    frozen = [k for k, p in backbone.named_parameters() if not p.requires_grad]
+    assert len(frozen) == (2 if name == "squeezenet1_1" else 3)
+    assert all(k.startswith("body.stem.") for k in frozen)
+
+
+def test_score_is_the_mean_of_the_map():
+    torch.manual_seed(0)
+    model = CamClassifier(build_backbone("resnet_small"), 5).eval()
+    x = torch.randn(2, 3, 64, 96)
+    features = model.features(x)
+    maps = torch.einsum("kc,bchw->bkhw", model.fc1.weight, features)
+    torch.testing.assert_close(model(x), maps.mean((2, 3)), rtol=1e-4, atol=1e-5)
+    assert ReactivationHead(160, 5)(torch.zeros(2, 5, 160)).shape == (2, 5, 5)
+
+
+def test_small_network_learns_in_seconds():
+    torch.manual_seed(0)
+    model = CamClassifier(build_backbone("resnet_small"), 2).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    labels = torch.arange(16) % 2
+    x = 0.5 * torch.randn(16, 3, 32, 32)
+    x[labels == 1, :, 8:24, 8:24] += torch.tensor([1.0, -1.0, 0.5])[:, None, None]
+    for _ in range(25):
+        loss = nn.functional.cross_entropy(model(x), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.05
+
+
+@pytest.mark.skipif(not REAL_WEIGHTS, reason="RECAM_WEIGHTS is not set")
+@pytest.mark.parametrize("name", ["densenet169", "mobilenet_v2", "squeezenet1_1"])
+def test_real_weights_load(name):
+    backbone = build_backbone(name, weights=f"{name}_imagenet").eval()
+    with torch.inference_mode():
+        features = backbone(torch.zeros(1, 3, 64, 64))
+    assert features.isfinite().all() and features.max() > 0
+
+
+@pytest.mark.skipif(not (REAL_WEIGHTS and REAL_DATA), reason="RECAM_WEIGHTS and RECAM_DATA are not set")
+def test_real_features_tell_an_aeroplane():
+    voc = Path(REAL_DATA) / "VOCdevkit" / "VOC2012"
+    found = []
+    for path in sorted((voc / "Annotations").glob("*.xml")):
+        if set(re.findall(r"<name>(\w+)</name>", path.read_text())) == {"aeroplane"}:
+            found.append(voc / "JPEGImages" / f"{path.stem}.jpg")
+        if len(found) == 6:
+            break
+    state = load_file(find_weights("mobilenet_v2_imagenet"))
+    backbone = build_backbone("mobilenet_v2", output_stride=32, weights="mobilenet_v2_imagenet").eval()
+    prepare = torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1.transforms()
+    images = torch.stack([prepare(torchvision.io.decode_image(str(p))) for p in found])
+    with torch.inference_mode():
+        features = backbone(images)
+    assert features.min() >= 0 and features.max() <= 6  # ends in ReLU6
+    scores = features.mean((2, 3)) @ state["classifier.1.weight"].float().T
+    flying = {404, 895, 908}  # ImageNet's airliner, warplane and wing
+    assert sum(s.argmax().item() in flying for s in scores) >= 4
