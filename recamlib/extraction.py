@@ -1,0 +1,131 @@
+"""Maps of whole photographs: several scales, each image with its mirror image, many images at once."""
+
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recamlib.data.views import IMAGENET_MEAN, IMAGENET_STD, normalise, rescale
+from recamlib.errors import RecamError, SettingsError, nearest
+from recamlib.models.classifier import CamClassifier
+
+PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+"""Precisions of the forward pass, in the names of Lightning Fabric."""
+
+SMALLEST, LONGEST = 32, 2048
+"""Sides, in pixels, that a rescaled image is padded to at least and shrunk to at most before the network."""
+
+
+def extract_scale_maps(
+    model: CamClassifier,
+    images: Sequence[Tensor],
+    weights: Tensor,
+    *,
+    classes: Sequence[Tensor],
+    scales: Sequence[float] = (1.0, 0.5, 1.5, 2.0),
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    precision: str = "32-true",
+    pixels_per_batch: int = 2**21,
+) -> list[list[Tensor]]:
+    """Maps of the classes present in each image, at several scales, each summed with its mirror image's.
+
+    Parameters
+    ----------
+    model
+        Gives the features; its device is used. It is put in evaluation mode for the call.
+    images
+        Shape ``(3, H, W)`` each, uint8. Images of one size share a forward pass.
+    weights
+        Shape ``(N, K, C)``: as many weight options as wanted, all computed from the same features.
+    classes
+        Indices of the classes present in each image, shape ``(P,)`` each; may be empty.
+    scales
+        Factors that each image is resized by, bicubically.
+    mean, std
+        Of the pixels in [0, 1], one value a channel.
+    precision
+        ``"32-true"``, ``"bf16-mixed"`` or ``"16-mixed"``.
+    pixels_per_batch
+        Pixels, mirror images counted, that share a forward pass; one image and its mirror always do.
+
+    Returns
+    -------
+    One list an image, one tensor ``(N, P, h_s, w_s)`` a scale: float32, on the CPU, not normalised.
+
+    Raises
+    ------
+    RecamError
+        If the shapes of `weights` or the number of `classes` do not fit.
+    SettingsError
+        If the precision is unknown.
+
+    Notes
+    -----
+    Source: step/make_cam.py of the authors' code, which takes one image at a time. Two limits of our own: a
+    rescaled image with a side below 32 pixels is padded with the mean colour (and its map cut back), and one
+    with a side above 2048 is shrunk to that (neither happens with VOC or COCO).
+    """
+    if weights.ndim != 3 or len(classes) != len(images):
+        raise RecamError(
+            f"weights have shape {tuple(weights.shape)}, expected (options, classes, channels); "
+            f"{len(images)} images came with {len(classes)} lists of classes"
+        )
+    if precision not in PRECISIONS:
+        raise SettingsError(f"unknown precision {precision!r}{nearest(precision, PRECISIONS)}")
+    device = model.fc1.weight.device
+    weights = weights.to(device, torch.float32)
+    classes = [torch.as_tensor(c, dtype=torch.long, device=device) for c in classes]
+    was_training = model.training
+    model.eval().to(memory_format=torch.channels_last)
+    found: list[list[Tensor]] = [[] for _ in images]
+    try:
+        with torch.inference_mode():
+            for scale in scales:
+                for group in _groups([tuple(i.shape[1:]) for i in images], scale, pixels_per_batch):
+                    batch = torch.stack([images[i] for i in group]).to(device)  # (n, 3, H, W)
+                    scale_here = min(scale, LONGEST / max(batch.shape[2:]))
+                    views = normalise(rescale(batch, scale_here), mean, std)
+                    features = _paired_features(model, views, dtype=PRECISIONS[precision])
+                    for i, pair in zip(group, features, strict=True):
+                        found[i].append(_summed_maps(pair, weights[:, classes[i]]))
+    finally:
+        model.train(was_training)
+    return [[m.clone() for m in maps] for maps in found]  # clones may be changed in place, unlike these
+
+
+def _groups(sizes: list[tuple[int, int]], scale: float, pixels: int) -> list[list[int]]:
+    """Split images into batches of one size that hold at most `pixels` pixels with their mirror images."""
+    by_size: dict[tuple[int, int], list[int]] = {}
+    for i, size in enumerate(sizes):
+        by_size.setdefault(size, []).append(i)
+    batches = []
+    for (height, width), members in by_size.items():
+        most = max(1, int(pixels // (2 * height * width * scale * scale)))
+        batches += [members[i : i + most] for i in range(0, len(members), most)]
+    return batches
+
+
+def _paired_features(model: CamClassifier, views: Tensor, *, dtype: torch.dtype | None) -> Tensor:
+    """Return features ``(n, 2, C, h, w)`` of normalised views ``(n, 3, H, W)`` and of their mirror images."""
+    autocast = torch.autocast(views.device.type, dtype=dtype) if dtype else nullcontext()
+    height, width = views.shape[2:]
+    views = torch.stack([views, views.flip(3)], 1).flatten(0, 1)  # (2n, 3, H, W), mirror after image
+    small = min(height, width) < SMALLEST
+    if small:
+        views = F.pad(views, (0, max(0, SMALLEST - width), 0, max(0, SMALLEST - height)))
+    with autocast:
+        features = model.features(views.contiguous(memory_format=torch.channels_last)).float()
+    if small:
+        stride = model.backbone.output_stride
+        features = features[:, :, : math.ceil(height / stride), : math.ceil(width / stride)]
+    return features.unflatten(0, (-1, 2))
+
+
+def _summed_maps(pair: Tensor, weight: Tensor) -> Tensor:
+    """Return maps ``(N, P, h, w)`` of features ``(2, C, h, w)`` and weights ``(N, P, C)``, mirror added."""
+    scores = F.relu(weight.flatten(0, 1) @ pair.flatten(2)).unflatten(2, pair.shape[2:])  # (2, N*P, h, w)
+    return (scores[0] + scores[1].flip(2)).unflatten(0, weight.shape[:2]).cpu()
