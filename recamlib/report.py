@@ -1,0 +1,130 @@
+"""What notebooks and pages show of a result: verdicts, provenance, scoreboard; no number is typed."""
+
+import html
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from recamlib import paths
+from recamlib.claims import RULE, SYNTHETIC, Claim, all_claims, verdict
+
+MARKS = {"holds": "✔ holds", "does not hold": "✘ does not hold", "cannot tell": "? cannot tell",
+         "reference": "– reference", "not run": "not run"}  # fmt: skip
+# The nearer a run is to the paper's, the earlier it is taken for the scoreboard.
+ORDER = ("coco14", "voc12", "mini", "quick", "smoke")
+
+
+def describe_data(result: dict[str, Any]) -> str:
+    """Return what a result was measured on: data (synthetic or not), backbone, images, seeds."""
+    parameters, images = result["parameters"], result["images"]
+    counts = ", ".join(f"{number} {name}" for name, number in images.items())
+    name = parameters["dataset"]
+    kind = "synthetic scenes" if name in SYNTHETIC else name
+    seeds = len(parameters.get("seeds", [0]))
+    return f"{kind}, {parameters['backbone']}, {counts}, {seeds} seed{'s' if seeds > 1 else ''}"
+
+
+def discussion(result: dict[str, Any]):
+    """Return the verdicts of a result and its provenance as a displayable Markdown block."""
+    from IPython.display import Markdown
+
+    lines = []
+    if result["parameters"]["dataset"] in SYNTHETIC:
+        lines += ["> Measured on **synthetic** scenes: what shows here need not show on photographs.\n"]
+    lines += ["| claim | verdict | evidence | rule |", "|---|---|---|---|"]
+    for name, claim in result.get("claims", {}).items():
+        rule = claim["numbers"].get("rule", "")
+        lines.append(f"| `{name}` | {MARKS[claim['verdict']]} | {_cell(claim['evidence'])} | {_cell(rule)} |")
+    where = result["provenance"]
+    versions = ", ".join(f"{name} {number}" for name, number in where["versions"].items())
+    lines += [
+        "",
+        f"*{describe_data(result)}; commit {where['commit']}, {where['device']}, {versions}, "
+        f"{where['date']}.*",
+    ]
+    return Markdown("\n".join(lines))
+
+
+def _cell(text: Any) -> str:
+    """Escape text for a Markdown table cell; strings from data stay strings."""
+    return html.escape(str(text), quote=False).replace("|", "\\|").replace("\n", " ")
+
+
+def load_results() -> list[dict[str, Any]]:
+    """Return all results at hand, best first: measured runs, then the latest run of every profile."""
+    files = sorted((paths.book_dir() / "measured").glob("*.json"))
+    files += sorted(paths.results_dir().glob("*/latest_*.json"))
+    results = []
+    for file in files:
+        result = json.loads(file.read_text())
+        if "notebook" in result:
+            results.append(result)
+    return sorted(results, key=lambda r: _rank(r["parameters"]["profile"]))
+
+
+def _rank(profile: str) -> int:
+    return ORDER.index(profile) if profile in ORDER else len(ORDER)
+
+
+def scoreboard(results: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """Return one row per claim of the paper: paper, best comparable measurement, data, verdict."""
+    results, rows = list(results), []
+    for claim in all_claims():
+        found = next(filter(None, (_measured(claim, result) for result in results)), None)
+        here, data, answer = found or (None, "", "not run")
+        rows.append({
+            "claim": claim.id, "where": claim.where, "paper": claim.value, "here": here, "data": data,
+            "verdict": answer,
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _measured(claim: Claim, result: dict[str, Any]) -> tuple[Any, str, str] | None:
+    """Return (number or evidence, data, verdict) of a claim in a result, or None if it has none."""
+    if claim.id.startswith("prose."):
+        entry = result.get("claims", {}).get(claim.id)
+        if entry is None or entry["verdict"] == "not run":
+            return None
+        return entry["evidence"], describe_data(result), entry["verdict"]
+    table, *row, column = claim.id.split(".")
+    data = result["parameters"]["dataset"]
+    if not result["notebook"][3:].startswith(table) or column != (data if data == "coco14" else "voc12"):
+        return None
+    entry = result["rows"].get(".".join(row))
+    if entry is None:
+        return None
+    if claim.baseline is None:
+        return round(entry["mean"], 1), describe_data(result), "reference"
+    sign = claim.value - next(c.value for c in all_claims() if c.id == claim.baseline)
+    return round(entry["mean"], 1), describe_data(result), verdict(tuple(entry["difference_interval"]), sign)
+
+
+def scoreboard_page(results: Iterable[dict[str, Any]]) -> str:
+    """Return the scoreboard as Markdown: counts, the rule, and one table per part of the paper."""
+    frame = scoreboard(results)
+    counts = frame["verdict"].value_counts()
+    total = ", ".join(f"**{counts.get(name, 0)}** {name}" for name in MARKS)
+    lines = [f"Of {len(frame)} claims: {total}.", "", RULE, ""]
+    for part, group in frame.groupby(frame["claim"].str.split(".").str[0], sort=False):
+        lines += [f"### {part.replace('table', 'Table ').replace('prose', 'In words')}", ""]
+        lines += ["| claim | paper | here | measured on | verdict |", "|---|---|---|---|---|"]
+        for _, row in group.iterrows():
+            paper = f"{row['paper']:g}" if pd.notna(row["paper"]) else _cell(row["where"])
+            here = "" if row["here"] is None else _cell(row["here"])
+            name = row["claim"].split(".", 1)[1]
+            lines.append(f"| `{name}` | {paper} | {here} | {_cell(row['data'])} | {MARKS[row['verdict']]} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def save_measured(result: dict[str, Any]) -> Path:
+    """Copy a full-size result to ``book/measured/``, where it is tracked and shown; return its path."""
+    folder = paths.book_dir() / "measured"
+    folder.mkdir(exist_ok=True)
+    name = f"{result['notebook']}_{result['parameters']['profile']}_{result['parameters']['backbone']}.json"
+    path = folder / name.replace("/", "_")
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    return path

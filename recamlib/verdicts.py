@@ -1,0 +1,116 @@
+"""The rules by which a claim of the paper is judged on measured numbers, one function per kind of claim."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from recamlib.claims import paper_value, seed_interval, sentence, verdict
+from recamlib.losses import bce_gradient, sce_gradient
+
+REACTIVATED = ("recam_w", "recam_w_prime", "recam_w_plus_w_prime", "recam_w_times_w_prime")
+
+
+def table1(rows: Mapping[str, Any]) -> dict[str, Any]:
+    """Judge ``any_option_beats_cam``: holds if all four differences lie above zero, fails if any is below."""
+    spans = {name: tuple(rows[name]["difference_interval"]) for name in REACTIVATED}
+    answers = [verdict(span, +1) for span in spans.values()]
+    answer = "does not hold" if "does not hold" in answers else "cannot tell"
+    if set(answers) == {"holds"}:
+        answer = "holds"
+    text = "; ".join(
+        f"{name} {rows[name]['difference']:+.1f} [{a:+.1f}, {b:+.1f}]" for name, (a, b) in spans.items()
+    )
+    rule = "every reactivated row has an interval above BCE only"
+    return {"prose.any_option_beats_cam": sentence(answer, text, rule=rule)}
+
+
+def lambda_sweep(curve: Mapping[str, Any]) -> dict[str, Any]:
+    """Judge ``lambda_insensitive``: holds if no value's difference to lambda 1 has an interval without zero.
+
+    With fewer than three values or a single seed without interval it cannot be told.
+    """
+    reference = curve.get("1.0")
+    spread = {name: row["mean"] for name, row in curve.items()}
+    text = ", ".join(f"lambda {name}: {mean:.1f}" for name, mean in spread.items())
+    rule = "no interval of the difference to lambda 1, paired by seed, excludes zero"
+    if reference is None or len(curve) < 3 or reference["seeds"] < 2:
+        return {"prose.lambda_insensitive": sentence("cannot tell", text or "not swept", rule=rule)}
+    outside = False
+    for name, row in curve.items():
+        if name != "1.0":
+            _, low, high = seed_interval([a - b for a, b in zip(row["per_seed"], reference["per_seed"])])
+            outside |= low > 0 or high < 0
+    return {"prose.lambda_insensitive": sentence("does not hold" if outside else "holds", text, rule=rule)}
+
+
+def gradient_cases(cases: Mapping[str, tuple[float, float]]) -> dict[str, dict[str, float]]:
+    """Return the four gradient magnitudes of Section 4.2 (Eq. 12 at K = 2) for each case ``(z_p, z_q)``.
+
+    Examples
+    --------
+    >>> {name: round(value, 3) for name, value in gradient_cases({"c1": (10.0, 10.0)})["c1"].items()}
+    {'BCE p': 0.0, 'BCE q': 0.5, 'SCE p': 0.5, 'SCE q': 0.5}
+    """
+    labels = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    table = {}
+    for name, logits in cases.items():
+        z = torch.tensor([logits], dtype=torch.float64)
+        terms = torch.cat([bce_gradient(z, labels)[0], sce_gradient(z, labels)[0]]).abs().tolist()
+        table[name] = dict(zip(("BCE p", "BCE q", "SCE p", "SCE q"), terms))
+    return table
+
+
+def toy_gradients(cases: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
+    """Judge ``gradients_c1`` and ``gradients_c2``: each of the four magnitudes within 0.05 of the paper's."""
+    found = gradient_cases(cases)
+    paper = {
+        "c1": {"BCE p": 0.0, "BCE q": 0.5, "SCE p": 0.5, "SCE q": 0.5},
+        "c2": {"BCE p": 0.5, "BCE q": 0.0, "SCE p": 0.5, "SCE q": 0.5},
+    }
+    claims = {}
+    for name, expected in paper.items():
+        holds = all(abs(found[name][term] - value) < 0.05 for term, value in expected.items())
+        text = ", ".join(f"{term} {value:.3f}" for term, value in found[name].items())
+        rule = "the four magnitudes of Eq. 12 at K = 2 lie within 0.05 of the paper's"
+        claims[f"prose.gradients_{name}"] = sentence("holds" if holds else "does not hold", text, rule=rule)
+    return claims
+
+
+def toy_study(
+    accuracy: Mapping[str, Sequence[float]], miou: Mapping[str, Mapping[str, Sequence[float]]]
+) -> dict:
+    """Judge Figure 1's claims on one group of classes from per-seed numbers in percent.
+
+    Parameters
+    ----------
+    accuracy
+        ``{"bce": [...], "sce": [...]}`` on single-label val images, one number per seed.
+    miou
+        Split to the same, for the maps.
+    """
+    delta, low, high = seed_interval([s - b for s, b in zip(accuracy["sce"], accuracy["bce"])])
+    rule = "SCE minus BCE over seeds lies above zero"
+    text = f"accuracy of SCE minus BCE {delta:+.1f} [{low:+.1f}, {high:+.1f}]"
+    claims = {"prose.five_hoofed_bce_weaker": sentence(verdict((low, high), +1), text, rule=rule)}
+    parts, answers = [], []
+    for split, values in miou.items():
+        delta, low, high = seed_interval([s - b for s, b in zip(values["sce"], values["bce"])])
+        parts.append(f"{split} {delta:+.1f} [{low:+.1f}, {high:+.1f}]")
+        answers.append(verdict((low, high), +1))
+    answer = answers[0] if len(set(answers)) == 1 else "cannot tell"
+    text = "mIoU of SCE's maps minus BCE's: " + ", ".join(parts)
+    claims["prose.sce_cam_higher_miou"] = sentence(answer, text, rule=rule + " on train and on val")
+    return claims
+
+
+def single_label_share(share: float, *, dataset: str) -> dict[str, Any]:
+    """Judge ``single_label_share_coco``: within 0.03 of the paper's, and only on COCO 2014 itself."""
+    value = paper_value("prose.single_label_share_coco")
+    text = f"{share:.1%} of the training images on {dataset}"
+    if dataset != "coco14":
+        return {"prose.single_label_share_coco": sentence("not run", text, rule="needs COCO 2014")}
+    answer = "holds" if abs(share - value) <= 0.03 else "does not hold"
+    return {
+        "prose.single_label_share_coco": sentence(answer, text, rule="within 3 points of the paper's 20 %")
+    }
