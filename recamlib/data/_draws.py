@@ -53,6 +53,13 @@ class Draws:
         """Return a number within a share `spread` of a value."""
         return value * self.uniform(1 - spread, 1 + spread)
 
+    def low(self, power: int) -> float:
+        """Return a number in [0, 1) that is near 0 more often, the larger the power."""
+        value = point = self.uniform()
+        for _ in range(power - 1):
+            value *= point
+        return value
+
     def table(self, *shape: int) -> np.ndarray:
         """Return an array of numbers in [0, 1), float32."""
         raw = self._bits.random_raw(math.prod(shape))

@@ -1,5 +1,6 @@
 """Signed distances of a few shapes, painted with soft edges into the image and exact ones into the mask."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -100,7 +101,7 @@ class Frame:
         dx, dy = (self.xs[:, cols] - centre[0]) / rx, (self.ys[rows] - centre[1]) / ry
         reach = np.sqrt(dx * dx + dy * dy)  # (h, w), 1 on the border
         distance = (reach - 1) * min(rx, ry)
-        light = 1 - 0.16 * np.clip(dy, -1, 1) - 0.1 * np.minimum(reach, 1) ** 2
+        light = 1 - 0.16 * np.clip(dy, -1, 1) - 0.1 * np.minimum(reach * reach, 1)
         return Part(rows, cols, distance, reach, light)
 
     def polygon(self, points: Sequence[Point]) -> Part | None:
@@ -114,7 +115,7 @@ class Frame:
         distance = None
         for a, b in zip(points, [*points[1:], points[0]], strict=True):
             nx, ny = b[1] - a[1], a[0] - b[0]
-            length = (nx * nx + ny * ny) ** 0.5 or 1.0
+            length = math.sqrt(nx * nx + ny * ny) or 1.0
             sign = -1 if (middle[0] - a[0]) * nx + (middle[1] - a[1]) * ny > 0 else 1
             side = ((self.xs[:, cols] - a[0]) * nx + (self.ys[rows] - a[1]) * ny) * (sign / length)
             distance = side if distance is None else np.maximum(distance, side)
@@ -156,5 +157,5 @@ def _thick_line(
     reach = np.sqrt(dx * dx + dy * dy)
     radius = np.maximum(ra + (rb - ra) * t, 0.3)
     light = 1 - 0.18 * np.clip(dy / radius, -1, 1) - 0.12 * np.minimum(reach / radius, 1)
-    length = square**0.5
+    length = math.sqrt(square)
     return reach - radius, t * length, light, length

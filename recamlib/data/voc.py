@@ -1,22 +1,20 @@
-"""Reader of a PASCAL VOC devkit (with or without SBD masks), any subset of its lists, and a writer of one."""
+"""Reader of a PASCAL VOC devkit (with or without SBD masks), any subset of its lists."""
 
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
 from pathlib import Path
 
 import defusedxml.ElementTree
 import numpy as np
 import torch
 from defusedxml.common import DefusedXmlException
-from PIL import Image
 
 from recamlib.data.base import ImageSet, MaskSet
-from recamlib.data.images import image_size, read_image, read_mask, write_mask
+from recamlib.data.images import image_size, read_image, read_mask
 from recamlib.data.labels import VOC12, LabelSpace
 from recamlib.errors import DataError, SettingsError, nearest
 
 FETCH = "download it with `recam data fetch voc12`"
-_LISTS = {"train": ("train.txt",), "val": ("val.txt",), "train_aug": ("train_aug.txt", "trainaug.txt")}
+LISTS = {"train": ("train.txt",), "val": ("val.txt",), "train_aug": ("train_aug.txt", "trainaug.txt")}
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
@@ -29,21 +27,22 @@ def devkit(root: Path) -> Path:
     raise DataError(f"no VOCdevkit/VOC2012/JPEGImages in {root}; {FETCH} or set RECAM_DATA")
 
 
-def _check_split(split: str) -> None:
-    if split not in _LISTS:
-        hint = nearest(split, _LISTS)
-        raise SettingsError(f"VOC has no split {split!r}{hint}; choose one of {', '.join(_LISTS)}")
+def check_split(split: str) -> None:
+    """Raise an error that names the nearest split if there is none of this name."""
+    if split not in LISTS:
+        hint = nearest(split, LISTS)
+        raise SettingsError(f"VOC has no split {split!r}{hint}; choose one of {', '.join(LISTS)}")
 
 
 def list_file(folder: Path, split: str) -> Path:
     """Return the list of a split in ``ImageSets/Segmentation``."""
-    _check_split(split)
+    check_split(split)
     lists = folder / "ImageSets" / "Segmentation"
-    for name in _LISTS[split]:
+    for name in LISTS[split]:
         if (lists / name).is_file():
             return lists / name
     remedy = "get the SBD part with `recam data fetch sbd`" if split == "train_aug" else FETCH
-    raise DataError(f"{lists / _LISTS[split][0]} is missing; {remedy}")
+    raise DataError(f"{lists / LISTS[split][0]} is missing; {remedy}")
 
 
 def read_ids(path: Path) -> tuple[str, ...]:
@@ -165,51 +164,3 @@ class VocMasks(MaskSet):
 
     def _image_size(self, id: str) -> tuple[int, int]:
         return image_size(_image_path(self._folder, id))
-
-
-def write_voc(folder: Path, images: ImageSet, masks: MaskSet, *, split: str, quality: int = 95) -> Path:
-    """Write a data set as a VOC devkit that `VocImages` and `VocMasks` read back.
-
-    Labels and masks come back equal; images are JPEG and come back close.
-
-    Parameters
-    ----------
-    folder
-        Folder to write ``VOCdevkit/VOC2012`` into; other splits already there stay.
-    images, masks
-        Both doors of the data set, same ids.
-    split
-        Name of the list to write.
-    quality
-        JPEG quality, 1 to 100.
-
-    Returns
-    -------
-    The devkit's folder.
-    """
-    _check_split(split)
-    kit = Path(folder) / "VOCdevkit" / "VOC2012"
-    for part in ("JPEGImages", "Annotations", "SegmentationClass", "ImageSets/Segmentation"):
-        (kit / part).mkdir(parents=True, exist_ok=True)
-    for id in images.ids:
-        pixels = images.image(id).permute(1, 2, 0).numpy()  # (H, W, 3)
-        Image.fromarray(pixels).save(kit / "JPEGImages" / f"{id}.jpg", quality=quality, subsampling=0)
-        write_mask(kit / "SegmentationClass" / f"{id}.png", masks.mask(id), masks.space.palette)
-        names = images.space.decode(images.labels(id))
-        _write_annotation(kit / "Annotations" / f"{id}.xml", id, names, pixels.shape)
-    listed = kit / "ImageSets" / "Segmentation" / _LISTS[split][0]
-    listed.write_text("".join(f"{id}\n" for id in images.ids), encoding="utf-8")
-    return kit
-
-
-def _write_annotation(path: Path, id: str, names: Sequence[str], shape: tuple[int, ...]) -> None:
-    """Write image-level labels in the form of a VOC annotation."""
-    root = ElementTree.Element("annotation")
-    ElementTree.SubElement(root, "filename").text = f"{id}.jpg"
-    size = ElementTree.SubElement(root, "size")
-    for tag, value in zip(("height", "width", "depth"), shape, strict=True):
-        ElementTree.SubElement(size, tag).text = str(value)
-    for name in names:
-        ElementTree.SubElement(ElementTree.SubElement(root, "object"), "name").text = name
-    ElementTree.indent(root)
-    ElementTree.ElementTree(root).write(path, encoding="utf-8")
