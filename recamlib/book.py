@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -109,7 +110,7 @@ def _sphinx(staged: Path, output: Path) -> Path:
     """Run jupyter-book on the staged sources and return the folder of the pages."""
     start = "from jupyter_book.cli.main import main; main()"  # the package has no __main__
     command = [sys.executable, "-c", start, "build", str(staged), "--path-output", str(output)]
-    environment = os.environ | {"NO_COLOR": "1", "PYTHONWARNINGS": "ignore"}
+    environment = os.environ | {"PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
         [*command, "-W", "-n", "--keep-going", "-q"],
         stdout=subprocess.PIPE,
@@ -119,8 +120,8 @@ def _sphinx(staged: Path, output: Path) -> Path:
         check=False,
     )
     if done.returncode:
-        lines = [line for line in done.stdout.splitlines() if "WARNING" in line or "ERROR" in line]
-        shown = lines or done.stdout.splitlines()[-5:]
+        lines = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).splitlines()  # Sphinx colours even a pipe
+        shown = [line for line in lines if "WARNING" in line or "ERROR" in line] or lines[-5:]
         text = "\n  ".join(line.replace(f"{staged}{os.sep}", "") for line in shown)
         raise BookError(f"the book did not build without warnings:\n  {text}")
     return output / "_build" / "html"

@@ -144,6 +144,8 @@ def check_value(parameter: Parameter, value: Any) -> Any:
     tree = ast.parse(parameter.annotation, mode="eval").body
     try:
         converted = _convert(tree, value)
+    except SettingsError:
+        raise
     except ValueError:
         raise SettingsError(f"{parameter.name} takes {parameter.annotation}, not {value!r}") from None
     for item in converted if isinstance(converted, list) else [converted]:

@@ -1,0 +1,215 @@
+"""The command line: run notebooks, build the report, look after data and machine."""
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from typer.core import TyperGroup
+
+from recamlib.errors import RecamError, SettingsError
+from recamlib.parameters import read_parameters
+from recamlib.profiles import (
+    DEFAULT,
+    find_notebook,
+    list_notebooks,
+    list_profiles,
+    profile_parameters,
+)
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(highlight=False, soft_wrap=True, stderr=True)
+
+
+class Commands(TyperGroup):
+    """Turns errors that are the user's to fix into one line and a non-zero exit status."""
+
+    def invoke(self, ctx: typer.Context) -> object:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except (RecamError, OSError) as error:
+            if ctx.params.get("debug") or isinstance(error, BrokenPipeError):
+                raise
+            err.print(f"error: {error}", style="red", markup=False)
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Class Re-Activation Maps: notebooks, report, data.",
+)
+
+
+@app.callback()
+def _main(debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False) -> None:
+    pass
+
+
+def parse_assignments(assignments: list[str]) -> dict[str, str]:
+    """Return ``name=value`` texts as a dictionary of texts.
+
+    Raises
+    ------
+    SettingsError
+        For a text without ``=``.
+
+    Examples
+    --------
+    >>> parse_assignments(["rate=0.1", "weights=w=w'"])
+    {'rate': '0.1', 'weights': "w=w'"}
+    """
+    for text in assignments:
+        if not text.partition("=")[0].strip() or "=" not in text:
+            raise SettingsError(f"-p takes name=value, not {text!r}")
+    return {name.strip(): value for name, _, value in (text.partition("=") for text in assignments)}
+
+
+@app.command()
+def run(
+    notebook: Annotated[str, typer.Argument(help="Number or name, such as 02.")],
+    profile: Annotated[str, typer.Option(help="Kind of run: a file in notebooks/profiles.")] = DEFAULT,
+    parameter: Annotated[
+        list[str] | None, typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="Set one parameter.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder for the executed copy.")] = None,
+) -> None:
+    """Run one notebook, reusing what has run before.
+
+    Stages with the same settings come from the cache. `recam list 02` shows a notebook's parameters.
+    """
+    from recamlib.runner import run_notebook
+
+    given = parse_assignments(parameter or [])
+    path = find_notebook(notebook)
+    settings = profile_parameters(profile, path.stem, extra=given)
+    _announce(path.stem, profile, settings)
+    start = time.monotonic()
+    done = run_notebook(path.stem, profile=profile, parameters=given, output_dir=output)
+    out.print(f"done in {_duration(time.monotonic() - start)}: {done}", markup=False)
+
+
+@app.command()
+def report(
+    profile: Annotated[str, typer.Option(help="Kind of run: a file in notebooks/profiles.")] = "quick",
+) -> None:
+    """Run all notebooks and build the book."""
+    from recamlib.book import build_book
+    from recamlib.runner import NotebookError, run_notebook
+
+    notebooks = list_notebooks()
+    # all of them are checked before the first one runs
+    settings = [profile_parameters(profile, path.stem) for path in notebooks]
+    failed = []
+    begin = time.monotonic()
+    for number, (path, values) in enumerate(zip(notebooks, settings), 1):
+        _announce(f"[{number}/{len(notebooks)}] {path.stem}", profile, values)
+        start = time.monotonic()
+        try:
+            run_notebook(path.stem, profile=profile)
+        except NotebookError as error:
+            err.print(f"error: {error}", style="red", markup=False)
+            failed.append(path.stem)
+        else:
+            out.print(f"      done in {_duration(time.monotonic() - start)}", markup=False)
+    if failed:
+        count = f"{len(failed)} of {len(notebooks)}"
+        raise RecamError(f"{count} notebooks failed ({', '.join(failed)}), so no book was built")
+    out.print("building the book")
+    index = build_book()
+    out.print(f"the report took {_duration(time.monotonic() - begin)}; open it with a browser:", markup=False)
+    out.print(index.as_uri(), markup=False)
+
+
+@app.command()
+def book() -> None:
+    """Build the book from notebooks that have run."""
+    from recamlib.book import build_book
+
+    out.print(build_book().as_uri(), markup=False)
+
+
+@app.command("list")
+def list_(
+    notebook: Annotated[str | None, typer.Argument(help="Number or name, such as 02.")] = None,
+) -> None:
+    """List notebooks, or one notebook's parameters."""
+    if notebook is None:
+        table = _table("notebook", "title", "parameters")
+        for path in list_notebooks():
+            table.add_row(path.stem, _title(path), str(len(read_parameters(path))))
+        out.print(table)
+        out.print(f"profiles: {', '.join(list_profiles())}", markup=False)
+        return
+    path = find_notebook(notebook)
+    out.print(f"{path.stem}: {_title(path)}", markup=False)
+    table = _table("parameter", "type", "default", "allowed", "what it is")
+    for item in read_parameters(path).values():
+        table.add_row(item.name, item.annotation, repr(item.default), item.bracket, item.comment)
+    out.print(table)
+
+
+@app.command()
+def doctor() -> None:
+    """Check versions, device, space, data, weights."""
+    from recamlib.doctor import examine
+
+    broken = []
+    for finding in examine():
+        mark, style = {True: ("ok", "green"), False: ("broken", "red"), None: ("--", "")}[finding.ok]
+        out.print(f"{mark:<7}{finding.what:<13}{finding.detail}", style=style, markup=False)
+        if finding.ok is False:
+            broken.append(finding.what)
+    if broken:
+        raise RecamError(f"broken: {', '.join(broken)}")
+
+
+def _announce(what: str, profile: str, settings: dict[str, object]) -> None:
+    """Say which notebook runs with what."""
+    shown = ", ".join(f"{name}={value!r}" for name, value in settings.items() if name != "profile")
+    out.print(f"{what}: profile {profile}" + (f", {shown}" if shown else ""), markup=False)
+
+
+def _title(path: Path) -> str:
+    """Return the first heading of a notebook."""
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        for line in "".join(cell["source"]).splitlines():
+            if cell["cell_type"] == "markdown" and line.startswith("# "):
+                return line.removeprefix("# ")
+    return ""
+
+
+def _table(*columns: str) -> Table:
+    """Return an empty table without lines; long cells fold rather than being cut."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _duration(seconds: float) -> str:
+    """Return a duration for people.
+
+    Examples
+    --------
+    >>> _duration(7.31), _duration(750)
+    ('7 s', '12 min 30 s')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def main() -> None:
+    """Entry point of the `recam` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""pyproject.toml, requirements.lock and environment.yml stay in step, and name no place of anybody's."""
+
+import importlib.util
+import re
+import tomllib
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from recamlib.paths import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+ENVIRONMENT = (ROOT / "environment.yml").read_text(encoding="utf-8")
+
+
+def load_script():
+    path = ROOT / "scripts" / "make_environment.py"
+    spec = importlib.util.spec_from_file_location("make_environment", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+make_environment = load_script()
+PINS = make_environment.locked_pins(LOCK)
+WANTED = [Requirement(x) for x in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]]
+
+
+@pytest.mark.parametrize("requirement", WANTED, ids=lambda r: r.name)
+def test_the_lock_pins_what_pyproject_asks_for(requirement):
+    pins = [Requirement(pin) for pin in PINS[canonicalize_name(requirement.name)]]
+    versions = [next(iter(pin.specifier)).version for pin in pins]
+    assert versions and all(requirement.specifier.contains(version) for version in versions)
+
+
+def test_the_lock_was_made_for_nothing_else():
+    direct = re.findall(
+        r"^([A-Za-z0-9._-]+)==(?:(?!^\S).*\n)*?(?:    # via recamlib|    #   recamlib) \(pyproject\.toml\)",
+        LOCK,
+        flags=re.MULTILINE,
+    )
+    assert {canonicalize_name(name) for name in direct} == {canonicalize_name(r.name) for r in WANTED}
+
+
+def test_every_pin_has_hashes():
+    entries = re.split(r"\n(?=[A-Za-z0-9])", LOCK)[1:]
+    assert len(entries) >= len(WANTED)
+    assert [entry.splitlines()[0] for entry in entries if "--hash=sha256:" not in entry] == []
+
+
+def test_the_lock_serves_every_supported_python():
+    for version in ("3.11", "3.12", "3.13"):
+        for requirement in WANTED:
+            fitting = [
+                pin
+                for pin in map(Requirement, PINS[canonicalize_name(requirement.name)])
+                if not pin.marker or pin.marker.evaluate({"python_full_version": f"{version}.0"})
+            ]
+            assert len(fitting) == 1, (version, requirement.name)
+
+
+def test_environment_yml_is_made_from_the_same_pins():
+    assert make_environment.render((ROOT / "pyproject.toml").read_text(encoding="utf-8"), LOCK) == ENVIRONMENT
+    *conda, pip = yaml.safe_load(ENVIRONMENT)["dependencies"]
+    assert conda == [f"python {PROJECT['requires-python']}", "pip"]
+    pinned = [Requirement(line) for line in pip["pip"] if not line.startswith("--")]
+    assert {canonicalize_name(r.name) for r in pinned} == {canonicalize_name(r.name) for r in WANTED}
+
+
+@pytest.mark.parametrize("text", [LOCK, ENVIRONMENT], ids=["lock", "environment"])
+def test_no_address_and_no_local_path(text):
+    assert not re.search(r"https?:|file:|--index-url|--find-links|@ ", text)
+
+
+def test_floors_are_stated():
+    assert all(r.specifier for r in WANTED)
+    floors = {r.name: r.specifier for r in WANTED}
+    assert not floors["torch"].contains("2.10.9") and floors["torch"].contains("2.11.0")
+    assert not floors["jupyter-book"].contains("2.0.0"), "version 2 cannot build without a network"
