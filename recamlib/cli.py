@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
-from recamlib.errors import RecamError, SettingsError
+from recamlib.errors import RecamError, SettingsError, nearest
 from recamlib.parameters import read_parameters
 from recamlib.profiles import (
     DEFAULT,
@@ -154,6 +154,33 @@ def list_(
     for item in read_parameters(path).values():
         table.add_row(item.name, item.annotation, repr(item.default), item.bracket, item.comment)
     out.print(table)
+
+
+data = typer.Typer(no_args_is_help=True, help="Data sets: check, fetch, make.")
+app.add_typer(data, name="data")
+
+
+@data.command()
+def make(
+    layout: Annotated[str, typer.Argument(help="voc or coco.")],
+    folder: Annotated[Path, typer.Argument(help="Where VOCdevkit/VOC2012 or coco14 is written.")],
+    train: Annotated[int, typer.Option(min=1, help="Training images.")] = 480,
+    val: Annotated[int, typer.Option(min=1, help="Validation images.")] = 160,
+    size: Annotated[int, typer.Option(min=48, max=2048, help="Side of an image, in pixels.")] = 96,
+    seed: Annotated[int, typer.Option(min=0, help="Chooses the scenes.")] = 0,
+) -> None:
+    """Write the embedded scenes as a VOC devkit or COCO."""
+    from recamlib.data import open_images, open_masks
+    from recamlib.data.export import write_coco, write_voc
+
+    writers = {"voc": write_voc, "coco": write_coco}
+    if layout not in writers:
+        raise SettingsError(f"no layout {layout!r}{nearest(layout, writers)}; there are {', '.join(writers)}")
+    for split, count in (("train", train), ("val", val)):
+        options = {"count": count, "size": size, "seed": seed}
+        images, masks = open_images("hoofed", split, **options), open_masks("hoofed", split, **options)
+        written = writers[layout](folder, images, masks, split=split)
+        out.print(f"{split}: {len(images.ids)} images in {written}", markup=False)
 
 
 @app.command()
