@@ -84,7 +84,7 @@ def bootstrap_difference(
 
 
 def split_single_multi(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return which images of labels ``(N, K)`` have exactly one class and which have several, ``(N,)`` each."""
+    """Return which images of labels ``(N, K)`` have exactly one class and which have several: ``(N,)``."""
     present = np.asarray(labels).sum(1)
     return present == 1, present > 1
 
