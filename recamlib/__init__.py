@@ -1,1 +1,26 @@
 """Class Re-Activation Maps: a thin library behind the notebooks of this report."""
+
+import importlib
+from typing import Any
+
+_MODULES = (
+    "cams", "claims", "data", "engine", "losses", "metrics", "paths", "plots", "report", "stages", "toy", "verdicts",
+)  # fmt: skip
+_STAGES = (
+    "OPTIONS", "Classify", "DataSettings", "ExtractCams", "Reactivate", "Score", "TrainClassifier",
+    "cams_of", "examples", "score_table",
+)  # fmt: skip
+__all__ = sorted((*_MODULES, *_STAGES))
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that the command line starts without loading torch."""
+    if name in _MODULES:
+        return importlib.import_module(f"recamlib.{name}")
+    if name in _STAGES:
+        return getattr(importlib.import_module("recamlib.stages"), name)
+    raise AttributeError(f"module 'recamlib' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -57,8 +57,9 @@ def build_book(
             (staged / path).parent.mkdir(parents=True, exist_ok=True)
             (staged / path).write_text(text, encoding="utf-8")
         _stage_notebooks(staged, executed)
-        _stage_mathjax(staged / "_static" / "mathjax")
         html = _sphinx(staged, Path(temporary))
+        # only now: jupyter-book loads every script it finds in the sources' _static on every page
+        _copy_mathjax(html / "_static" / "mathjax")
         previous = build / "html"
         if previous.exists():
             previous.rename(Path(temporary) / "previous")
@@ -94,7 +95,7 @@ def _stage_notebooks(staged: Path, executed: Path) -> None:
         shutil.copy(notebook, target)
 
 
-def _stage_mathjax(target: Path) -> None:
+def _copy_mathjax(target: Path) -> None:
     """Copy MathJax from the package that carries it, so that pages need no network."""
     spec = importlib.util.find_spec("sphinx-mathjax-offline")
     if spec is None or spec.origin is None:

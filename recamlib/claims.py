@@ -123,6 +123,25 @@ def verdict(difference: tuple[float, float], paper_sign: float) -> str:
     return "does not hold" if high < 0 else "cannot tell"
 
 
+def parameters(namespace: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a notebook: the plain values its namespace holds, before anything else is defined.
+
+    Names that begin with an underscore, and IPython's own, are left out.
+    """
+    skipped = {"In", "Out", "exit", "quit", "get_ipython", "open"}
+    return {
+        name: value
+        for name, value in namespace.items()
+        if not name.startswith("_") and name not in skipped
+        and isinstance(value, bool | int | float | str | list | tuple | type(None))
+    }  # fmt: skip
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return a stored result."""
+    return json.loads(Path(path).read_text())
+
+
 def record(notebook: str, *, parameters: dict[str, Any], images: dict[str, int], **content: Any) -> Path:
     """Write ``results/<notebook>/<hash of parameters>/result.json`` and return its path.
 
@@ -193,6 +212,12 @@ def sentence(answer: str, evidence: str, **numbers: Any) -> dict[str, Any]:
     if answer not in VERDICTS:
         raise RecamError(f"{answer!r} is no verdict; use one of {', '.join(VERDICTS)}")
     return {"verdict": answer, "evidence": evidence, "numbers": numbers}
+
+
+def curve(rows: dict[str, dict[str, Any]], *, name: str) -> pd.DataFrame:
+    """Return rows keyed by a number as a frame with columns ``<name>, mean, low, high``, ascending."""
+    frame = pd.DataFrame([{name: float(key), **row} for key, row in rows.items()])
+    return frame[[name, "mean", "low", "high"]].sort_values(name)
 
 
 def compare(table: str, result: dict[str, Any]) -> pd.DataFrame:

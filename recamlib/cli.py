@@ -101,7 +101,6 @@ def report(
     profile: Annotated[str, typer.Option(help="Kind of run: a file in notebooks/profiles.")] = "quick",
 ) -> None:
     """Run all notebooks and build the book."""
-    from recamlib.book import build_book
     from recamlib.runner import NotebookError, run_notebook
 
     notebooks = list_notebooks()
@@ -123,7 +122,7 @@ def report(
         count = f"{len(failed)} of {len(notebooks)}"
         raise RecamError(f"{count} notebooks failed ({', '.join(failed)}), so no book was built")
     out.print("building the book")
-    index = build_book()
+    index = _build_book()
     out.print(f"the report took {_duration(time.monotonic() - begin)}; open it with a browser:", markup=False)
     out.print(index.as_uri(), markup=False)
 
@@ -131,9 +130,7 @@ def report(
 @app.command()
 def book() -> None:
     """Build the book from notebooks that have run."""
-    from recamlib.book import build_book
-
-    out.print(build_book().as_uri(), markup=False)
+    out.print(_build_book().as_uri(), markup=False)
 
 
 @app.command("list")
@@ -196,6 +193,14 @@ def doctor() -> None:
             broken.append(finding.what)
     if broken:
         raise RecamError(f"broken: {', '.join(broken)}")
+
+
+def _build_book() -> Path:
+    """Build the book with the scoreboard of all results at hand."""
+    from recamlib.book import build_book
+    from recamlib.report import load_results, scoreboard_page
+
+    return build_book(pages={"scoreboard.md": scoreboard_page(load_results())})
 
 
 def _announce(what: str, profile: str, settings: dict[str, object]) -> None:

@@ -50,7 +50,7 @@ def versions() -> dict[str, str]:
     """Return the versions that numbers depend on."""
     return {
         "python": platform.python_version(),
-        **{name: version(name) for name in ("recamlib", "torch", "torchvision", "numpy")},
+        **{name: version(name) for name in ("torch", "torchvision", "numpy", "pillow")},
     }
 
 

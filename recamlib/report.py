@@ -10,6 +10,7 @@ import pandas as pd
 
 from recamlib import paths
 from recamlib.claims import RULE, SYNTHETIC, Claim, all_claims, verdict
+from recamlib.data.base import ImageSet
 
 MARKS = {"holds": "✔ holds", "does not hold": "✘ does not hold", "cannot tell": "? cannot tell",
          "reference": "– reference", "not run": "not run"}  # fmt: skip
@@ -25,6 +26,14 @@ def describe_data(result: dict[str, Any]) -> str:
     kind = "synthetic scenes" if name in SYNTHETIC else name
     seeds = len(parameters.get("seeds", [0]))
     return f"{kind}, {parameters['backbone']}, {counts}, {seeds} seed{'s' if seeds > 1 else ''}"
+
+
+def class_frequencies(images: ImageSet) -> pd.DataFrame:
+    """Return images per class, alone in their image and in company."""
+    labels = images.label_matrix()
+    single = labels.sum(1) == 1
+    counts = {"alone": labels[single].sum(0), "with others": labels[~single].sum(0)}
+    return pd.DataFrame(counts, index=images.space.classes).astype(int)
 
 
 def discussion(result: dict[str, Any]):

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -62,6 +63,21 @@ class DataSettings(Settings):
             data["fingerprint"] = _fingerprint(data["name"], str(paths.data_dir()))
         super().__init__(**data)
 
+    @classmethod
+    def of(
+        cls, name: str, *, train_images: int = 0, classes: Sequence[str] = (), **more: Any
+    ) -> "DataSettings":
+        """Return settings from a notebook's parameters.
+
+        `train_images` is the number of embedded scenes (with a third as many to validate on), or the size of a
+        random part of an official set; 0 means the default number, or all.
+        """
+        if name == "hoofed" and train_images:
+            more |= {"train_count": train_images, "val_count": max(24, train_images // 3)}
+        elif train_images:
+            more["limit"] = train_images
+        return cls(name=name, classes=tuple(classes), **more)
+
     def _options(self, split: Split) -> dict[str, Any]:
         if self.name != "hoofed":
             return {}
@@ -114,6 +130,18 @@ class Stage(Settings):
         if isinstance(data.get("dataset"), str):
             data["dataset"] = DataSettings(name=data["dataset"])
         super().__init__(**data)
+
+    def describe(self) -> str:
+        """Return the settings that differ from the defaults, one per line, upstream stages indented."""
+        settings = self.model_dump(exclude_defaults=True, exclude={"infra"})
+        lines = [type(self).__name__]
+        for name, value in settings.items():
+            inner = getattr(self, name)
+            if isinstance(inner, Stage):
+                lines += [f"  {name}:"] + [f"    {line}" for line in inner.describe().splitlines()]
+            else:
+                lines.append(f"  {name}: {value}")
+        return "\n".join(lines)
 
     @property
     def folder(self) -> Path:

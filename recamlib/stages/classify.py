@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 import exca
@@ -92,13 +93,14 @@ class TrainClassifier(Stage):
             ]
             yield run_training(self, name, model, model, step, groups)
 
+    @cached_property
     def result(self) -> dict[str, Any]:
-        """Return history, cost and weights entry; trains if that was not done yet."""
+        """History, cost and weights entry; trains if that was not done yet."""
         return self._single(self.train, "model")
 
     def load(self) -> tuple[CamClassifier, None]:
         """Return the trained classifier on the CPU in evaluation mode."""
-        path = check_weights(self.folder, self.result()["weights"])
+        path = check_weights(self.folder, self.result["weights"])
         return load_weights_into(self.build(), path).eval(), None
 
 
@@ -147,7 +149,7 @@ class Reactivate(Stage):
     def train(self, items: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Train from the base's weights and yield file, digest, history and cost."""
         for name in items:
-            path = check_weights(self.base.folder, self.base.result()["weights"])
+            path = check_weights(self.base.folder, self.base.result["weights"])
             torch.manual_seed(self.base.seed)
             model = self.build()
             load_weights_into(model.classifier, path)
@@ -168,13 +170,14 @@ class Reactivate(Stage):
             sce = reactivation_loss(pooled, labels, classifier=net.head)
         return {"loss": bce + self.sce_weight * sce, "bce": bce, "sce": sce}
 
+    @cached_property
     def result(self) -> dict[str, Any]:
-        """Return history, cost and weights entry; trains if that was not done yet."""
+        """History, cost and weights entry; trains if that was not done yet."""
         return self._single(self.train, "model")
 
     def load(self) -> tuple[CamClassifier, Tensor]:
         """Return the reactivated classifier and FC2's weight (K, C), on the CPU in evaluation mode."""
-        path = check_weights(self.folder, self.result()["weights"])
+        path = check_weights(self.folder, self.result["weights"])
         model = load_weights_into(self.build(), path).eval()
         return model.classifier, model.head.fc2.weight.detach()
 
@@ -204,13 +207,14 @@ def run_training(
             checkpoint=checkpoint, precision=base.precision, after_epoch=probe,
             describe=f"{type(stage).__name__} {base.loss if stage is base else stage.sce_weight}",
         )  # fmt: skip
-    probes = np.array([p["logits"] for p in history.pop("probes", [])], dtype=np.float32)  # (E + 1, N, K)
+    probes = [p["logits"] for p in history.pop("probes", [])]
     cost["seconds"] = history.pop("seconds")
     entry = store_weights(stage.folder, model.cpu(), f"{name}.safetensors")
     shutil.rmtree(checkpoint, ignore_errors=True)
-    return {
-        "weights": entry, "history": history, "probe_logits": probes, "cost": cost, "images": len(views),
-    }  # fmt: skip
+    result = {"weights": entry, "history": history, "cost": cost, "images": len(views)}
+    if probes:
+        result["probe_logits"] = np.array(probes, dtype=np.float32)  # (E + 1, N, K)
+    return result
 
 
 @torch.inference_mode()
@@ -246,6 +250,7 @@ class Classify(Stage):
                 logits = np.array(predict(model, images), dtype=np.float32)
             yield {"logits": logits, "labels": images.label_matrix(), "cost": cost, "images": len(images.ids)}
 
+    @cached_property
     def result(self) -> dict[str, Any]:
-        """Return logits, labels and cost."""
+        """Logits, labels and cost."""
         return self._single(self.logits, "logits")

@@ -63,7 +63,7 @@ class ExtractCams(Stage):
             seconds = (time.perf_counter() - began) / len(window)
             for picture, classes, scales in zip(pictures, present, maps):
                 yield {
-                    "scales": [m.numpy() for m in scales], "classes": classes.tolist(),
+                    "scales": [m.numpy() for m in scales] if len(classes) else [], "classes": classes.tolist(),
                     "size": list(picture.shape[-2:]), "seconds": seconds,
                 }  # fmt: skip
 
@@ -80,6 +80,8 @@ class ExtractCams(Stage):
 
     def merge(self, item: dict, *, stride: int | None = None) -> Tensor:
         """Merge one stored item at image size, or at a stride; (P, H, W) in [0, 1]."""
+        if not item["scales"]:  # an image without a class has no map
+            return torch.zeros(0, *item["size"])
         option = self._options().index(self.weights)
         scales = [torch.from_numpy(np.array(m[option])) for m in item["scales"]]  # (P, h_s, w_s)
         return merge_scales(scales, tuple(item["size"]), stride=stride)
