@@ -1,4 +1,4 @@
-"""Look through a data set on disk: what is there, what is missing, which files do not decode or do not fit."""
+"""Look through a data set on disk: what is there, what is missing, what does not decode or does not fit."""
 
 import os
 from collections.abc import Iterator
