@@ -60,6 +60,7 @@ def build_book(
         html = _sphinx(staged, Path(temporary))
         # only now: jupyter-book loads every script it finds in the sources' _static on every page
         _copy_mathjax(html / "_static" / "mathjax")
+        _drop_thebe(html)
         previous = build / "html"
         if previous.exists():
             previous.rename(Path(temporary) / "previous")
@@ -105,6 +106,13 @@ def _copy_mathjax(target: Path) -> None:
         (target / part).parent.mkdir(parents=True, exist_ok=True)
         copy = shutil.copytree if (mathjax / part).is_dir() else shutil.copy
         copy(mathjax / part, target / part)
+
+
+def _drop_thebe(html: Path) -> None:
+    """Remove the scripts of live code cells: the book has none, and they name a server and fail on load."""
+    script = re.compile(r"\s*<script[^>]*(?:>const THEBE_JS_URL[^<]*|sphinx-thebe\.js[^>]*>)</script>")
+    for page in html.rglob("*.html"):
+        page.write_text(script.sub("", page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def _sphinx(staged: Path, output: Path) -> Path:
