@@ -4,7 +4,8 @@ import importlib
 from typing import Any
 
 _MODULES = (
-    "cams", "claims", "data", "engine", "losses", "metrics", "paths", "plots", "report", "stages", "toy", "verdicts",
+    "cams", "claims", "data", "engine", "losses", "metrics", "paths", "plots", "report", "stages",
+    "toy", "verdicts",
 )  # fmt: skip
 _STAGES = (
     "OPTIONS", "Classify", "DataSettings", "ExtractCams", "Reactivate", "Score", "TrainClassifier",

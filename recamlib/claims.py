@@ -124,7 +124,7 @@ def verdict(difference: tuple[float, float], paper_sign: float) -> str:
 
 
 def parameters(namespace: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters of a notebook: the plain values its namespace holds, before anything else is defined.
+    """Return a notebook's parameters: the plain values in its namespace before anything else is defined.
 
     Names that begin with an underscore, and IPython's own, are left out.
     """

@@ -1,16 +1,16 @@
 """The command line: run notebooks, build the report, look after data and machine."""
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from typer.core import TyperGroup
 
-from recamlib.errors import RecamError, SettingsError, nearest
+from recamlib.errors import DataError, RecamError, SettingsError, nearest
 from recamlib.parameters import read_parameters
 from recamlib.profiles import (
     DEFAULT,
@@ -139,22 +139,50 @@ def list_(
 ) -> None:
     """List notebooks, or one notebook's parameters."""
     if notebook is None:
-        table = _table("notebook", "title", "parameters")
         for path in list_notebooks():
-            table.add_row(path.stem, _title(path), str(len(read_parameters(path))))
-        out.print(table)
+            out.print(f"{path.stem}: {_title(path)}", markup=False)
         out.print(f"profiles: {', '.join(list_profiles())}", markup=False)
         return
     path = find_notebook(notebook)
     out.print(f"{path.stem}: {_title(path)}", markup=False)
-    table = _table("parameter", "type", "default", "allowed", "what it is")
-    for item in read_parameters(path).values():
-        table.add_row(item.name, item.annotation, repr(item.default), item.bracket, item.comment)
-    out.print(table)
+    rows = [(f"{p.name}={p.default!r}", p.annotation, p) for p in read_parameters(path).values()]
+    wide, typed = (max(len(row[i]) for row in rows) for i in (0, 1))
+    for assignment, annotation, item in rows:
+        allowed = f" [{item.bracket}]" if item.bracket else ""
+        line = f"  {assignment:<{wide}}  {annotation:<{typed}}  {item.comment}{allowed}"
+        out.print(line.rstrip(), markup=False)
 
 
 data = typer.Typer(no_args_is_help=True, help="Data sets: check, fetch, make.")
 app.add_typer(data, name="data")
+
+
+@data.command()
+def check(
+    names: Annotated[list[str] | None, typer.Argument(help="Data sets, all if none is named.")] = None,
+) -> None:
+    """Decode every file of the data sets that are there."""
+    from recamlib.data import DATASETS
+    from recamlib.data.check import check_dataset
+
+    # what is not there is no error unless it was asked for by name
+    reports = [check_dataset(name, progress=sys.stderr.isatty()) for name in names or DATASETS]
+    for found in reports:
+        out.print(str(found), markup=False)
+    bad = [found.name for found in reports if found.problems or (names and not found.present)]
+    if bad:
+        raise DataError(f"not as it should be: {', '.join(bad)}")
+
+
+@data.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="voc12, sbd (after voc12) or coco14.")],
+    keep: Annotated[bool, typer.Option(help="Keep the archives after unpacking.")] = False,
+) -> None:
+    """Download a data set into RECAM_DATA, or go on with it."""
+    from recamlib.data.fetch import fetch as fetch_dataset
+
+    out.print(f"{name} is in {fetch_dataset(name, keep=keep, progress=sys.stderr.isatty())}", markup=False)
 
 
 @data.command()
@@ -216,14 +244,6 @@ def _title(path: Path) -> str:
             if cell["cell_type"] == "markdown" and line.startswith("# "):
                 return line.removeprefix("# ")
     return ""
-
-
-def _table(*columns: str) -> Table:
-    """Return an empty table without lines; long cells fold rather than being cut."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
 
 
 def _duration(seconds: float) -> str:

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from recamlib.data.views import IMAGENET_MEAN, IMAGENET_STD, normalise, rescale
 from recamlib.errors import RecamError, SettingsError, nearest
+from recamlib.models.backbones import Backbone
 from recamlib.models.classifier import CamClassifier
+from recamlib.models.fuse import fold_batch_norm
 
 PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 """Precisions of the forward pass, in the names of Lightning Fabric."""
@@ -29,7 +31,7 @@ def extract_scale_maps(
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
     precision: str = "32-true",
-    pixels_per_batch: int = 2**21,
+    pixels_per_batch: int | None = None,
 ) -> list[list[Tensor]]:
     """Maps of the classes present in each image, at several scales, each summed with its mirror image's.
 
@@ -50,7 +52,8 @@ def extract_scale_maps(
     precision
         ``"32-true"``, ``"bf16-mixed"`` or ``"16-mixed"``.
     pixels_per_batch
-        Pixels, mirror images counted, that share a forward pass; one image and its mirror always do.
+        Pixels, mirror images counted, that share a forward pass; one image and its mirror always do. None
+        chooses 2**19 on a CPU, where a batch should fit its caches, and 2**23 elsewhere.
 
     Returns
     -------
@@ -77,19 +80,20 @@ def extract_scale_maps(
     if precision not in PRECISIONS:
         raise SettingsError(f"unknown precision {precision!r}{nearest(precision, PRECISIONS)}")
     device = model.fc1.weight.device
+    pixels = pixels_per_batch or (2**19 if device.type == "cpu" else 2**23)
     weights = weights.to(device, torch.float32)
     classes = [torch.as_tensor(c, dtype=torch.long, device=device) for c in classes]
     was_training = model.training
-    model.eval().to(memory_format=torch.channels_last)
+    backbone = fold_batch_norm(model.eval().backbone).to(memory_format=torch.channels_last)
     found: list[list[Tensor]] = [[] for _ in images]
     try:
         with torch.inference_mode():
             for scale in scales:
-                for group in _groups([tuple(i.shape[1:]) for i in images], scale, pixels_per_batch):
+                for group in _groups([tuple(i.shape[1:]) for i in images], scale, pixels):
                     batch = torch.stack([images[i] for i in group]).to(device)  # (n, 3, H, W)
                     scale_here = min(scale, LONGEST / max(batch.shape[2:]))
                     views = normalise(rescale(batch, scale_here), mean, std)
-                    features = _paired_features(model, views, dtype=PRECISIONS[precision])
+                    features = _paired_features(backbone, views, dtype=PRECISIONS[precision])
                     for i, pair in zip(group, features, strict=True):
                         found[i].append(_summed_maps(pair, weights[:, classes[i]]))
     finally:
@@ -109,7 +113,7 @@ def _groups(sizes: list[tuple[int, int]], scale: float, pixels: int) -> list[lis
     return batches
 
 
-def _paired_features(model: CamClassifier, views: Tensor, *, dtype: torch.dtype | None) -> Tensor:
+def _paired_features(backbone: Backbone, views: Tensor, *, dtype: torch.dtype | None) -> Tensor:
     """Return features ``(n, 2, C, h, w)`` of normalised views ``(n, 3, H, W)`` and of their mirror images."""
     autocast = torch.autocast(views.device.type, dtype=dtype) if dtype else nullcontext()
     height, width = views.shape[2:]
@@ -118,9 +122,9 @@ def _paired_features(model: CamClassifier, views: Tensor, *, dtype: torch.dtype 
     if small:
         views = F.pad(views, (0, max(0, SMALLEST - width), 0, max(0, SMALLEST - height)))
     with autocast:
-        features = model.features(views.contiguous(memory_format=torch.channels_last)).float()
+        features = backbone(views.contiguous(memory_format=torch.channels_last)).float()
     if small:
-        stride = model.backbone.output_stride
+        stride = backbone.output_stride
         features = features[:, :, : math.ceil(height / stride), : math.ceil(width / stride)]
     return features.unflatten(0, (-1, 2))
 

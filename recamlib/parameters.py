@@ -199,11 +199,13 @@ def _convert(tree: ast.expr, value: Any) -> Any:
                 continue
         raise ValueError(value)
     kind = ast.unparse(tree)
-    if isinstance(tree, ast.Subscript) and kind.startswith(("list[", "tuple[")):
-        items = tree.slice.elts[0] if isinstance(tree.slice, ast.Tuple) else tree.slice
+    if kind.partition("[")[0] in ("list", "tuple"):
         value = _literal(value)
         if not isinstance(value, list | tuple):
             raise ValueError(value)
+        if not isinstance(tree, ast.Subscript):
+            return list(value)
+        items = tree.slice.elts[0] if isinstance(tree.slice, ast.Tuple) else tree.slice
         return [_convert(items, item) for item in value]
     if kind not in _SCALARS:
         raise SettingsError(f"a parameter cannot be of type {kind}: use bool, int, float, str or lists")

@@ -1,4 +1,4 @@
-"""Where things live: every location in one place, absolute, found from this file or an environment variable."""
+"""Where things live: every location, absolute, from this file or an environment variable."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The toy study of Sections 1 and 4.2: BCE against SCE on single-label images, with the gradients of Eq. 12."""
+"""The toy study of Sections 1 and 4.2: BCE against SCE on single-label images, gradients of Eq. 12."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -60,7 +60,8 @@ def pair_gradients(logits: np.ndarray, labels: np.ndarray, *, loss: str) -> dict
     Parameters
     ----------
     logits, labels
-        Shape ``(N, K)``; every image has one class. The confusing class is the negative one with the highest logit.
+        Shape ``(N, K)``; every image has one class. The confusing class is the negative one with the highest
+        logit.
     loss
         ``"bce"`` or ``"sce"``: which closed form of Eq. 12.
     """
@@ -120,7 +121,8 @@ def frame(study: Mapping[str, Any]) -> pd.DataFrame:
             for loss, numbers in values.items():
                 mean, low, high = seed_interval(numbers)
                 rows.append({
-                    "group": group, "measure": measure, "loss": loss, "percent": mean, "low": low, "high": high,
+                    "group": group, "measure": measure, "loss": loss,
+                    "percent": mean, "low": low, "high": high,
                     "seeds": len(numbers),
                 })  # fmt: skip
     return pd.DataFrame(rows)

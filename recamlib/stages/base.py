@@ -69,7 +69,7 @@ class DataSettings(Settings):
     ) -> "DataSettings":
         """Return settings from a notebook's parameters.
 
-        `train_images` is the number of embedded scenes (with a third as many to validate on), or the size of a
+        `train_images` is the number of embedded scenes (a third as many to validate on), or the size of a
         random part of an official set; 0 means the default number, or all.
         """
         if name == "hoofed" and train_images:

@@ -63,7 +63,8 @@ class ExtractCams(Stage):
             seconds = (time.perf_counter() - began) / len(window)
             for picture, classes, scales in zip(pictures, present, maps):
                 yield {
-                    "scales": [m.numpy() for m in scales] if len(classes) else [], "classes": classes.tolist(),
+                    "scales": [m.numpy() for m in scales] if len(classes) else [],
+                    "classes": classes.tolist(),
                     "size": list(picture.shape[-2:]), "seconds": seconds,
                 }  # fmt: skip
 

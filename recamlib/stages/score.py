@@ -28,7 +28,7 @@ BACKGROUND = {"cam": 0.15, "recam": 0.21}  # published fixed thresholds; 0.21 is
 
 
 def fold_of(name: str) -> int:
-    """Return the half (0 or 1) an image belongs to when thresholds are chosen on the other; fixed by its id."""
+    """Return the half (0 or 1) an image belongs to when thresholds are chosen on the other."""
     return hashlib.sha256(name.encode()).digest()[0] % 2
 
 
@@ -47,7 +47,7 @@ class Score(Stage):
 
     @infra.apply(item_uid=str, cache_type="Auto")
     def evaluate(self, items: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Yield mIoU per threshold and counts per image (N, K + 1, 3) at the cross-fitted and fixed thresholds."""
+        """Yield mIoU per threshold, and counts per image (N, K + 1, 3) at the cross-fitted and fixed ones."""
         for _ in items:
             dataset = self.of.model.dataset
             images, truth = dataset.images(self.split), dataset.masks(self.split)
@@ -144,7 +144,7 @@ def cams_of(
 def score_table(
     rows: Mapping[str, Sequence[ExtractCams]], *, split: Split, baseline: str | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Score every row (one extraction per seed) and return rows for :func:`recamlib.claims.record`, in percent."""
+    """Score rows (one extraction per seed each) and return them for :func:`recamlib.claims.record`."""
     table: dict[str, dict[str, Any]] = {}
     scores: dict[str, list[Score]] = {}
     for name, stages in tqdm(rows.items(), desc="rows", leave=False, disable=None):
@@ -169,8 +169,8 @@ def score_table(
 def examples(cam: ExtractCams, recam: ExtractCams, *, split: Split, count: int = 4) -> list[dict[str, Any]]:
     """Return picture rows (image, CAM, ReCAM, both masks, truth) chosen by rule, not by hand.
 
-    The rule: the images whose IoU over the classes present changes most between the two methods, half of them
-    the largest gains and half the largest losses, gains first. Masks are those at the cross-fitted thresholds.
+    The rule: the images whose IoU over the classes present changes most between the two methods, half of
+    them the largest gains and half the largest losses, gains first. Masks are at the cross-fitted thresholds.
     """
     scores = [Score(of=stage, split=split) for stage in (cam, recam)]
     change = np.subtract(*[_per_image_iou(s) for s in scores[::-1]])
