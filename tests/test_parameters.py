@@ -34,6 +34,7 @@ def test_reads_names_types_defaults_comments_and_brackets():
         ({"rate": "1e-4"}, {"rate": 1e-4}),
         ({"epochs": "3"}, {"epochs": 3}),
         ({"scales": "[1, 0.5]"}, {"scales": [1.0, 0.5]}),
+        ({"seeds": "[0, 1]"}, {"seeds": [0, 1]}),
         ({"scales": (1.0, 2.0)}, {"scales": [1.0, 2.0]}),
         ({"limit": "none"}, {"limit": None}),
         ({"limit": 4}, {"limit": 4}),

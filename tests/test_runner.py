@@ -45,6 +45,7 @@ def test_parameters_reach_the_notebook_and_the_kernel_is_ours(tmp_path, monkeypa
     seen = json.loads(second)
     assert seen["cwd"] == str(FOLDER)
     assert Path(seen["python"]).samefile(sys.executable)
+    assert Path(seen["library"]).parent == ROOT / "recamlib"
     assert seen["data"] == str(tmp_path / "some/relative/folder")
     assert os.environ["RECAM_DATA"] == "some/relative/folder", "the runner's own environment stays as it was"
     assert [p.name for p in done.parent.iterdir()] == ["01_passes.ipynb"]
@@ -144,7 +145,8 @@ def test_the_book_needs_no_network(small_book):
     for page in (index, index.parent / "notebooks" / "01_passes.html"):
         html = page.read_text(encoding="utf-8")
         assert 'src="http' not in html and 'rel="stylesheet" href="http' not in html
-        assert "_static/mathjax/tex-chtml.js" in html
+        assert "unpkg" not in html and "cdn" not in html
+    assert "_static/mathjax/tex-chtml.js" in index.read_text(encoding="utf-8")
     assert (index.parent / "_static" / "mathjax" / "tex-chtml.js").is_file()
     assert list((index.parent / "_static" / "mathjax").rglob("*.woff"))
     assert [p.name for p in (small_book / "_build").iterdir()] == ["html"]
