@@ -1,0 +1,168 @@
+"""The command line: what it says, and how it ends."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from recamlib import paths, profiles, runner
+from recamlib.cli import app
+from recamlib.doctor import Finding, examine
+from recamlib.paths import ROOT
+
+FOLDER = Path(__file__).parent / "notebooks"
+
+
+@pytest.fixture
+def recam(monkeypatch, tmp_path):
+    """Return a function that runs a command on the sample notebooks; copies go to tmp_path."""
+    monkeypatch.setattr(profiles, "notebooks_dir", lambda: FOLDER)
+    monkeypatch.setattr(runner, "book_dir", lambda: tmp_path)
+    return lambda *words: CliRunner().invoke(app, list(words))
+
+
+def one_error_line(result) -> str:
+    """Return the single line on standard error, checking that there is no other and no traceback."""
+    assert result.exit_code == 1
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    return line.removeprefix("error: ")
+
+
+def test_run_says_what_runs_with_what_and_where_it_went(recam, tmp_path):
+    result = recam("run", "1", "--profile", "mini", "-p", "sce_weight=0.5", "-p", "option=w+w'")
+    assert result.exit_code == 0, result.stderr
+    first, last = result.stdout.strip().splitlines()
+    assert first.startswith("01_passes: profile mini, ")
+    assert "sce_weight=0.5" in first and "dataset='voc12'" in first and '''option="w+w'"''' in first
+    assert last.endswith(str(tmp_path / "executed" / "01_passes.ipynb"))
+    assert (tmp_path / "executed" / "01_passes.ipynb").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("run", "9"), "no notebook '9'; there are 01_passes, "),
+        (("run", "1", "-p", "sce_wight=1"), "no parameter 'sce_wight' (did you mean 'sce_weight'?)"),
+        (("run", "1", "-p", "sce_weight=11"), "sce_weight has to be in [0 .. 10], not 11.0"),
+        (("run", "1", "-p", "sce_weight"), "-p takes name=value, not 'sce_weight'"),
+        (("run", "1", "--profile", "mni"), "no profile 'mni' (did you mean 'mini'?)"),
+        (("run", "2"), "02_fails, cell 4, In [3]: ValueError: the first line and the last line"),
+        (("list", "nothing"), "no notebook 'nothing'"),
+        (("data", "make", "vox", "somewhere"), "no layout 'vox' (did you mean 'voc'?)"),
+        (("data", "check", "voc21"), "no data set 'voc21' (did you mean 'voc12'?)"),
+        (("data", "fetch", "coco"), "(did you mean 'coco14'?)"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(recam, words, message):
+    assert message in one_error_line(recam(*words))
+
+
+def test_debug_shows_the_traceback(recam):
+    assert isinstance(recam("--debug", "run", "9").exception, profiles.SettingsError)
+
+
+def test_list_is_a_manual(recam):
+    everything = recam("list").stdout
+    assert "01_passes: 01 · A notebook that passes" in everything and "profiles: smoke, mini" in everything
+    one = recam("list", "1").stdout
+    assert "lambda of the joint loss [0 .. 10]" in one
+    assert "rate=0.1" in one and "weights of the map [w | w' | w+w' | w*w']" in one
+
+
+def test_report_runs_the_rest_when_one_fails_and_builds_no_book(recam, monkeypatch):
+    ran = []
+
+    def run_notebook(stem, **_):
+        ran.append(stem)
+        if stem == "02_fails":
+            raise runner.NotebookError("02_fails, cell 1: no")
+
+    monkeypatch.setattr(runner, "run_notebook", run_notebook)
+    monkeypatch.setattr("recamlib.book.build_book", lambda **_: pytest.fail("a book was built"))
+    result = recam("report", "--profile", "smoke")
+    assert ran == ["01_passes", "02_fails", "03_dies", "04_sleeps"]
+    assert result.exit_code == 1
+    assert "[2/4] 02_fails: profile smoke" in result.stdout
+    assert "error: 1 of 4 notebooks failed (02_fails), so no book was built" in result.stderr
+
+
+def test_report_prints_where_the_book_is(recam, monkeypatch, tmp_path):
+    index = tmp_path / "index.html"
+    monkeypatch.setattr(runner, "run_notebook", lambda *_, **__: None)
+    monkeypatch.setattr("recamlib.book.build_book", lambda **_: index)
+    result = recam("report", "--profile", "smoke")
+    assert result.exit_code == 0
+    assert result.stdout.strip().endswith(index.as_uri())
+
+
+def test_report_checks_every_notebook_before_the_first_runs(recam, monkeypatch):
+    monkeypatch.setattr(runner, "run_notebook", lambda *_, **__: pytest.fail("a notebook was started"))
+    assert "no profile 'quik'" in one_error_line(recam("report", "--profile", "quik"))
+
+
+def test_data_make_writes_what_data_check_approves(recam, tmp_path, monkeypatch):
+    words = ("--train", "3", "--val", "2", "--size", "48")
+    for layout in ("voc", "coco"):
+        result = recam("data", "make", layout, str(tmp_path), *words)
+        assert result.exit_code == 0, result.stderr
+        assert "train: 3 images" in result.stdout and "val: 2 images" in result.stdout
+    monkeypatch.setenv("RECAM_DATA", str(tmp_path))
+    found = recam("data", "check", "coco14")
+    assert found.exit_code == 0 and "5 images checked: 0 problems" in found.stdout
+    (tmp_path / "coco14" / "train2014").rename(tmp_path / "elsewhere")
+    assert recam("data", "check", "coco14").exit_code == 1
+
+
+def test_a_data_set_that_is_not_there_is_an_error_only_by_name(recam, tmp_path, monkeypatch):
+    monkeypatch.setenv("RECAM_DATA", str(tmp_path))
+    assert "not as it should be: voc12" in one_error_line(recam("data", "check", "voc12"))
+    assert recam("data", "check").exit_code == 0
+
+
+def test_doctor_approves_of_this_environment(recam, tmp_path, monkeypatch):
+    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "results"))
+    result = recam("doctor")
+    assert result.exit_code == 0, result.stdout
+    lines = {line.split()[1]: line.split()[0] for line in result.stdout.splitlines()}
+    assert all(lines[what] == "ok" for what in ("python", "packages", "torch", "kernel", "results"))
+
+
+def test_doctor_names_what_is_broken(recam, tmp_path, monkeypatch):
+    blocked = tmp_path / "a file"
+    blocked.touch()
+    monkeypatch.setenv("RECAM_RESULTS", str(blocked))
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "0.0.1")
+    result = recam("doctor")
+    assert result.exit_code == 1
+    assert "error: broken: packages, results" in result.stderr
+    assert "torch 0.0.1 is not >=2.11" in result.stdout
+
+
+def test_a_check_that_fails_is_a_finding(monkeypatch):
+    def broken():
+        raise ImportError("a library\nis broken")
+
+    monkeypatch.setattr("recamlib.doctor._torch", broken)
+    assert Finding("torch", False, "ImportError: a library is broken") in list(examine())
+
+
+def test_the_module_starts_fast_and_without_torch():
+    program = "import sys, recamlib.cli; sys.exit('torch' in sys.modules or 'papermill' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
+
+
+def test_the_installed_command_ends_with_the_status(tmp_path):
+    command = [sys.executable, "-m", "recamlib.cli"]
+    done = subprocess.run([*command, "run", "99"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: ")
+
+
+def test_relative_folders_in_variables_become_absolute(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RECAM_RESULTS", "mine")
+    assert paths.results_dir() == tmp_path / "mine"
