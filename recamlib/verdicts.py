@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from recamlib.claims import paper_value, seed_interval, sentence, verdict
@@ -25,23 +26,29 @@ def table1(rows: Mapping[str, Any]) -> dict[str, Any]:
     return {"prose.any_option_beats_cam": sentence(answer, text, rule=rule)}
 
 
-def lambda_sweep(curve: Mapping[str, Any]) -> dict[str, Any]:
-    """Judge ``lambda_insensitive``: holds if no value's difference to lambda 1 has an interval without zero.
+def lambda_sweep(curve: Mapping[str, Any], *, margin: float = 2.0) -> dict[str, Any]:
+    """Judge ``lambda_insensitive``, rows keyed by lambda: are the values equivalent within `margin` points?
 
-    With fewer than three values or a single seed without interval it cannot be told.
+    Holds if every interval of the difference to lambda 1, paired by seed, lies within the margin; does not
+    hold if one lies wholly outside it; else it cannot be told: a merely wide interval is no evidence.
     """
+    rule = f"every interval of the difference to lambda 1, paired by seed, lies within {margin:g} points"
+    text = ", ".join(f"lambda {name}: {row['mean']:.1f}" for name, row in curve.items())
     reference = curve.get("1.0")
-    spread = {name: row["mean"] for name, row in curve.items()}
-    text = ", ".join(f"lambda {name}: {mean:.1f}" for name, mean in spread.items())
-    rule = "no interval of the difference to lambda 1, paired by seed, excludes zero"
     if reference is None or len(curve) < 3 or reference["seeds"] < 2:
         return {"prose.lambda_insensitive": sentence("cannot tell", text or "not swept", rule=rule)}
-    outside = False
-    for name, row in curve.items():
-        if name != "1.0":
-            _, low, high = seed_interval([a - b for a, b in zip(row["per_seed"], reference["per_seed"])])
-            outside |= low > 0 or high < 0
-    return {"prose.lambda_insensitive": sentence("does not hold" if outside else "holds", text, rule=rule)}
+    answer = "holds"
+    for row in curve.values():
+        difference = np.subtract(row["per_seed"], reference["per_seed"])
+        if not difference.any():
+            continue  # lambda 1 itself
+        _, low, high = seed_interval(difference)
+        if low > margin or high < -margin:
+            answer = "does not hold"
+            break
+        if low < -margin or high > margin:
+            answer = "cannot tell"
+    return {"prose.lambda_insensitive": sentence(answer, text, rule=rule)}
 
 
 def gradient_cases(cases: Mapping[str, tuple[float, float]]) -> dict[str, dict[str, float]]:

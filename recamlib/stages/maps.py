@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import exca
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from recamlib.cams import combine_weights, extract_scale_maps, merge_scales
 from recamlib.data.base import labels_only
+from recamlib.errors import SettingsError
 from recamlib.provenance import default_device
 from recamlib.stages.base import Split, Stage
 from recamlib.stages.classify import Reactivate, TrainClassifier
@@ -36,6 +37,12 @@ class ExtractCams(Stage):
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     stage: Literal["ExtractCams"] = "ExtractCams"
     infra: exca.MapInfra = exca.MapInfra(version="1")
+
+    def __init__(self, **data: Any) -> None:
+        super().__init__(**data)
+        if self.weights not in self._options():
+            who = "Reactivate with sce_weight 0" if isinstance(self.model, Reactivate) else "TrainClassifier"
+            raise SettingsError(f"{who} has no FC2: its maps are read with weights 'w', not {self.weights!r}")
 
     def _options(self) -> tuple[WeightOption, ...]:
         return OPTIONS if isinstance(self.model, Reactivate) and self.model.sce_weight > 0 else ("w",)
