@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from pycocotools.coco import COCO
 
+from recamlib.data._regions import region_mask
 from recamlib.data.base import ImageSet, MaskSet
 from recamlib.data.images import image_size, read_image
 from recamlib.data.labels import COCO14
@@ -172,18 +173,10 @@ class CocoMasks(MaskSet):
 
     def _shape(self, annotation: dict[str, Any], image: dict[str, Any]) -> np.ndarray:
         try:
-            shape = self._coco.annToMask(annotation).astype(bool)
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-            where = f"{self.source}: annotation {annotation.get('id')}"
-            raise DataError(
-                f"{where} has an unreadable segmentation ({error!r}); correct or remove it"
-            ) from None
-        if shape.shape != (image["height"], image["width"]):
-            where = f"{self.source}: annotation {annotation['id']}"
-            raise DataError(
-                f"{where} has a region of {shape.shape} for {image['file_name']}; correct or remove it"
-            )
-        return shape
+            return region_mask(annotation.get("segmentation"), image["height"], image["width"])
+        except Exception as error:  # pycocotools raises bare Exception, too
+            where = f"{self.source}: annotation {annotation['id']} of {image['file_name']}"
+            raise DataError(f"{where} is unreadable ({error}); correct or remove it") from None
 
     def _number(self, id: str) -> int:
         if id not in self._numbers:

@@ -1,0 +1,179 @@
+"""Every oddity an image file can have works or gives one error that names the file and the remedy."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from recamlib.data.images import MAX_PIXELS, exif_rotation, image_size, read_image, read_mask, write_mask
+from recamlib.data.labels import VOC12
+from recamlib.errors import DataError
+
+GRADIENT = np.stack(np.broadcast_arrays(np.arange(40)[None] * 6, np.arange(30)[:, None] * 8, 100), -1).astype(
+    np.uint8
+)
+
+
+def jpeg(pixels: np.ndarray = GRADIENT, **options) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=95, subsampling=0, **options)
+    return buffer.getvalue()
+
+
+def off(image, pixels=GRADIENT) -> float:
+    """Return the mean absolute difference from some pixels ``(H, W, 3)``."""
+    return float(np.abs(image.permute(1, 2, 0).numpy().astype(float) - pixels).mean())
+
+
+def test_plain_jpeg(tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(jpeg())
+    image = read_image(path)
+    assert image.shape == (3, 30, 40)
+    assert image.is_contiguous()
+    assert off(image) < 2
+    assert image_size(path) == (30, 40)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "tiff", "webp"])
+def test_format_follows_the_content_not_the_name(tmp_path, suffix):
+    buffer = io.BytesIO()
+    Image.fromarray(GRADIENT).save(buffer, {"jpg": "JPEG"}.get(suffix, suffix.upper()), quality=95)
+    path = tmp_path / "a.jpg"
+    path.write_bytes(buffer.getvalue())
+    assert off(read_image(path)) < 6
+
+
+def test_grey_becomes_rgb(tmp_path):
+    path = tmp_path / "grey.jpg"
+    Image.fromarray(GRADIENT[..., 0]).save(path, quality=95)
+    assert off(read_image(path), GRADIENT[..., :1]) < 2
+
+
+def test_cmyk_keeps_its_colours(tmp_path):
+    path = tmp_path / "cmyk.jpg"
+    Image.fromarray(GRADIENT).convert("CMYK").save(path, quality=95)
+    assert off(read_image(path)) < 12
+
+
+def test_sixteen_bits_keep_the_picture(tmp_path):
+    path = tmp_path / "deep.png"
+    deep = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    Image.fromarray(deep).save(path)
+    image = read_image(path)
+    assert np.array_equal(image[1].numpy(), (deep >> 8).astype(np.uint8))
+
+
+def test_palette_transparency_and_one_bit(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(GRADIENT).quantize(64).save(path)
+    assert off(read_image(path)) < 20
+    Image.fromarray(np.dstack([GRADIENT, np.full((30, 40), 7, np.uint8)])).save(path)
+    assert off(read_image(path)) == 0
+    Image.fromarray(GRADIENT[..., 0] > 100).save(path)
+    assert set(np.unique(read_image(path))) == {0, 255}
+
+
+def test_floating_point_is_refused(tmp_path):
+    path = tmp_path / "float.tiff"
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(path)
+    with pytest.raises(DataError, match="float.tiff holds floating-point.*convert"):
+        read_image(path)
+
+
+def test_exif_rotation_is_reported_but_not_applied(tmp_path):
+    path = tmp_path / "turned.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path.write_bytes(jpeg(exif=exif))
+    assert exif_rotation(path)
+    assert read_image(path).shape == (3, 30, 40)
+    assert image_size(path) == (30, 40)
+    assert off(read_image(path)) < 2
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (50, 1), (1, 50), (2, 8000), (8000, 3)])
+def test_extreme_shapes(tmp_path, shape):
+    path = tmp_path / "thin.png"
+    Image.fromarray(np.full((*shape, 3), 7, np.uint8)).save(path)
+    assert read_image(path).shape == (3, *shape)
+
+
+def test_eight_thousand_pixels_square(tmp_path):
+    path = tmp_path / "large.png"
+    Image.new("L", (8000, 8000), 9).save(path, compress_level=1)
+    image = read_image(path)
+    assert image.shape == (3, 8000, 8000)
+    assert int(image[2, -1, -1]) == 9
+
+
+def test_larger_still_is_refused_before_decoding(tmp_path):
+    path = tmp_path / "bomb.png"
+    for side in (10_000, 20_000):
+        Image.new("1", (side, side)).save(path, compress_level=1)
+        for read in (read_image, image_size):
+            with pytest.raises(DataError, match=f"bomb.png has .*more than {MAX_PIXELS:,}.*smaller"):
+                read(path)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_truncated(tmp_path, kind, share):
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(buffer, kind)
+    path = tmp_path / "cut.jpg"
+    path.write_bytes(buffer.getvalue()[: int(len(buffer.getvalue()) * share)])
+    with pytest.raises(DataError, match="cut.jpg .*fetch it again"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", b"\xff\xd8\xff\xe0" + b"x" * 200, b"<svg/>"])
+def test_corrupt(tmp_path, content):
+    path = tmp_path / "bad.jpg"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="bad.jpg .*fetch it again"):
+        read_image(path)
+
+
+def test_every_flipped_byte_works_or_names_the_file(tmp_path):
+    path = tmp_path / "flipped.jpg"
+    content = jpeg()
+    for position in range(0, len(content), 7):
+        damaged = bytearray(content)
+        damaged[position] ^= 0xFF
+        path.write_bytes(damaged)
+        try:
+            assert read_image(path).shape[0] == 3
+        except DataError as error:
+            assert "flipped.jpg" in str(error)
+
+
+def test_missing_and_folder(tmp_path):
+    with pytest.raises(DataError, match="gone.jpg is missing"):
+        read_image(tmp_path / "gone.jpg")
+    with pytest.raises(DataError, match="folder"):
+        read_image(tmp_path)
+
+
+def test_mask_keeps_indices(tmp_path):
+    path = tmp_path / "mask.png"
+    mask = np.array([[0, 1, 20], [255, 5, 0]], np.uint8)
+    write_mask(path, mask, VOC12.palette)
+    assert np.array_equal(read_mask(path), mask)
+    with Image.open(path) as image:
+        assert image.mode == "P"
+        assert image.convert("RGB").getpixel((1, 0)) == tuple(VOC12.palette[1])
+    Image.fromarray(mask).save(path)  # grey is fine too
+    assert np.array_equal(read_mask(path), mask)
+
+
+def test_mask_of_colours_or_damaged(tmp_path):
+    path = tmp_path / "mask.png"
+    Image.fromarray(GRADIENT).save(path)
+    with pytest.raises(DataError, match="mask.png is stored in mode RGB; convert"):
+        read_mask(path)
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(DataError, match="mask.png"):
+        read_mask(path)

@@ -1,0 +1,164 @@
+"""Training views: sizes, values, padding, and draws that depend on nothing but seed, epoch and id."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from recamlib.data import open_images
+from recamlib.data.views import IMAGENET_MEAN, IMAGENET_STD, LabelledViews, TrainView, normalise, rescale
+from recamlib.errors import DataError, SettingsError
+
+
+def noise(height: int, width: int) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, height, width)).astype(np.uint8))
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.5, 2.0, 0.37])
+def test_rescale_is_pillows_bicubic(scale):
+    image = noise(61, 47)
+    ours = rescale(image, scale).permute(1, 2, 0).numpy().astype(int)
+    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+    theirs = np.asarray(picture.resize((ours.shape[1], ours.shape[0]), Image.Resampling.BICUBIC)).astype(int)
+    assert ours.shape[:2] == (round(61 * scale), round(47 * scale))
+    assert np.abs(ours - theirs).max() <= 1
+
+
+def test_rescale_keeps_at_least_a_pixel():
+    assert rescale(noise(1, 40), 0.25).shape == (3, 1, 10)
+    assert rescale(noise(40, 1), 0.25).shape == (3, 10, 1)
+
+
+def test_normalise():
+    image = noise(5, 6)
+    mean, std = (torch.tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+    torch.testing.assert_close(normalise(image, IMAGENET_MEAN, IMAGENET_STD), (image / 255 - mean) / std)
+    assert normalise(torch.stack([image, image]), IMAGENET_MEAN, IMAGENET_STD).shape == (2, 3, 5, 6)
+
+
+@pytest.mark.parametrize("shape", [(30, 50), (50, 30), (1, 60), (60, 1), (1, 1)])
+def test_view_of_any_shape(shape):
+    view = TrainView(crop=32, long_side=(20, 60))
+    for seed in range(20):
+        out = view(noise(*shape), torch.Generator().manual_seed(seed))
+        assert out.shape == (3, 32, 32)
+        assert out.dtype == torch.float32
+        assert out.isfinite().all()
+
+
+def test_padding_is_zero_after_normalisation_and_the_image_lands_anywhere():
+    view = TrainView(crop=32, long_side=(8, 8), mean=(0, 0, 0), std=(1, 1, 1), flip=False)
+    image = torch.full((3, 4, 8), 255, dtype=torch.uint8)
+    corners = set()
+    for seed in range(30):
+        out = view(image, torch.Generator().manual_seed(seed))
+        assert set(out.unique().tolist()) == {0.0, 1.0}
+        assert out[0].count_nonzero() == 4 * 8
+        corners.add(tuple(out[0].nonzero()[0].tolist()))
+    assert len(corners) > 20
+
+
+def test_crop_shows_pixels_of_the_image_and_reaches_both_ends():
+    image = torch.arange(200, dtype=torch.uint8)[None, None, :].expand(3, 40, 200).contiguous()
+    view = TrainView(crop=40, long_side=(200, 200), mean=(0, 0, 0), std=(1 / 255,) * 3, flip=False)
+    starts = []
+    for seed in range(300):
+        row = view(image, torch.Generator().manual_seed(seed))[0, 0].round().int()
+        assert (row.diff() == 1).all()
+        starts.append(int(row[0]))
+    assert (min(starts), max(starts)) == (0, 160)
+
+
+def test_long_side_is_drawn_from_both_ends_and_half_are_mirrored():
+    view = TrainView(crop=64, long_side=(20, 22), mean=(0, 0, 0), std=(1, 1, 1))
+    image = torch.zeros(3, 10, 10, dtype=torch.uint8)
+    image[:, :, :5] = 255
+    image[:, :, 5:] = 128
+    sides, mirrored = set(), 0
+    for seed in range(200):
+        out = view(image, torch.Generator().manual_seed(seed))[0]
+        rows, cols = out.nonzero(as_tuple=True)
+        sides.add(int(cols.max() - cols.min()) + 1)
+        mirrored += bool(out[rows[0], cols.min()] < 0.7)
+    assert sides == {20, 21, 22}
+    assert 70 < mirrored < 130
+
+
+def test_settings_out_of_range():
+    with pytest.raises(SettingsError, match="crop must be at least 1"):
+        TrainView(crop=0, long_side=(1, 2))
+    with pytest.raises(SettingsError, match="long_side must be"):
+        TrainView(crop=8, long_side=(30, 20))
+
+
+@pytest.fixture(scope="module")
+def images():
+    return open_images("hoofed", "train", count=6, size=48)
+
+
+def batches(images, **options):
+    views = LabelledViews(images, TrainView(crop=24, long_side=(24, 48)), seed=3, epoch=2)
+    order = torch.Generator().manual_seed(0)
+    found = {}
+    for view, labels, index in DataLoader(views, batch_size=2, shuffle=True, generator=order, **options):
+        assert labels.dtype == torch.float32
+        for one, label, i in zip(view, labels, index.tolist()):
+            assert np.array_equal(label, images.labels(images.ids[i]))
+            found[i] = one
+    return torch.stack([found[i] for i in range(len(images))])
+
+
+def test_draws_depend_on_seed_epoch_and_id_alone(images):
+    here = batches(images)
+    assert torch.equal(here, batches(images, num_workers=2))
+    part = images.select(limit=3)
+    views = LabelledViews(part, TrainView(crop=24, long_side=(24, 48)), seed=3, epoch=2)
+    for i, id in enumerate(part.ids):
+        assert torch.equal(views[i][0], here[images.ids.index(id)])
+
+
+def test_epochs_and_seeds_differ(images):
+    views = LabelledViews(images, TrainView(crop=24, long_side=(24, 48)), seed=0)
+    first = views[0][0]
+    views.set_epoch(1)
+    assert views.epoch == 1
+    assert not torch.equal(first, views[0][0])
+    views.set_epoch(0)
+    assert torch.equal(first, views[0][0])
+    assert not torch.equal(first, LabelledViews(images, views.view, seed=1)[0][0])
+
+
+def test_workers_that_live_on_see_the_new_epoch(images):
+    views = LabelledViews(images, TrainView(crop=24, long_side=(24, 48)))
+    loader = DataLoader(views, batch_size=6, num_workers=1, persistent_workers=True)
+    first = next(iter(loader))[0]
+    views.set_epoch(1)
+    second = next(iter(loader))[0]
+    assert not torch.equal(first, second)
+    assert torch.equal(second[0], views[0][0])
+
+
+class OneBad:
+    """An image set whose second file has gone bad."""
+
+    def __init__(self, images):
+        self.ids, self._images, self.labels = images.ids, images, images.labels
+
+    def __len__(self):
+        return len(self.ids)
+
+    def image(self, id):
+        if id == self.ids[1]:
+            raise DataError(f"{id}.jpg does not decode; it is damaged, fetch it again")
+        return self._images.image(id)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_file_arrives_as_its_own_error(images, workers):
+    loader = iter(
+        DataLoader(LabelledViews(OneBad(images), TrainView(crop=8, long_side=(8, 8))), num_workers=workers)
+    )
+    assert next(loader)[2].item() == 0
+    with pytest.raises(DataError, match=f"{images.ids[1]}.jpg does not decode"):
+        next(loader)

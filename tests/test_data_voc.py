@@ -1,0 +1,193 @@
+"""The VOC reader: lists, annotations, masks, and everything that can be wrong with them."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from recamlib.data import VOC12, open_images, open_masks
+from recamlib.data.images import write_mask
+from recamlib.data.voc import read_classes, read_ids
+from recamlib.errors import DataError
+
+IDS = ("2007_000001", "2007_000002", "2007_000003")
+
+
+def annotation(*names: str, extra: str = "") -> str:
+    things = "".join(f"<object><name>{n}</name>{extra}</object>" for n in names)
+    return f"<annotation><filename>x.jpg</filename>{things}</annotation>"
+
+
+@pytest.fixture
+def kit(tmp_path):
+    """A devkit of three images; the last has a mask of SBD only."""
+    folder = tmp_path / "VOCdevkit" / "VOC2012"
+    for part in (
+        "JPEGImages",
+        "Annotations",
+        "SegmentationClass",
+        "SegmentationClassAug",
+        "ImageSets/Segmentation",
+    ):
+        (folder / part).mkdir(parents=True)
+    for number, id in enumerate(IDS):
+        Image.fromarray(np.full((20, 30, 3), 40 * number, np.uint8)).save(folder / "JPEGImages" / f"{id}.jpg")
+        (folder / "Annotations" / f"{id}.xml").write_text(annotation("horse", "person", "horse"))
+        mask = np.zeros((20, 30), np.uint8)
+        mask[:5], mask[5:8], mask[8] = VOC12.index("horse") + 1, VOC12.index("person") + 1, 255
+        write_mask(
+            folder / ("SegmentationClassAug" if number == 2 else "SegmentationClass") / f"{id}.png",
+            mask,
+            VOC12.palette,
+        )
+    lists = folder / "ImageSets" / "Segmentation"
+    lists.joinpath("train.txt").write_text("\n".join(IDS[:2]))
+    lists.joinpath("val.txt").write_text(IDS[1] + "\n")
+    lists.joinpath("trainaug.txt").write_text("\n".join(IDS) + "\n")
+    return folder
+
+
+def test_images_labels_and_masks(kit):
+    root = kit.parent.parent
+    images, masks = open_images("voc12", "train", root=root), open_masks("voc12", "train", root=root)
+    assert images.ids == masks.ids == IDS[:2]
+    assert images.space is VOC12
+    assert VOC12.decode(images.labels(IDS[0])) == ("horse", "person")
+    assert images.size(IDS[0]) == (20, 30)
+    assert set(np.unique(masks.mask(IDS[0]))) == {0, 13, 15, 255}
+
+
+@pytest.mark.parametrize("up", [0, 1, 2])
+def test_root_may_be_the_devkit_or_above(kit, up):
+    root = (kit, *kit.parents)[up]
+    assert open_images("voc12", "val", root=root).ids == (IDS[1],)
+
+
+def test_other_name_of_the_augmented_list_and_masks_of_sbd(kit):
+    masks = open_masks("voc12", "train_aug", root=kit)
+    assert masks.ids == IDS
+    assert masks.mask(IDS[2])[0, 0] == 13
+
+
+def test_official_mask_wins_over_sbd(kit):
+    write_mask(kit / "SegmentationClassAug" / f"{IDS[0]}.png", np.zeros((20, 30), np.uint8), VOC12.palette)
+    assert open_masks("voc12", "train", root=kit).mask(IDS[0]).any()
+
+
+def test_lists_that_name_paths(kit):
+    line = f"/JPEGImages/{IDS[0]}.jpg /SegmentationClassAug/{IDS[0]}.png\r\n"
+    (kit / "ImageSets/Segmentation/train.txt").write_text("\ufeff" + line)
+    assert open_images("voc12", "train", root=kit).ids == (IDS[0],)
+
+
+def test_difficult_objects_count_parts_do_not(kit, tmp_path):
+    path = tmp_path / "a.xml"
+    path.write_text(annotation("cow", extra="<difficult>1</difficult><part><name>head</name></part>"))
+    assert read_classes(path, VOC12) == ("cow",)
+    path.write_text(annotation())
+    assert read_classes(path, VOC12) == ()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (annotation("hors"), "names the class 'hors', unknown to voc12 .did you mean 'horse'"),
+        ("<annotation><object></object></annotation>", "names the class ''"),
+        ("<annotation><object>", "not a readable XML annotation"),
+        ("", "not a readable XML annotation"),
+        ('<!DOCTYPE a SYSTEM "file:///etc/passwd"><annotation/>', "document type or entities"),
+        ('<!DOCTYPE a [<!ENTITY b "cccc">]><annotation>&b;</annotation>', "document type or entities"),
+    ],
+)
+def test_bad_annotation_names_the_file(kit, content, message):
+    (kit / "Annotations" / f"{IDS[0]}.xml").write_text(content)
+    images = open_images("voc12", "train", root=kit)
+    with pytest.raises(DataError, match=rf"{IDS[0]}.xml .*{message}"):
+        images.labels(IDS[0])
+    assert images.labels(IDS[1]).any()  # the others are not lost
+
+
+def test_missing_files_name_the_remedy(kit):
+    (kit / "Annotations" / f"{IDS[0]}.xml").unlink()
+    (kit / "JPEGImages" / f"{IDS[0]}.jpg").unlink()
+    (kit / "SegmentationClass" / f"{IDS[1]}.png").unlink()
+    images, masks = open_images("voc12", "train", root=kit), open_masks("voc12", "train", root=kit)
+    with pytest.raises(DataError, match=f"{IDS[0]}.xml is missing.*recam data fetch voc12"):
+        images.label_matrix()
+    with pytest.raises(DataError, match=f"{IDS[0]}.jpg is missing"):
+        images.image(IDS[0])
+    with pytest.raises(DataError, match=f"{IDS[1]}.png is missing"):
+        masks.mask(IDS[1])
+
+
+def test_a_file_that_goes_bad_in_the_middle_names_itself_and_no_other(kit):
+    images = open_images("voc12", "train_aug", root=kit)
+    images.label_matrix()
+    (kit / "JPEGImages" / f"{IDS[1]}.jpg").write_bytes(b"\xff\xd8")
+    read = []
+    for id in images.ids:
+        try:
+            images.image(id)
+            read.append(id)
+        except DataError as error:
+            assert IDS[1] in str(error)
+    assert read == [IDS[0], IDS[2]]
+
+
+def test_mask_of_another_size_or_value(kit):
+    path = kit / "SegmentationClass" / f"{IDS[0]}.png"
+    write_mask(path, np.zeros((30, 20), np.uint8), VOC12.palette)
+    masks = open_masks("voc12", "train", root=kit)
+    with pytest.raises(DataError, match=rf"{IDS[0]}.png has shape \(30, 20\), its image \(20, 30\).*EXIF"):
+        masks.mask(IDS[0])
+    write_mask(path, np.full((20, 30), 21, np.uint8), VOC12.palette)
+    with pytest.raises(DataError, match=rf"{IDS[0]}.png holds the value 21, voc12 knows 0 to 20"):
+        masks.mask(IDS[0])
+
+
+@pytest.mark.parametrize("bad", ["../secret", "/etc/passwd", "a/b", "..", "a\\b", "/JPEGImages/../../x"])
+def test_ids_that_leave_the_folder_are_refused(tmp_path, bad):
+    path = tmp_path / "train.txt"
+    path.write_text(f"2007_000001\n{bad}\n")
+    with pytest.raises(DataError, match="train.txt names .*without folders"):
+        read_ids(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"\n \n", "is empty"),
+        (b"a\nb\na\n", "names 'a' twice"),
+        (b"\xff\xfe\x00", "cannot be read"),
+    ],
+)
+def test_bad_lists(tmp_path, content, message):
+    path = tmp_path / "train.txt"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"train.txt {message}"):
+        read_ids(path)
+
+
+def test_absent_parts_say_how_to_get_them(tmp_path, kit):
+    with pytest.raises(DataError, match="recam data fetch voc12"):
+        open_images("voc12", "train", root=tmp_path / "nowhere")
+    (kit / "ImageSets/Segmentation/trainaug.txt").unlink()
+    with pytest.raises(DataError, match="train_aug.txt is missing; .*recam data fetch sbd"):
+        open_images("voc12", "train_aug", root=kit)
+
+
+@pytest.mark.skipif(not os.environ.get("RECAM_DATA"), reason="RECAM_DATA is not set")
+def test_real_photographs():
+    root = Path(os.environ["RECAM_DATA"])
+    if not (root / "VOCdevkit").is_dir():
+        pytest.skip("no VOC devkit in RECAM_DATA")
+    images, masks = open_images("voc12", "train", root=root), open_masks("voc12", "train", root=root)
+    labels = images.label_matrix()
+    assert labels.any(axis=1).all()
+    for id in images.ids[:: len(images) // 20]:
+        mask = masks.mask(id)
+        assert images.image(id).shape == (3, *mask.shape)
+        assert set(np.unique(mask)) - {0, 255} <= {k + 1 for k in np.flatnonzero(images.labels(id))}
