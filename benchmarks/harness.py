@@ -36,7 +36,12 @@ def run_form(work: Callable[[], list], *, repeats: int) -> dict:
 
 
 def compare(
-    name: str, forms: dict[str, Callable[[], Callable[[], list]]], *, repeats: int = 3, note: str = ""
+    name: str,
+    forms: dict[str, Callable[[], Callable[[], list]]],
+    *,
+    repeats: int = 3,
+    rounds: int = 1,
+    note: str = "",
 ) -> dict:
     """Run every form of a benchmark in a fresh process, print and save times, memory and differences.
 
@@ -49,6 +54,8 @@ def compare(
         returns tensors. ``"ours"`` is compared with every form whose name does not begin with it.
     repeats
         Measured runs after one that warms up.
+    rounds
+        Times that all forms are gone through, the shortest time counts: a machine is seldom busy throughout.
     note
         Printed and saved with the numbers.
     """
@@ -68,11 +75,13 @@ def compare(
     report: dict = {"name": name, "threads": THREADS, "note": note, "forms": {}}
     print(f"{name}: {note}")
     with tempfile.TemporaryDirectory() as folder:
-        for form in forms:
+        for form in list(forms) * rounds:
             into = Path(folder) / f"{form}.npz"
             command = [sys.executable, sys.argv[0], "--form", form, "--into", str(into)]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-            report["forms"][form] = json.loads(done.stdout.splitlines()[-1])
+            row = json.loads(done.stdout.splitlines()[-1])
+            row["seconds"] = min(row["seconds"], report["forms"].get(form, row)["seconds"])
+            report["forms"][form] = row
         ours = report["forms"]["ours"]
         for form, row in report["forms"].items():
             line = f"  {form:32s} {row['seconds'] * 1e3:10.1f} ms {row['peak_mb']:9.0f} MB"
@@ -80,10 +89,8 @@ def compare(
                 row["times_faster"] = row["seconds"] / ours["seconds"]
                 row["memory_ratio"] = ours["peak_mb"] / row["peak_mb"]
                 row["difference"] = _difference(Path(folder) / "ours.npz", Path(folder) / f"{form}.npz")
-                line += (
-                    f"   ours: {row['times_faster']:.1f} times faster, {row['memory_ratio']:.3f} of the memory,"
-                    f" difference {row['difference']:.1e}"
-                )
+                line += f"   ours: {row['times_faster']:.1f} times faster, {row['memory_ratio']:.3f} of the"
+                line += f" memory, difference {row['difference']:.1e}"
             print(line)
     path = results_dir() / "benchmarks" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

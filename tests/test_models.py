@@ -14,6 +14,7 @@ from torch import nn
 from recamlib.errors import SettingsError, WeightsError
 from recamlib.models.backbones import NAMES, build_backbone, freeze_batch_norm, freeze_stem
 from recamlib.models.classifier import CamClassifier, ReactivationHead
+from recamlib.models.fuse import fold_batch_norm
 from recamlib.models.weights import find_weights, read_weights
 
 REAL_WEIGHTS, REAL_DATA = os.environ.get("RECAM_WEIGHTS"), os.environ.get("RECAM_DATA")
@@ -91,6 +92,15 @@ def test_half_precision_and_bare_names(tmp_path, monkeypatch):
         find_weights("mime")
 
 
+def test_registry_out_of_reach_says_so(monkeypatch):
+    def offline(*args, **kwargs):
+        raise OSError("no route")
+
+    monkeypatch.setattr(torchvision.models, "get_model", offline)
+    with pytest.raises(WeightsError, match=r"registry \(no route\): check the network, or give the path"):
+        build_backbone("resnet50", weights="imagenet")
+
+
 def test_weights_that_do_not_fit_are_named(tmp_path):
     state = torchvision.models.resnet18(weights=None).state_dict()
     path = tmp_path / "w.pth"
@@ -149,6 +159,36 @@ def test_freeze_stem_stops_first_convolution_and_its_normalisation(name):
     frozen = [k for k, p in backbone.named_parameters() if not p.requires_grad]
     assert len(frozen) == (2 if name == "squeezenet1_1" else 3)
     assert all(k.startswith("body.stem.") for k in frozen)
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet50", "mobilenet_v2", "densenet121", "squeezenet1_1", "timm/resnet10t"]
+)
+def test_folded_normalisation_changes_no_output(name):
+    torch.manual_seed(0)
+    net = build_backbone(name)
+    with torch.no_grad():
+        net.train()(torch.randn(4, 3, 64, 64))  # running statistics that are not the initial ones
+        net.eval()
+        folded, x = fold_batch_norm(freeze_batch_norm(net)), torch.randn(2, 3, 50, 70)
+        torch.testing.assert_close(folded(x), net(x), rtol=1e-3, atol=1e-4 * net(x).abs().max().item())
+    norms = [sum(isinstance(m, nn.BatchNorm2d) for m in n.modules()) for n in (net, folded)]
+    assert norms[1] < norms[0] or name == "squeezenet1_1"
+
+
+def test_layers_out_of_order_are_not_folded():
+    class Backwards(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3)
+
+        def forward(self, x):
+            return self.conv(self.norm(x))
+
+    torch.manual_seed(0)
+    net = Backwards()
+    net.norm.running_mean += 1
+    assert fold_batch_norm(net.eval()) is net
 
 
 def test_score_is_the_mean_of_the_map():

@@ -1,6 +1,7 @@
 """A faster copy of a network for inference: every normalisation folded into the convolution before it."""
 
 import copy
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -27,8 +28,7 @@ def fold_batch_norm(net: nn.Module) -> nn.Module:
     """
     folded = copy.deepcopy(net)
     for parent in folded.modules():
-        children = list(parent.named_children())
-        for (first, conv), (second, norm) in zip(children, children[1:], strict=False):
+        for (first, conv), (second, norm) in pairwise(list(parent.named_children())):
             if isinstance(conv, nn.Conv2d) and getattr(type(norm), "forward", None) is nn.BatchNorm2d.forward:
                 setattr(parent, first, fuse_conv_bn_eval(conv, norm))
                 setattr(parent, second, nn.Identity())
