@@ -148,7 +148,7 @@ def test_instances_file_that_is_none(tmp_path, text):
         None,
         [],
         "abc",
-        [[1, 2]],
+        [[1, 2, 3]],
         [["a"] * 6],
         [[0, 0, 1e9, 0, 1e9, 1e9]],
         [[float("nan")] * 6],
@@ -180,6 +180,11 @@ def test_run_lengths_as_pycocotools_writes_them():
         runs = run_lengths.encode(np.asfortranarray(mask, dtype=np.uint8))
         shape = {"size": [height, width], "counts": runs["counts"].decode("ascii")}
         assert np.array_equal(region_mask(shape, height, width), mask)
+
+
+def test_polygons_without_three_corners_have_no_area():
+    assert not region_mask([[1, 2], [1, 2, 8, 9]], 20, 30).any()
+    assert region_mask([[1, 2], *box(2, 2, 5, 5)], 20, 30).sum() == 25
 
 
 def test_image_of_another_size_than_stated(root):

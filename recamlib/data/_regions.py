@@ -35,11 +35,15 @@ def region_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
         raise ValueError("neither polygons nor run lengths")
     for polygon in segmentation:
         points = np.asarray(polygon, np.float64)
-        if points.ndim != 1 or points.size < 6 or points.size % 2:
-            raise ValueError("a polygon without three corners")
+        if points.ndim != 1 or points.size % 2:
+            raise ValueError("a polygon that is no list of x, y")
         if not (np.abs(points) <= 4 * (height + width)).all():  # nan fails too
             raise ValueError("a polygon far outside the image")
-    runs = run_lengths.merge(run_lengths.frPyObjects(segmentation, height, width))
+    # Fewer than three corners have no area; the C code would take four numbers for a box.
+    polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
+    if not polygons:
+        return np.zeros((height, width), bool)
+    runs = run_lengths.merge(run_lengths.frPyObjects(polygons, height, width))
     return run_lengths.decode(runs).astype(bool)
 
 
