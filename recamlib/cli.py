@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from recamlib.cli_data import data
 from recamlib.errors import RecamError, SettingsError
 from recamlib.parameters import read_parameters
+from recamlib.paths import results_dir
 from recamlib.profiles import (
     DEFAULT,
     find_notebook,
@@ -125,6 +126,22 @@ def report(
     index = _build_book()
     out.print(f"the report took {_duration(time.monotonic() - begin)}; open it with a browser:", markup=False)
     out.print(index.as_uri(), markup=False)
+
+
+@app.command()
+def keep(
+    notebook: Annotated[str, typer.Argument(help="Number or name of a notebook that has run.")],
+    profile: Annotated[str, typer.Option(help="The profile it ran with.")] = "mini",
+) -> None:
+    """Copy the numbers of a finished run to book/measured, where they are tracked and shown."""
+    import json
+
+    from recamlib.report import save_measured
+
+    latest = results_dir() / find_notebook(notebook).stem / f"latest_{profile}.json"
+    if not latest.is_file():
+        raise RecamError(f"nothing to keep: recam run {notebook} --profile {profile} has not finished here")
+    out.print(f"kept {save_measured(json.loads(latest.read_text()))}", markup=False)
 
 
 @app.command()

@@ -201,7 +201,7 @@ def test_table_rows_and_examples_follow_their_rules():
     assert [set(row) for row in pictures] == [
         {"caption", "image", "CAM", "ReCAM", "CAM mask", "ReCAM mask", "truth"}
     ] * 3
-    changes = [int(row["caption"].split("\n")[1]) for row in pictures]
+    changes = [int(row["caption"].split("IoU ")[1]) for row in pictures]
     assert changes == sorted(changes, reverse=True)
 
 

@@ -182,7 +182,7 @@ def examples(cam: ExtractCams, recam: ExtractCams, *, split: Split, count: int =
     for index in picked:
         name = images.ids[index]
         picture = images.image(name).permute(1, 2, 0).numpy()  # (H, W, 3)
-        row = {"caption": f"{name}\n{change[index]:+.0f}", "image": picture}
+        row = {"caption": f"{name}\nIoU {change[index]:+.0f}", "image": picture}
         masks = {}
         for title, stage, score in (("CAM", cam, scores[0]), ("ReCAM", recam, scores[1])):
             item = next(stage.extract([(split, name)]))
