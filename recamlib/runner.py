@@ -118,6 +118,7 @@ def kernel_environment() -> Iterator[None]:
         "JUPYTER_PREFER_ENV_PATH": "1",  # a kernel "python3" of the user must not win over ours
         "JUPYTER_PATH": None,
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # no debugger warning at each kernel start
+        "TQDM_DISABLE": "1",  # bars are for people who watch; a stored copy would keep their debris
     }
     before = {name: os.environ.get(name) for name in wanted}
     _set_environment(wanted)

@@ -65,7 +65,7 @@ def pair_gradients(logits: np.ndarray, labels: np.ndarray, *, loss: str) -> dict
     loss
         ``"bce"`` or ``"sce"``: which closed form of Eq. 12.
     """
-    z, y = torch.as_tensor(logits, dtype=torch.float64), torch.as_tensor(labels, dtype=torch.float64)
+    z, y = (torch.tensor(np.array(values), dtype=torch.float64) for values in (logits, labels))
     gradients = LOSSES[loss](z, y)  # (N, K)
     target, confusing = y.argmax(1, keepdim=True), z.masked_fill(y > 0, -torch.inf).argmax(1, keepdim=True)
     return {
@@ -95,7 +95,7 @@ def run(
         ]
         logits = [Classify(model=model).result["logits"] for model in models]
         study["accuracy"][loss] = [
-            100 * accuracy(torch.tensor(np.array(z)), torch.as_tensor(labels)) for z in logits
+            100 * accuracy(torch.tensor(np.array(z)), torch.tensor(labels)) for z in logits
         ]
         pairs = [
             [pair_gradients(z, labels, loss=loss) for z in model.result["probe_logits"]] for model in models
