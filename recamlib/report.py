@@ -121,7 +121,8 @@ def scoreboard_page(results: Iterable[dict[str, Any]]) -> str:
         lines += [f"### {part.replace('table', 'Table ').replace('prose', 'In words')}", ""]
         lines += ["| claim | paper | here | measured on | verdict |", "|---|---|---|---|---|"]
         for _, row in group.iterrows():
-            paper = f"{row['paper']:g}" if pd.notna(row["paper"]) else _cell(row["where"])
+            digits = "g" if part == "prose" else ".1f"
+            paper = f"{row['paper']:{digits}}" if pd.notna(row["paper"]) else _cell(row["where"])
             here = "" if row["here"] is None else _cell(row["here"])
             name = row["claim"].split(".", 1)[1]
             lines.append(f"| `{name}` | {paper} | {here} | {_cell(row['data'])} | {MARKS[row['verdict']]} |")
