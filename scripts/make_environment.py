@@ -1,4 +1,4 @@
-"""Write environment.yml for conda users: the direct dependencies of pyproject.toml at the versions of the lock.
+"""Write environment.yml for conda users: what pyproject.toml asks for, at the versions of the lock.
 
 Run by `make lock`; ``--check`` only says whether the file is up to date.
 """
@@ -37,7 +37,8 @@ def locked_pins(lock: str) -> dict[str, list[str]]:
     pins: dict[str, list[str]] = {}
     for match in re.finditer(r"^([A-Za-z0-9._-]+)==(\S+)(?: ; (.+?))? \\$", lock, flags=re.MULTILINE):
         name, version, marker = match.groups()
-        pins.setdefault(canonicalize_name(name), []).append(f"{name}=={version}" + (f" ; {marker}" if marker else ""))
+        pin = f"{name}=={version} ; {marker}" if marker else f"{name}=={version}"
+        pins.setdefault(canonicalize_name(name), []).append(pin)
     return pins
 
 
