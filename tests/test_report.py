@@ -133,6 +133,13 @@ def test_the_scoreboard_is_filled_from_results_and_the_rest_is_not_run():
     assert all(f"`{claim.id.split('.', 1)[1]}`" in page for claim in all_claims())
 
 
+def test_a_run_whose_recipe_failed_carries_no_verdict(results):
+    path = results / "02_table1_ablations" / "latest_smoke.json"
+    record()
+    path.write_text(json.dumps({"provisional": "diverged", **json.loads(path.read_text())}))
+    assert not [r for r in rc.report.load_results() if r["images"] == {"train": 9, "scored": 7}]
+
+
 def test_strings_from_data_stay_strings_on_a_page():
     nasty = {"prose.any_option_beats_cam": rc.claims.sentence("holds", "<script>|alert(1)</script>")}
     text = rc.report.discussion(rc.claims.read(record(claims=nasty))).data
