@@ -121,15 +121,15 @@ def test_pair_gradients_pick_the_target_and_the_highest_negative():
 
 
 def test_the_scoreboard_is_filled_from_results_and_the_rest_is_not_run():
-    record()
-    board = rc.report.scoreboard(rc.report.load_results()).set_index("claim")
+    result = rc.claims.read(record())
+    board = rc.report.scoreboard([result]).set_index("claim")
     here = board[board["data"].str.contains("9 train, 7 scored")]
     assert board.loc["table1.recam_w.voc12", "verdict"] == "holds"
     assert board.loc["table1.sce_only.voc12", "verdict"] == "holds"  # lower, as the paper says
     assert board.loc["table1.bce_only.voc12", "verdict"] == "reference"
     assert board.loc["table2.irn.cam_miou.voc12", "verdict"] == "not run"
     assert here["data"].str.startswith("synthetic").all()
-    page = rc.report.scoreboard_page(rc.report.load_results())
+    page = rc.report.scoreboard_page([result])
     assert all(f"`{claim.id.split('.', 1)[1]}`" in page for claim in all_claims())
 
 
