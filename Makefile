@@ -15,6 +15,7 @@ TESTFLAGS ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.made-from-lock
+CRF_LOG := $(VENV)/crf-build.log
 # uv from PATH, else one of our own in .venv-uv
 UV = $(firstword $(shell uv --version >/dev/null 2>&1 && command -v uv) $(CURDIR)/.venv-uv/bin/uv)
 
@@ -55,7 +56,8 @@ refresh: $(STAMP)
 
 env: $(STAMP)
 
-$(STAMP): requirements.lock pyproject.toml
+# The dense CRF is compiled here; a machine that cannot do it gets everything else.
+$(STAMP): requirements.lock requirements-crf.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || { \
 	  echo "recam needs Python 3.11, 3.12 or 3.13, but '$(PYTHON)' is $$($(PYTHON) --version 2>&1 | tail -n 1);" \
 	       "name another one: make PYTHON=python3.12 ..." >&2; exit 2; }
@@ -66,6 +68,11 @@ $(STAMP): requirements.lock pyproject.toml
 	@echo "environment: syncing $(VENV) with requirements.lock"
 	@"$(UV)" pip sync --quiet --python $(PY) --require-hashes requirements.lock
 	@"$(UV)" pip install --quiet --python $(PY) --no-deps --no-build-isolation --editable .
+	@echo "environment: the dense CRF (compiled the first time, up to a minute)"
+	@"$(UV)" pip install --quiet --python $(PY) --require-hashes --no-deps --no-build-isolation \
+	  -r requirements-crf.lock >$(CRF_LOG) 2>&1 || \
+	  echo "environment: no dense CRF, everything else is there (no C++ compiler, no Python headers or no network?" \
+	       "see $(CRF_LOG)); once there is one, run: make -B env" >&2
 	@touch $(STAMP)
 
 # Needs the package index; everything else works from what the lock names.
@@ -74,6 +81,11 @@ lock:
 	@"$(UV)" pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --quiet \
 	  $(if $(UPGRADE),--upgrade) --output-file requirements.lock
+	@$(PYTHON) -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; \
+	  print(*extras["crf"], sep="\n")' | \
+	  "$(UV)" pip compile - --no-deps --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --quiet \
+	  $(if $(UPGRADE),--upgrade) --output-file requirements-crf.lock
 	@$(MAKE) --no-print-directory env
 	@$(PY) scripts/make_environment.py
 

@@ -1,4 +1,4 @@
-"""Write environment.yml for conda users: what pyproject.toml asks for, at the versions of the lock.
+"""Write environment.yml for conda users: what pyproject.toml asks for, at the versions of the locks.
 
 Run by `make lock`; ``--check`` only says whether the file is up to date.
 """
@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = """\
-# Made by `make lock` from pyproject.toml and requirements.lock: do not edit.
+# Made by `make lock` from pyproject.toml and the locks: do not edit.
 #   conda env create -f environment.yml && conda activate recam
 name: recam
 channels:
@@ -22,8 +22,10 @@ channels:
 dependencies:
   - python {python}
   - pip
-  - pip:
+{compiled}  - pip:
 """
+COMPILED = {"pydensecrf2": "pydensecrf"}
+"""Packages that pip would have to compile, and what conda-forge calls the same thing in binary form."""
 
 
 def direct_requirements(project: dict) -> list[str]:
@@ -46,10 +48,13 @@ def render(pyproject: str, lock: str) -> str:
     """Return the text of environment.yml."""
     project = tomllib.loads(pyproject)["project"]
     pins = locked_pins(lock)
-    lines = [pin for name in direct_requirements(project) for pin in pins[name]]
+    names = direct_requirements(project)
+    lines = [pin for name in names if name not in COMPILED for pin in pins[name]]
     # a pin with a marker holds single quotes, so it is put into double ones
     body = "".join(f'      - "{line}"\n' if ";" in line else f"      - {line}\n" for line in lines)
-    return HEADER.format(python=project["requires-python"]) + body + "      - --editable .\n"
+    compiled = "".join(f"  - {COMPILED[name]}\n" for name in names if name in COMPILED)
+    header = HEADER.format(python=project["requires-python"], compiled=compiled)
+    return header + body + "      - --editable .\n"
 
 
 def main() -> int:

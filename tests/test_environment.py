@@ -1,4 +1,4 @@
-"""pyproject.toml, requirements.lock and environment.yml stay in step, and name no place of anybody's."""
+"""pyproject.toml, the locks and environment.yml stay in step, and name no place of anybody's."""
 
 import importlib.util
 import re
@@ -13,6 +13,7 @@ from recamlib.paths import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+CRF_LOCK = (ROOT / "requirements-crf.lock").read_text(encoding="utf-8")
 ENVIRONMENT = (ROOT / "environment.yml").read_text(encoding="utf-8")
 
 
@@ -27,6 +28,7 @@ def load_script():
 make_environment = load_script()
 PINS = make_environment.locked_pins(LOCK)
 WANTED = [Requirement(x) for x in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]]
+CRF_WANTED = [Requirement(x) for x in PROJECT["optional-dependencies"]["crf"]]
 
 
 @pytest.mark.parametrize("requirement", WANTED, ids=lambda r: r.name)
@@ -45,9 +47,26 @@ def test_the_lock_was_made_for_nothing_else():
     assert {canonicalize_name(name) for name in direct} == {canonicalize_name(r.name) for r in WANTED}
 
 
-def test_every_pin_has_hashes():
-    entries = re.split(r"\n(?=[A-Za-z0-9])", LOCK)[1:]
-    assert len(entries) >= len(WANTED)
+def test_the_compiled_extra_has_a_lock_of_its_own():
+    pins = make_environment.locked_pins(CRF_LOCK)
+    assert set(pins) == {canonicalize_name(r.name) for r in CRF_WANTED}
+    assert not set(pins) & set(PINS), "what needs a compiler may not be in the main lock"
+    for requirement in CRF_WANTED:
+        (pin,) = map(Requirement, pins[canonicalize_name(requirement.name)])
+        assert requirement.specifier.contains(next(iter(pin.specifier)).version)
+
+
+def test_what_compiles_the_extra_is_in_the_main_lock():
+    # it is built without isolation: its own build file asks for a Cython that Python 3.13 refuses
+    assert {"cython", "setuptools"} <= set(PINS)
+    recipe = (ROOT / "Makefile").read_text(encoding="utf-8").split("$(STAMP): ", 1)[1].split("\n\n", 1)[0]
+    assert "--no-build-isolation" in recipe and "requirements-crf.lock" in recipe.splitlines()[0]
+
+
+@pytest.mark.parametrize(("lock", "wanted"), [(LOCK, WANTED), (CRF_LOCK, CRF_WANTED)], ids=["main", "crf"])
+def test_every_pin_has_hashes(lock, wanted):
+    entries = re.split(r"\n(?=[A-Za-z0-9])", lock)[1:]
+    assert len(entries) >= len(wanted)
     assert [entry.splitlines()[0] for entry in entries if "--hash=sha256:" not in entry] == []
 
 
@@ -64,13 +83,14 @@ def test_the_lock_serves_every_supported_python():
 
 def test_environment_yml_is_made_from_the_same_pins():
     assert make_environment.render((ROOT / "pyproject.toml").read_text(encoding="utf-8"), LOCK) == ENVIRONMENT
+    # the dense CRF comes compiled from conda-forge: pip would need a compiler in the middle of the creation
     *conda, pip = yaml.safe_load(ENVIRONMENT)["dependencies"]
-    assert conda == [f"python {PROJECT['requires-python']}", "pip"]
+    assert conda == [f"python {PROJECT['requires-python']}", "pip", "pydensecrf"]
     pinned = [Requirement(line) for line in pip["pip"] if not line.startswith("--")]
     assert {canonicalize_name(r.name) for r in pinned} == {canonicalize_name(r.name) for r in WANTED}
 
 
-@pytest.mark.parametrize("text", [LOCK, ENVIRONMENT], ids=["lock", "environment"])
+@pytest.mark.parametrize("text", [LOCK, CRF_LOCK, ENVIRONMENT], ids=["lock", "crf", "environment"])
 def test_no_address_and_no_local_path(text):
     assert not re.search(r"https?:|file:|--index-url|--find-links|@ ", text)
 
