@@ -33,6 +33,7 @@ def examine() -> Iterator[Finding]:
         "python": _python,
         "packages": _packages,
         "torch": _torch,
+        "dense CRF": _crf,
         "kernel": _kernel,
         "machine": _machine,
         "results": _results,
@@ -89,6 +90,18 @@ def _torch() -> Iterator[Finding]:
     else:
         where = f"no GPU: CPU with {torch.get_num_threads()} threads"
     yield Finding("torch", True, f"{versions}; {where}")
+
+
+def _crf() -> Iterator[Finding]:
+    from recamlib.crf import MissingCrfError, load_densecrf
+
+    try:
+        load_densecrf()
+    except MissingCrfError as error:
+        yield Finding("dense CRF", None, " ".join(str(error).split()))
+    else:
+        names = importlib.metadata.packages_distributions()["pydensecrf"]  # pip and conda call it differently
+        yield Finding("dense CRF", True, f"{names[0]} {importlib.metadata.version(names[0])}")
 
 
 def _kernel() -> Iterator[Finding]:

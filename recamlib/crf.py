@@ -1,0 +1,250 @@
+"""Dense CRF: labels and probabilities that follow the edges of the image, for one image or many at once.
+
+Nothing here imports torch, so that a worker process starts in a fraction of a second.
+"""
+
+import importlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from recamlib.errors import DataError, RecamError, SettingsError
+from recamlib.parallel import map_in_order
+
+
+class MissingCrfError(RecamError):
+    """The compiled package behind this module is not installed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrfSettings:
+    """Two pairwise terms, each with a Potts weight, and how often messages are passed.
+
+    Attributes
+    ----------
+    spatial_sxy, spatial_weight
+        Standard deviation, pixels, and weight of the term that looks at positions alone.
+    bilateral_sxy, bilateral_srgb, bilateral_weight
+        Standard deviations, pixels and grey levels, and weight of the term that looks at colours too.
+    label_confidence
+        Probability of the given label of a pixel; the other labels share the rest. Unused if the
+        probabilities are given.
+    steps
+        Mean-field steps.
+    """
+
+    spatial_sxy: float
+    spatial_weight: float
+    bilateral_sxy: float
+    bilateral_srgb: float
+    bilateral_weight: float
+    label_confidence: float = 0.7
+    steps: int = 10
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not (value > 0 and (name != "label_confidence" or value < 1)):
+                limit = " and below 1" if name == "label_confidence" else ""
+                raise SettingsError(f"{name} is {value}, expected a number above 0{limit}")
+
+
+IRN_LABELS = CrfSettings(
+    spatial_sxy=3, spatial_weight=3, bilateral_sxy=50, bilateral_srgb=5, bilateral_weight=10
+)
+"""What IRN makes its training labels with."""
+
+SEGMENTATION = CrfSettings(
+    spatial_sxy=1, spatial_weight=3, bilateral_sxy=67, bilateral_srgb=3, bilateral_weight=4
+)
+"""What DeepLabV2's predictions are refined with at test time."""
+
+
+class LabelJob(NamedTuple):
+    """The arguments of `crf_labels` for one image of many."""
+
+    image: ArrayLike
+    labels: ArrayLike
+    num_labels: int
+
+
+class ProbabilityJob(NamedTuple):
+    """The arguments of `crf_probabilities` for one image of many."""
+
+    image: ArrayLike
+    probabilities: ArrayLike
+
+
+Job = LabelJob | ProbabilityJob
+
+
+def load_densecrf() -> ModuleType:
+    """Return the compiled package, or raise a `MissingCrfError` that says how to get it."""
+    try:
+        return importlib.import_module("pydensecrf.densecrf")
+    except ImportError as error:
+        raise MissingCrfError(
+            f"the dense CRF is not installed ({error}): with a C++ compiler and the Python headers there, "
+            "run make -B env (or uv pip install --no-build-isolation pydensecrf2)"
+        ) from error
+
+
+def crf_labels(
+    image: ArrayLike, labels: ArrayLike, *, num_labels: int, settings: CrfSettings = IRN_LABELS
+) -> np.ndarray:
+    """Move the borders of a label map to the edges of its image.
+
+    Parameters
+    ----------
+    image
+        Shape ``(3, H, W)``, uint8; tensor or array.
+    labels
+        Shape ``(H, W)``, integers in ``0 .. num_labels - 1``: indices into {background} + classes present.
+    num_labels
+        How many labels there are, seen or not; with one label the map is returned as it is.
+
+    Returns
+    -------
+    Shape ``(H, W)``, uint8.
+
+    Raises
+    ------
+    DataError
+        If image and labels do not fit each other or a label is out of range.
+
+    Notes
+    -----
+    Source: Section 4.1 refers to IRN, whose labels come from step/cam_to_ir_label.py: a pixel has its label
+    with probability ``label_confidence``. The result depends on the arguments alone.
+
+    Examples
+    --------
+    >>> crf_labels(np.zeros((3, 1, 2), np.uint8), [[0, 0]], num_labels=1)
+    array([[0, 0]], dtype=uint8)
+    """
+    image, labels = _image(image), _array(labels)
+    if not 1 <= num_labels <= 256:
+        raise DataError(f"num_labels is {num_labels}, expected 1 to 256")
+    if labels.shape != image.shape[1:]:
+        raise DataError(f"labels have shape {labels.shape}, but the image has {image.shape[1:]} pixels")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(f"labels are {labels.dtype}, expected integers")
+    if labels.min() < 0 or labels.max() >= num_labels:
+        raise DataError(
+            f"labels run from {labels.min()} to {labels.max()}, expected 0 to {num_labels - 1}: "
+            "count from 0 over background and the classes present, without an ignore value"
+        )
+    if num_labels == 1:
+        return labels.astype(np.uint8)
+    certain = settings.label_confidence
+    unary = np.full((num_labels, labels.size), -np.log((1 - certain) / (num_labels - 1)), np.float32)
+    unary[labels.reshape(-1), np.arange(labels.size)] = -np.log(certain)
+    refined = _infer(image, unary, settings)  # (num_labels, H*W)
+    return refined.argmax(0).astype(np.uint8).reshape(labels.shape)
+
+
+def crf_probabilities(
+    image: ArrayLike, probabilities: ArrayLike, *, settings: CrfSettings = SEGMENTATION
+) -> np.ndarray:
+    """Refine the class probabilities of every pixel along the edges of the image.
+
+    Parameters
+    ----------
+    image
+        Shape ``(3, H, W)``, uint8; tensor or array.
+    probabilities
+        Shape ``(L, H, W)``, a softmax over ``L`` labels; those below 1e-5 count as 1e-5.
+
+    Returns
+    -------
+    Shape ``(L, H, W)``, float32.
+
+    Raises
+    ------
+    DataError
+        If image and probabilities do not fit each other, or these are none.
+
+    Notes
+    -----
+    Source: test-time step of DeepLabV2, on which Section 4.1 relies for Table 3.
+    """
+    image, probabilities = _image(image), _array(probabilities)
+    if probabilities.ndim != 3 or not len(probabilities) or probabilities.shape[1:] != image.shape[1:]:
+        _, height, width = image.shape
+        raise DataError(f"probabilities have shape {probabilities.shape}, expected (L, {height}, {width})")
+    probabilities = probabilities.astype(np.float32)
+    if not np.isfinite(probabilities).all():
+        raise DataError("probabilities are not all finite: the network that made them has diverged")
+    if probabilities.min() < 0 or np.abs(probabilities.sum(0) - 1).max() > 0.02:  # half precision is let in
+        raise DataError("probabilities do not sum to 1 in every pixel: apply softmax over the labels first")
+    if len(probabilities) == 1:
+        return probabilities
+    unary = -np.log(np.clip(probabilities, 1e-5, 1)).reshape(len(probabilities), -1)
+    return _infer(image, unary, settings).reshape(probabilities.shape)
+
+
+def crf_many(
+    jobs: Iterable[Job], *, settings: CrfSettings | None = None, processes: int | None = None
+) -> Iterator[np.ndarray]:
+    """Yield the refined labels or probabilities of many images, in order.
+
+    Parameters
+    ----------
+    jobs
+        May be a generator: at most twice as many jobs as there are processes are held at a time.
+    settings
+        For all jobs; None for `IRN_LABELS` or `SEGMENTATION`, whichever belongs to the kind of job.
+    processes
+        None for ``$RECAM_WORKERS``, or else one a core; 0 and 1 stay in this process. The results are the
+        same for every number.
+
+    Raises
+    ------
+    RecamError
+        Whatever a job raises, with its number (from 0); also if a worker process dies.
+    """
+    load_densecrf()  # before the first worker is started
+    # processes, because the package keeps Python's lock while it computes: threads would take turns
+    arrays = (type(job)(*(x if isinstance(x, int) else _array(x) for x in job)) for job in jobs)
+    return map_in_order(partial(_solve, settings=settings), enumerate(arrays), processes=processes)
+
+
+def _array(values: ArrayLike) -> np.ndarray:
+    """Return a plain array of whatever was given, from any device."""
+    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+
+
+def _image(values: ArrayLike) -> np.ndarray:
+    image = _array(values)
+    if image.ndim != 3 or image.shape[0] != 3 or not image.size or image.dtype != np.uint8:
+        raise DataError(f"the image is {image.dtype} of shape {image.shape}, expected uint8 of (3, H, W)")
+    return image
+
+
+def _infer(image: np.ndarray, unary: np.ndarray, settings: CrfSettings) -> np.ndarray:
+    """Return the mean-field probabilities ``(L, H*W)`` of unary energies ``(L, H*W)``."""
+    _, height, width = image.shape
+    model = load_densecrf().DenseCRF2D(width, height, len(unary))
+    # the package writes to none of its arguments, but takes only what is writable and in C order
+    pixels = np.array(image.transpose(1, 2, 0), order="C")  # (H, W, 3)
+    model.setUnaryEnergy(np.require(unary, np.float32, "CW"))
+    model.addPairwiseGaussian(settings.spatial_sxy, settings.spatial_weight)
+    model.addPairwiseBilateral(
+        settings.bilateral_sxy, settings.bilateral_srgb, pixels, settings.bilateral_weight
+    )
+    return np.array(model.inference(settings.steps))
+
+
+def _solve(numbered: tuple[int, Job], settings: CrfSettings | None) -> np.ndarray:
+    number, job = numbered
+    try:
+        if isinstance(job, LabelJob):
+            image, labels, count = job
+            return crf_labels(image, labels, num_labels=count, settings=settings or IRN_LABELS)
+        return crf_probabilities(*job, settings=settings or SEGMENTATION)
+    except RecamError as error:
+        raise type(error)(f"job {number}: {error}") from error

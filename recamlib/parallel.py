@@ -1,0 +1,87 @@
+"""The same function on many inputs in several processes: results in order, bounded memory, no hangs."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from recamlib.errors import RecamError, SettingsError
+
+Item, Result = TypeVar("Item"), TypeVar("Result")
+
+
+def default_processes() -> int:
+    """Return ``$RECAM_WORKERS``, or the number of cores this process may use."""
+    wanted = os.environ.get("RECAM_WORKERS", "")
+    if wanted:
+        if not wanted.isdecimal():
+            raise SettingsError(f"RECAM_WORKERS is {wanted!r}, expected a number of processes")
+        return int(wanted)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def map_in_order(
+    function: Callable[[Item], Result], items: Iterable[Item], *, processes: int | None = None
+) -> Iterator[Result]:
+    """Yield ``function(item)`` for every item, in order.
+
+    Parameters
+    ----------
+    function
+        A function of some module, or a `functools.partial` of one; the module should be quick to import.
+    items
+        May be a generator: at most twice as many items as there are processes are held at a time.
+    processes
+        None for `default_processes`; 0 and 1 stay in this process.
+
+    Raises
+    ------
+    RecamError
+        If a worker process dies. What `function` or `items` raise comes through as it is.
+
+    Examples
+    --------
+    >>> list(map_in_order(abs, [-2, 1], processes=1))
+    [2, 1]
+    """
+    processes = default_processes() if processes is None else processes
+    if processes < 0:
+        raise SettingsError(f"processes is {processes}, expected 0 or more")
+    if processes < 2 or multiprocessing.current_process().daemon:  # a daemon may not start processes
+        return map(function, items)
+    return _map_in_processes(function, items, processes)
+
+
+def _map_in_processes(
+    function: Callable[[Item], Result], items: Iterable[Item], processes: int
+) -> Iterator[Result]:
+    # spawn: a fork of a process that runs torch's threads may hang
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker)
+    waiting: deque[Future] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) == 2 * processes:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise RecamError(
+            "a worker process died (out of memory, or a script that does its work outside "
+            "if __name__ == '__main__'): run again with RECAM_WORKERS=1"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """Leave Ctrl-C to the parent, and end with it however it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
