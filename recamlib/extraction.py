@@ -115,9 +115,14 @@ def _groups(sizes: list[tuple[int, int]], scale: float, pixels: int) -> list[lis
 
 def _paired_features(backbone: Backbone, views: Tensor, *, dtype: torch.dtype | None) -> Tensor:
     """Return features ``(n, 2, C, h, w)`` of normalised views ``(n, 3, H, W)`` and of their mirror images."""
+    views = torch.stack([views, views.flip(3)], 1).flatten(0, 1)  # (2n, 3, H, W), mirror after image
+    return padded_features(backbone, views, dtype=dtype).unflatten(0, (-1, 2))
+
+
+def padded_features(backbone: Backbone, views: Tensor, *, dtype: torch.dtype | None) -> Tensor:
+    """Return features ``(n, C, h, w)``, float32, of normalised views ``(n, 3, H, W)``, however small."""
     autocast = torch.autocast(views.device.type, dtype=dtype) if dtype else nullcontext()
     height, width = views.shape[2:]
-    views = torch.stack([views, views.flip(3)], 1).flatten(0, 1)  # (2n, 3, H, W), mirror after image
     small = min(height, width) < SMALLEST
     if small:
         views = F.pad(views, (0, max(0, SMALLEST - width), 0, max(0, SMALLEST - height)))
@@ -126,7 +131,7 @@ def _paired_features(backbone: Backbone, views: Tensor, *, dtype: torch.dtype | 
     if small:
         stride = backbone.output_stride
         features = features[:, :, : math.ceil(height / stride), : math.ceil(width / stride)]
-    return features.unflatten(0, (-1, 2))
+    return features
 
 
 def _summed_maps(pair: Tensor, weight: Tensor) -> Tensor:
