@@ -1,6 +1,7 @@
 """Run the forms of one computation, each in a process of its own, and set them side by side."""
 
 import argparse
+import datetime
 import json
 import resource
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from recamlib.paths import results_dir
+from recamlib.provenance import device_name, versions
 
 THREADS = 2
 
@@ -72,7 +74,10 @@ def compare(
         np.savez(args.into, **{f"r{i}": a for i, a in enumerate(arrays)})
         print(json.dumps(measured))
         raise SystemExit
-    report: dict = {"name": name, "threads": THREADS, "note": note, "forms": {}}
+    report: dict = {
+        "name": name, "threads": THREADS, "note": note, "date": datetime.date.today().isoformat(),
+        "device": device_name(), "versions": versions(), "forms": {},
+    }  # fmt: skip
     print(f"{name}: {note}")
     with tempfile.TemporaryDirectory() as folder:
         for form in list(forms) * rounds:

@@ -4,12 +4,12 @@ import importlib
 from typing import Any
 
 _MODULES = (
-    "cams", "claims", "data", "engine", "losses", "metrics", "paths", "plots", "report", "stages",
-    "toy", "verdicts",
+    "advcam", "boundary", "cams", "claims", "crf", "data", "engine", "losses", "metrics", "paths", "plots",
+    "refinement", "report", "stages", "toy", "verdicts", "walk",
 )  # fmt: skip
 _STAGES = (
-    "OPTIONS", "Classify", "DataSettings", "ExtractCams", "Reactivate", "Score", "TrainClassifier",
-    "cams_of", "examples", "score_table",
+    "OPTIONS", "AdvCams", "Classify", "ConfidentLabels", "DataSettings", "ExtractCams", "Reactivate", "Score",
+    "TrainBoundary", "TrainClassifier", "Walk", "cams_of", "examples", "pipeline_cost", "score_table",
 )  # fmt: skip
 __all__ = sorted((*_MODULES, *_STAGES))
 

@@ -61,7 +61,8 @@ def all_claims() -> tuple[Claim, ...]:
             for row, values in ((r, v) for r, v in block.items() if r != "columns"):
                 for column, value in zip(columns, values):
                     partner = column.replace("recam", "cam")
-                    baseline = f"{name}.{row}.{partner}.{data}" if partner != column else None
+                    measured = partner != column and not column.endswith("_ut")  # a time is only shown
+                    baseline = f"{name}.{row}.{partner}.{data}" if measured else None
                     where = f"Table {name[-1]}"
                     claims.append(Claim(f"{name}.{row}.{column}.{data}", where, value, baseline))
     for side in ("without_saliency", "with_saliency"):

@@ -130,14 +130,15 @@ def report(
 
 @app.command()
 def keep(
-    notebook: Annotated[str, typer.Argument(help="Number or name of a notebook that has run.")],
+    notebook: Annotated[str, typer.Argument(help="Number or name of a notebook that has run, or bench.")],
     profile: Annotated[str, typer.Option(help="The profile it ran with.")] = "mini",
 ) -> None:
-    """Copy the numbers of a finished run to book/measured, where they are tracked and shown."""
-    import json
+    """Copy the numbers of a finished run, or of "bench", to book/measured, where they are tracked and shown."""
+    from recamlib.report import keep_benchmarks, save_measured
 
-    from recamlib.report import save_measured
-
+    if notebook == "bench":
+        out.print(f"kept {keep_benchmarks()}", markup=False)
+        return
     latest = results_dir() / find_notebook(notebook).stem / f"latest_{profile}.json"
     if not latest.is_file():
         raise RecamError(f"nothing to keep: recam run {notebook} --profile {profile} has not finished here")

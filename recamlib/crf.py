@@ -4,6 +4,7 @@ Nothing here imports torch, so that a worker process starts in a fraction of a s
 """
 
 import importlib
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -91,6 +92,18 @@ def load_densecrf() -> ModuleType:
             f"the dense CRF is not installed ({error}): with a C++ compiler and the Python headers there, "
             "run make -B env (or uv pip install --no-build-isolation pydensecrf2)"
         ) from error
+
+
+def usable(wanted: bool) -> bool:
+    """Return whether the dense CRF is wanted and there; if it is missing, warn and go on without it."""
+    if not wanted:
+        return False
+    try:
+        load_densecrf()
+    except MissingCrfError as error:
+        warnings.warn(f"IRN's labels are not refined here: {error}", stacklevel=2)
+        return False
+    return True
 
 
 def crf_labels(

@@ -16,6 +16,7 @@ from recamlib.data.labels import LabelSpace
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#6E6E6E"
 CLASS_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#F0E442")
 LOSS_COLOURS = {"bce": BLUE, "sce": RED}
+KIND_COLOURS = {"CAM": GREY, "ReCAM": BLUE}
 
 
 def set_style() -> None:
@@ -102,6 +103,78 @@ def table_bars(frame: pd.DataFrame, *, ax: Axes, paper: str) -> Axes:
     ax.set_xlabel("mIoU of pseudo masks (%)")
     ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return ax
+
+
+def pair_bars(frame: pd.DataFrame, *, ax: Axes) -> Axes:
+    """Draw Table 2: CAM beside ReCAM per refinement with intervals; the paper's numbers are diamonds.
+
+    Columns ``CAM here, CAM low, CAM high, CAM paper`` and the same for ReCAM; one row per refinement.
+    """
+    place = np.arange(len(frame))
+    for side, (kind, colour) in enumerate(KIND_COLOURS.items()):
+        x = place + (side - 0.5) * 0.4
+        here, low, high = (frame[f"{kind} {column}"].astype(float) for column in ("here", "low", "high"))
+        ax.bar(x, here, 0.37, color=colour, label=kind, hatch="//" if side else "", edgecolor="white")
+        errors = np.nan_to_num(np.abs(np.vstack([here - low, high - here])))
+        ax.errorbar(x, here, yerr=errors, fmt="none", ecolor="black", capsize=3, lw=1)
+        label = "paper" if side else None
+        ax.plot(x, frame[f"{kind} paper"].astype(float), "D", color=ORANGE, mec="black", ms=7, ls="none",
+                label=label)  # fmt: skip
+    ax.set_xticks(place, frame.index)
+    ax.set_ylabel("mIoU of pseudo masks (%)")
+    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return ax
+
+
+def stacked_times(parts: Mapping[str, Mapping[str, float]], *, unit: float, ax: Axes) -> Axes:
+    """Draw where the time of each system goes: name to step to seconds, in units of `unit` seconds."""
+    steps = list(dict.fromkeys(step for row in parts.values() for step in row))
+    y, left = np.arange(len(parts)), np.zeros(len(parts))
+    hatches = ("", "//", "..", "xx")
+    for number, step in enumerate(steps):
+        width = np.array([row.get(step, 0.0) for row in parts.values()]) / unit
+        ax.barh(y, width, left=left, color=CLASS_COLOURS[number % len(CLASS_COLOURS)], label=step,
+                hatch=hatches[number // len(CLASS_COLOURS)], edgecolor="white", height=0.7)  # fmt: skip
+        left += width
+    for place, total in zip(y, left):
+        ax.annotate(f"{total:.1f}", (total, place), xytext=(4, 0), textcoords="offset points", va="center",
+                    fontsize=9)  # fmt: skip
+    ax.set_yticks(y, list(parts))
+    ax.invert_yaxis()
+    ax.set_xlabel("time (ut: the CAM baseline takes 1)")
+    ax.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
+    return ax
+
+
+def before_and_after(frame: pd.DataFrame, *, ax: Axes) -> Axes:
+    """Draw seconds of the literal and of our form side by side on a log scale; columns ``ours, literal``."""
+    y = np.arange(len(frame))
+    ax.barh(y - 0.2, frame["literal"], 0.38, color=GREY, label="literal", hatch="//", edgecolor="white")
+    ax.barh(y + 0.2, frame["ours"], 0.38, color=BLUE, label="ours")
+    for place, (_, row) in zip(y, frame.iterrows()):
+        ax.annotate(f"÷ {row['literal'] / row['ours']:.3g}", (max(row["literal"], row["ours"]), place),
+                    xytext=(5, 0), textcoords="offset points", va="center")  # fmt: skip
+    ax.set(xscale="log", xlabel="seconds (same work, same machine)")
+    ax.margins(x=0.15)
+    ax.set_yticks(y, frame.index)
+    ax.invert_yaxis()
+    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return ax
+
+
+def group_bars(frame: pd.DataFrame, *, axes: Sequence[Axes]) -> Sequence[Axes]:
+    """Draw Figure 6b: one axis per kind of image; columns ``group, method, kind, miou``."""
+    for ax, (group, part) in zip(axes, frame.groupby("group", sort=False)):
+        table = part.pivot_table(index="method", columns="kind", values="miou", sort=False)
+        place = np.arange(len(table))
+        for side, (name, kind) in enumerate(zip(KIND_COLOURS, ("cam", "recam"))):
+            bars = ax.bar(place + (side - 0.5) * 0.4, table[kind], 0.37, color=KIND_COLOURS[name], label=name,
+                          hatch="//" if side else "", edgecolor="white")  # fmt: skip
+            ax.bar_label(bars, fmt="%.1f", fontsize=8)
+        ax.set_xticks(place, table.index)
+        ax.set(title=f"{group}-label images", ylabel="mIoU (%)")
+    axes[-1].legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return axes
 
 
 def sensitivity(curve: pd.DataFrame, *, ax: Axes, baseline: float, x: str = "sce_weight") -> Axes:

@@ -38,6 +38,17 @@ def measured() -> Iterator[dict[str, Any]]:
     cost["peak_memory_mib"] = peak / 2**20
 
 
+def per_image(cost: dict[str, Any], images: int) -> dict[str, Any]:
+    """Return the share of one of `images` images in a cost: seconds, peak memory (MiB) and device.
+
+    Versions are left to the training stages: a million images need not repeat them.
+    """
+    return {
+        "seconds": cost["seconds"] / images, "peak_memory_mib": round(cost["peak_memory_mib"], 1),
+        "device": cost["device"],
+    }  # fmt: skip
+
+
 def device_name() -> str:
     """Return the device stages run on, with threads for a CPU."""
     device = default_device()

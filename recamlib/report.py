@@ -11,6 +11,7 @@ import pandas as pd
 from recamlib import paths
 from recamlib.claims import RULE, SYNTHETIC, Claim, all_claims, verdict
 from recamlib.data.base import ImageSet
+from recamlib.errors import RecamError
 
 MARKS = {"holds": "✔ holds", "does not hold": "✘ does not hold", "cannot tell": "? cannot tell",
          "reference": "– reference", "not run": "not run"}  # fmt: skip
@@ -129,6 +130,40 @@ def scoreboard_page(results: Iterable[dict[str, Any]]) -> str:
             lines.append(f"| `{name}` | {paper} | {here} | {_cell(row['data'])} | {MARKS[row['verdict']]} |")
         lines.append("")
     return "\n".join(lines)
+
+
+def keep_benchmarks() -> Path:
+    """Gather the reports of ``make bench`` in ``book/measured/benchmarks.json``; return its path.
+
+    Raises
+    ------
+    RecamError
+        If no benchmark has run.
+    """
+    files = sorted((paths.results_dir() / "benchmarks").glob("*.json"))
+    if not files:
+        raise RecamError("nothing to keep: make bench has not run here")
+    path = paths.book_dir() / "measured" / "benchmarks.json"
+    kept = json.loads(path.read_text()) if path.is_file() else {}
+    kept |= {file.stem: json.loads(file.read_text()) for file in files}
+    path.write_text(json.dumps(kept, indent=1) + "\n")
+    return path
+
+
+def benchmarks() -> pd.DataFrame:
+    """Return what the benchmarks kept with the book say: seconds and memory of our and the literal form."""
+    path = paths.book_dir() / "measured" / "benchmarks.json"
+    rows = []
+    for name, entry in json.loads(path.read_text()).items() if path.is_file() else ():
+        ours, literal = entry["forms"]["ours"], entry["forms"]["literal"]
+        rows.append({
+            "benchmark": name, "ours": ours["seconds"], "literal": literal["seconds"],
+            "times faster": literal["seconds"] / ours["seconds"], "memory ratio": literal["memory_ratio"],
+            "difference": literal["difference"], "work": entry["note"], "device": entry["device"],
+            "date": entry["date"],
+        })  # fmt: skip
+    columns = ["ours", "literal", "times faster", "memory ratio", "difference", "work", "device", "date"]
+    return pd.DataFrame(rows, columns=["benchmark", *columns]).set_index("benchmark")
 
 
 def save_measured(result: dict[str, Any]) -> Path:

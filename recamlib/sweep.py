@@ -12,6 +12,26 @@ THRESHOLDS = tuple(j / 100 for j in range(101))
 """Background scores from 0 to 1 in steps of 0.01."""
 
 
+def masked_argmax(maps: np.ndarray, threshold: float) -> np.ndarray:
+    """Return which map is highest, as 1 .. P, where it is above the threshold, else 0; ``(H, W)``, uint8.
+
+    Parameters
+    ----------
+    maps
+        Shape ``(P, H, W)``; with P = 0 everything is background.
+    threshold
+        The background's score, which wins a tie; compared as float32.
+
+    Examples
+    --------
+    >>> masked_argmax(np.array([[[0.2, 0.8, 0.3]], [[0.1, 0.1, 0.6]]]), 0.2)
+    array([[0, 1, 2]], dtype=uint8)
+    """
+    if not len(maps):
+        return np.zeros(maps.shape[1:], dtype=np.uint8)
+    return np.where(maps.max(0) > np.float32(threshold), maps.argmax(0) + 1, 0).astype(np.uint8)
+
+
 class ThresholdSweep:
     """The confusion between truth and thresholded maps, for many thresholds in one pass over the images.
 

@@ -121,3 +121,52 @@ def single_label_share(share: float, *, dataset: str) -> dict[str, Any]:
     return {
         "prose.single_label_share_coco": sentence(answer, text, rule="within 3 points of the paper's 20 %")
     }
+
+
+def recam_against_advcam(times: Mapping[str, Any]) -> dict[str, Any]:
+    """Judge ``recam_vs_advcam_speed`` and ``recam_extra_hours_voc`` on the time column of Table 2.
+
+    The first is a ratio of times on one device and holds if it reaches half of the paper's; the second is a
+    time in hours on the paper's hardware, so it is shown and not judged.
+    """
+    ratio = times["advcam.cam_ut"]["mean"] / times["none.recam_ut"]["mean"]
+    paper = paper_value("prose.recam_vs_advcam_speed")
+    cost = times["none.recam_ut"]["seconds"] - times["none.cam_ut"]["seconds"]
+    return {
+        "prose.recam_vs_advcam_speed": sentence(
+            "holds" if ratio >= paper / 2 else "does not hold",
+            f"ReCAM takes {times['none.recam_ut']['mean']:.1f} ut, AdvCAM "
+            f"{times['advcam.cam_ut']['mean']:.1f}: {ratio:.1f} times as long, both as implemented here",
+            rule=f"AdvCAM takes at least half of the paper's {paper:g} times as long",
+        ),
+        "prose.recam_extra_hours_voc": sentence(
+            "not run", f"{cost / 3600:.3f} hours more than CAM here", rule="needs the paper's data and device"
+        ),
+    }
+
+
+def single_and_multi_label(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Judge Figure 6b on scores of the first seed, keyed as the rows of Table 2.
+
+    Parameters
+    ----------
+    scores
+        ``"none.cam_miou"``, ``"none.recam_miou"``, ``"irn.cam_miou"`` and ``"irn.recam_miou"`` to a `Score`.
+
+    Returns
+    -------
+    One sentence: holds if all four differences lie above zero, fails if any lies below.
+    """
+    parts, answers = [], []
+    for method in ("none", "irn"):
+        cam, recam = scores[f"{method}.cam_miou"], scores[f"{method}.recam_miou"]
+        for name, among in recam.groups().items():
+            low, high = recam.interval_of_difference(cam, among=among)
+            change = recam.by_label_count()[name] - cam.by_label_count()[name]
+            parts.append(f"{name}, {method}: {change:+.1f} [{low:+.1f}, {high:+.1f}]")
+            answers.append(verdict((low, high), +1))
+    answer = "does not hold" if "does not hold" in answers else "cannot tell"
+    if set(answers) == {"holds"} and len(answers) == 4:
+        answer = "holds"
+    rule = "ReCAM minus CAM lies above zero for both kinds of images, before and after IRN (one seed, images)"
+    return {"prose.single_and_multi_label": sentence(answer, "; ".join(parts), rule=rule)}

@@ -11,7 +11,7 @@ import recamlib as rc
 from recamlib.data import base as data_base
 from recamlib.errors import DataError, MaskAccessError, SettingsError
 from recamlib.metrics import confusion, mean_iou
-from recamlib.stages import classify, maps, score
+from recamlib.stages import classify, maps, score, tables
 
 
 @pytest.fixture(autouse=True)
@@ -179,7 +179,7 @@ def test_score_counts_what_the_masks_say():
     folds = result.result["cross_thresholds"]
     total = np.zeros((6, 6), dtype=int)
     for name, merged, present in result.of.maps("train"):
-        mask = score.to_mask(merged.numpy(), present, folds[score.fold_of(name)])
+        mask = tables.to_mask(merged.numpy(), present, folds[score.fold_of(name)])
         total += confusion(mask, truth.mask(name), num_classes=6)
     assert result.miou == pytest.approx(100 * mean_iou(total))
     assert result.miou <= result.best + 1e-9

@@ -154,7 +154,10 @@ class LabelledViews(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:
         """Return a view ``(3, crop, crop)``, its labels ``(K,)`` float32 and the index in ``images.ids``."""
         id = self.images.ids[index]
-        digest = hashlib.blake2b(f"{self.seed}/{self.epoch}/{id}".encode(), digest_size=8).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
         labels = torch.from_numpy(self.images.labels(id)).to(torch.float32)
-        return self.view(self.images.image(id), generator), labels, index
+        return self.view(self.images.image(id), self.draws(id)), labels, index
+
+    def draws(self, id: str) -> torch.Generator:
+        """Return the generator of an image's draws in this epoch."""
+        digest = hashlib.blake2b(f"{self.seed}/{self.epoch}/{id}".encode(), digest_size=8).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)

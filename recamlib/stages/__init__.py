@@ -1,11 +1,17 @@
 """The pipeline as settings: one object describes a run, and is the key of everything it computes."""
 
 from recamlib.stages.base import DataSettings, Stage
+from recamlib.stages.boundary import BoundaryMaps, ConfidentLabels, TrainBoundary
 from recamlib.stages.classify import Classify, Reactivate, TrainClassifier
-from recamlib.stages.maps import OPTIONS, ExtractCams
-from recamlib.stages.score import Score, cams_of, examples, score_table
+from recamlib.stages.climb import AdvCams
+from recamlib.stages.costs import pipeline_cost
+from recamlib.stages.maps import OPTIONS, ExtractCams, MapStage
+from recamlib.stages.score import Score
+from recamlib.stages.tables import cams_of, examples, score_table
+from recamlib.stages.walk import Walk
 
 __all__ = [
-    "OPTIONS", "Classify", "DataSettings", "ExtractCams", "Reactivate", "Score", "Stage", "TrainClassifier",
-    "cams_of", "examples", "score_table",
+    "OPTIONS", "AdvCams", "BoundaryMaps", "Classify", "ConfidentLabels", "DataSettings", "ExtractCams",
+    "MapStage", "Reactivate", "Score", "Stage", "TrainBoundary", "TrainClassifier", "Walk", "cams_of",
+    "examples", "pipeline_cost", "score_table",
 ]  # fmt: skip

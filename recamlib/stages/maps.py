@@ -1,6 +1,5 @@
 """Stages per image: class activation maps of a trained model, kept small and merged when read."""
 
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -11,18 +10,71 @@ import torch
 from torch import Tensor
 
 from recamlib.cams import combine_weights, extract_scale_maps, merge_scales
-from recamlib.data.base import labels_only
+from recamlib.data.base import ImageSet, labels_only
 from recamlib.errors import SettingsError
-from recamlib.provenance import default_device
-from recamlib.stages.base import Split, Stage
+from recamlib.provenance import default_device, measured, per_image
+from recamlib.stages.base import DataSettings, Split, Stage
 from recamlib.stages.classify import Reactivate, TrainClassifier
 
 WeightOption = Literal["w", "w'", "w+w'", "w*w'"]
 OPTIONS: tuple[WeightOption, ...] = ("w", "w'", "w+w'", "w*w'")
 WINDOW = 32  # images decoded at once, so that equal sizes meet in one batch; a killed run loses at most these
+BACKGROUND = {"cam": 0.15, "recam": 0.21}  # published fixed thresholds; 0.21 is ReCAM's on VOC
+
+Request = tuple[Split, str]
+"""Split and image id: the key of everything that is stored per image."""
 
 
-class ExtractCams(Stage):
+class MapStage(Stage):
+    """What every stage that makes maps has in common: whole splits, single images, what they cost."""
+
+    @property
+    def dataset(self) -> DataSettings:
+        """Data settings of the classifier at the root."""
+        return self.model.dataset
+
+    def items(self, requests: Sequence[Request]) -> Iterator[dict]:
+        """Yield the stored item of each request in order, computing what is missing."""
+        raise NotImplementedError
+
+    def merge(self, item: dict, *, stride: int | None = None) -> Tensor:
+        """Return the normalised maps (P, H, W) of a stored item, at image size or at a stride."""
+        raise NotImplementedError
+
+    @property
+    def reactivated(self) -> bool:
+        """Whether the maps are ReCAM's."""
+        return isinstance(self.model, Reactivate) and self.model.sce_weight > 0
+
+    @property
+    def fixed_threshold(self) -> float:
+        """The published background threshold for these maps."""
+        return BACKGROUND["recam" if self.reactivated and self.dataset.name == "voc12" else "cam"]
+
+    def images(self, split: Split, *, limit: int = 0) -> ImageSet:
+        """Return the images of a split, or a random part of them (the same one for every stage)."""
+        images = self.dataset.images(split)
+        return images.select(limit=limit) if limit else images
+
+    def run(self, split: Split, *, limit: int = 0) -> Iterator[tuple[str, dict]]:
+        """Yield (id, stored item) for every image of a split, computing what is missing."""
+        ids = self.images(split, limit=limit).ids
+        return zip(ids, self.items([(split, name) for name in ids]))
+
+    def maps(
+        self, split: Split, *, limit: int = 0, stride: int | None = None
+    ) -> Iterator[tuple[str, Tensor, list[int]]]:
+        """Yield (id, normalised maps (P, H, W), classes present) for every image of a split."""
+        for name, item in self.run(split, limit=limit):
+            yield name, self.merge(item, stride=stride), item["classes"]
+
+    def one(self, split: Split, name: str) -> tuple[Tensor, list[int]]:
+        """Return the normalised maps (P, H, W) and the classes present of one image."""
+        item = next(iter(self.items([(split, name)])))
+        return self.merge(item), item["classes"]
+
+
+class ExtractCams(MapStage):
     """Multi-scale, mirrored class activation maps of the classes in each image's label (Eq. 2 and 9).
 
     All weight options come from the same features, so one forward pass fills the cache for the four of them:
@@ -36,64 +88,67 @@ class ExtractCams(Stage):
     scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     stage: Literal["ExtractCams"] = "ExtractCams"
-    infra: exca.MapInfra = exca.MapInfra(version="1")
+    infra: exca.MapInfra = exca.MapInfra(version="2")
 
     def __init__(self, **data: Any) -> None:
         super().__init__(**data)
-        if self.weights not in self._options():
-            who = "Reactivate with sce_weight 0" if isinstance(self.model, Reactivate) else "TrainClassifier"
-            raise SettingsError(f"{who} has no FC2: its maps are read with weights 'w', not {self.weights!r}")
-
-    def _options(self) -> tuple[WeightOption, ...]:
-        return OPTIONS if isinstance(self.model, Reactivate) and self.model.sce_weight > 0 else ("w",)
+        check_option(self.model, self.weights)
 
     @infra.apply(item_uid=lambda item: item[1], exclude_from_cache_uid=("weights",), cache_type="Auto")
-    def extract(self, items: Sequence[tuple[Split, str]]) -> Iterator[dict]:
-        """Yield for each (split, id) the maps of every scale, (N, P, h, w), classes present and seconds."""
+    def extract(self, items: Sequence[Request]) -> Iterator[dict]:
+        """Yield for each (split, id) the maps of every scale, (N, P, h, w), classes present and cost."""
         classifier, fc2 = self.model.load()
         fc1 = classifier.fc1.weight.detach()
-        weights = torch.stack([fc1 if o == "w" else combine_weights(fc1, fc2, o) for o in self._options()])
+        options = options_of(self.model)
+        weights = torch.stack([fc1 if o == "w" else combine_weights(fc1, fc2, o) for o in options])
         classifier.to(default_device())
         for start in range(0, len(items), WINDOW):
             window = items[start : start + WINDOW]
-            began = time.perf_counter()
-            with labels_only():
-                sets = [self.model.dataset.images(split) for split, _ in window]
-                present = [
-                    torch.from_numpy(np.flatnonzero(s.labels(name))) for s, (_, name) in zip(sets, window)
-                ]
-                pictures = [s.image(name) for s, (_, name) in zip(sets, window)]
+            with labels_only(), measured() as cost:
+                present, pictures = open_window(self.dataset, window)
                 maps = extract_scale_maps(
                     classifier, pictures, weights, scales=self.scales, classes=present,
                     precision=self.precision,
                 )  # fmt: skip
-            seconds = (time.perf_counter() - began) / len(window)
             for picture, classes, scales in zip(pictures, present, maps):
                 yield {
                     "scales": [m.numpy() for m in scales] if len(classes) else [],
-                    "classes": classes.tolist(),
-                    "size": list(picture.shape[-2:]), "seconds": seconds,
+                    "classes": classes.tolist(), "size": list(picture.shape[-2:]),
+                    "cost": per_image(cost, len(window)),
                 }  # fmt: skip
 
-    def run(self, split: Split) -> Iterator[tuple[str, dict]]:
-        """Yield (id, stored item) for every image of a split, computing what is missing."""
-        ids = self.model.dataset.images(split).ids
-        items = [(split, name) for name in ids]
-        return zip(ids, self.extract(items))
-
-    def maps(self, split: Split, *, stride: int | None = None) -> Iterator[tuple[str, Tensor, list[int]]]:
-        """Yield (id, normalised maps (P, H, W) of the chosen weight option, classes present) for a split."""
-        for name, item in self.run(split):
-            yield name, self.merge(item, stride=stride), item["classes"]
+    def items(self, requests: Sequence[Request]) -> Iterator[dict]:
+        """Yield the stored item of each request in order, computing what is missing."""
+        return self.extract(requests)
 
     def merge(self, item: dict, *, stride: int | None = None) -> Tensor:
         """Merge one stored item at image size, or at a stride; (P, H, W) in [0, 1]."""
         if not item["scales"]:  # an image without a class has no map
-            return torch.zeros(0, *item["size"])
-        option = self._options().index(self.weights)
+            return no_maps(item["size"], stride)
+        option = options_of(self.model).index(self.weights)
         scales = [torch.from_numpy(np.array(m[option])) for m in item["scales"]]  # (P, h_s, w_s)
         return merge_scales(scales, tuple(item["size"]), stride=stride)
 
-    def seconds(self, split: Split) -> float:
-        """Return the recorded seconds of extracting a split."""
-        return sum(item["seconds"] for _, item in self.run(split))
+
+def options_of(model: TrainClassifier | Reactivate) -> tuple[WeightOption, ...]:
+    """Return the weight options that a model's maps can be read with."""
+    return OPTIONS if isinstance(model, Reactivate) and model.sce_weight > 0 else ("w",)
+
+
+def check_option(model: TrainClassifier | Reactivate, option: WeightOption) -> None:
+    """Raise SettingsError if a model has no second layer to read maps with."""
+    if option not in options_of(model):
+        who = "Reactivate with sce_weight 0" if isinstance(model, Reactivate) else "TrainClassifier"
+        raise SettingsError(f"{who} has no FC2: its maps are read with weights 'w', not {option!r}")
+
+
+def open_window(data: DataSettings, requests: Sequence[Request]) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the classes present (P,) and the images (3, H, W) of some requests."""
+    sets = [(data.images(split), name) for split, name in requests]
+    present = [torch.from_numpy(np.flatnonzero(images.labels(name))) for images, name in sets]
+    return present, [images.image(name) for images, name in sets]
+
+
+def no_maps(size: Sequence[int], stride: int | None) -> Tensor:
+    """Return the maps of an image without a class: none, at the size they would have."""
+    return torch.zeros(0, *(-(-side // (stride or 1)) for side in size))

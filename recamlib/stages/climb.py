@@ -1,0 +1,75 @@
+"""Stage per image: adversarial climbing, maps of images moved to where their class is recognised better."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import exca
+import numpy as np
+import pydantic
+import torch
+from torch import Tensor
+
+from recamlib.advcam import adversarial_maps
+from recamlib.cams import combine_weights, merge_scales
+from recamlib.data.base import labels_only
+from recamlib.provenance import default_device, measured, per_image
+from recamlib.stages.classify import Reactivate, TrainClassifier
+from recamlib.stages.maps import MapStage, Request, WeightOption, check_option, no_maps, open_window
+
+FEW = 4  # images climbed between two writes: a killed run loses at most these
+
+
+class AdvCams(MapStage):
+    """Maps of adversarially climbed images (Eq. 10), for CAM and for ReCAM with any weight option.
+
+    Unlike in :class:`ExtractCams`, the weights are part of the key: every option climbs its own way.
+    """
+
+    model: TrainClassifier | Reactivate = pydantic.Field(TrainClassifier(), discriminator="stage")
+    weights: WeightOption = "w"
+    scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
+    steps: int = pydantic.Field(27, ge=1)
+    step_size: float = pydantic.Field(0.08, gt=0)
+    mu: float = pydantic.Field(7.0, ge=0)
+    mask_threshold: float = pydantic.Field(0.5, gt=0, lt=1)
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    stage: Literal["AdvCams"] = "AdvCams"
+    infra: exca.MapInfra = exca.MapInfra(version="1")
+
+    def __init__(self, **data: Any) -> None:
+        super().__init__(**data)
+        check_option(self.model, self.weights)
+
+    @infra.apply(item_uid=lambda item: item[1], cache_type="Auto")
+    def climb(self, items: Sequence[Request]) -> Iterator[dict]:
+        """Yield for each (split, id) the summed maps of every scale, (P, h, w), classes and cost."""
+        classifier, fc2 = self.model.load()
+        fc1 = classifier.fc1.weight.detach()
+        weight = fc1 if self.weights == "w" else combine_weights(fc1, fc2, self.weights)
+        classifier.to(default_device())
+        for start in range(0, len(items), FEW):
+            window = items[start : start + FEW]
+            with labels_only(), measured() as cost:
+                present, pictures = open_window(self.dataset, window)
+                maps = adversarial_maps(
+                    classifier, pictures, weight, classes=present, scales=self.scales, steps=self.steps,
+                    step_size=self.step_size, mu=self.mu, mask_threshold=self.mask_threshold,
+                    precision=self.precision,
+                )  # fmt: skip
+            for picture, classes, scales in zip(pictures, present, maps):
+                yield {
+                    "scales": [m.numpy() for m in scales] if len(classes) else [],
+                    "classes": classes.tolist(), "size": list(picture.shape[-2:]),
+                    "cost": per_image(cost, len(window)),
+                }  # fmt: skip
+
+    def items(self, requests: Sequence[Request]) -> Iterator[dict]:
+        """Yield the stored item of each request in order, computing what is missing."""
+        return self.climb(requests)
+
+    def merge(self, item: dict, *, stride: int | None = None) -> Tensor:
+        """Merge one stored item at image size, or at a stride; (P, H, W) in [0, 1]."""
+        if not item["scales"]:
+            return no_maps(item["size"], stride)
+        scales = [torch.from_numpy(np.array(m)) for m in item["scales"]]
+        return merge_scales(scales, tuple(item["size"]), stride=stride)
