@@ -1,0 +1,236 @@
+"""The boundary network: shapes, what is frozen, what it learns, and that nothing else takes part."""
+
+import copy
+import math
+import os
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from recamlib.models.backbones import build_backbone
+from recamlib.models.irnet import BoundaryBranch, BoundaryNet
+
+REAL_WEIGHTS = os.environ.get("RECAM_WEIGHTS")
+NAMES = ("resnet_small", "mobilenet_v2", "densenet121", "squeezenet1_1", "timm/resnet10t")
+
+
+def boundary_net(name="resnet_small", *, seed=0, **options) -> BoundaryNet:
+    torch.manual_seed(seed)
+    backbone = build_backbone(name, **options)
+    with torch.no_grad():
+        backbone.train()(torch.randn(4, 3, 64, 64))  # running statistics that are not the initial ones
+    return BoundaryNet(backbone)
+
+
+def halves(count=1, *, size=64):
+    """Return pictures of two areas and, at stride 4, where they meet."""
+    images = torch.zeros(count, 3, size, size)
+    target = torch.zeros(count, size // 4, size // 4)
+    for i in range(count):
+        column = size // 2 + 8 * (i % 3 - 1)
+        images[i, :, :, column:] = torch.tensor([1.5, -1.0, 0.5])[:, None, None]
+        target[i, :, column // 4 - 1 : column // 4 + 1] = 1
+    return images + 0.05 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0)), target
+
+
+def train(net, images, target, *, steps, lr=0.5):
+    net.train()
+    optimizer = torch.optim.SGD(net.branch.parameters(), lr=lr, momentum=0.9)
+    for _ in range(steps):
+        loss = F.binary_cross_entropy_with_logits(net(images), target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return loss.item()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_boundaries_come_out_at_stride_4_for_any_size(name):
+    net = boundary_net(name)
+    for size in ((97, 131), (64, 96), (1, 1), (5, 70)):
+        expected = (2, math.ceil(size[0] / 4), math.ceil(size[1] / 4))
+        logits = net(torch.randn(2, 3, *size))
+        assert logits.shape == expected and logits.isfinite().all() and logits.requires_grad
+        probability = net.boundary(torch.randn(2, 3, *size))
+        assert probability.shape == expected and not probability.requires_grad
+        assert 0 < probability.min() <= probability.max() < 1
+
+
+@pytest.mark.parametrize("stride", [8, 16, 32])
+def test_strides_of_the_stages_are_found(stride):
+    assert boundary_net("resnet18", output_stride=stride).branch.strides == (
+        4, 4, 8, min(16, stride), stride
+    )  # fmt: skip
+    assert boundary_net(output_stride=stride).branch.strides == (2, 4, 8, min(16, stride), stride)
+    if stride < 32:
+        assert boundary_net("squeezenet1_1", output_stride=stride).branch.strides == (2, 4, 8, stride)
+
+
+def test_branch_is_the_published_one_on_the_published_strides():
+    torch.manual_seed(0)
+    channels, strides = (8, 12, 16, 20, 24), (4, 4, 8, 16, 16)
+    branch = BoundaryBranch(channels, strides)
+    size = (75, 90)  # no multiple of 4, 8 or 16
+    stages = [torch.randn(2, c, *(math.ceil(n / s) for n in size)) for c, s in zip(channels, strides)]
+    projected = []
+    for x, s, project in zip(stages, strides, branch.project):
+        x = F.group_norm(F.conv2d(x, project[0].weight), 4, project[1].weight, project[1].bias)
+        x = nn.Upsample(scale_factor=s // 4, mode="bilinear", align_corners=False)(x) if s > 4 else x
+        projected.append(x.relu()[..., :19, :23])
+    literal = F.conv2d(torch.cat(projected, 1), branch.merge.weight, branch.merge.bias)
+    torch.testing.assert_close(branch(stages, size), literal[:, 0])
+    assert sum(p.numel() for p in branch.parameters()) == 32 * sum(channels) + 5 * 64 + 161
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scores_lie_where_the_image_changed(name):
+    net = boundary_net(name)
+    image = torch.randn(1, 3, 97, 131, generator=torch.Generator().manual_seed(0))
+    for y, x in ((20, 24), (84, 116), (20, 104)):
+        spotted = image.clone()
+        spotted[:, :, y - 4 : y + 4, x - 4 : x + 4] = 5
+        with torch.no_grad():
+            change = (net(spotted) - net(image)).abs()[0]  # (25, 33)
+        change = (change - change.max() / 2).clamp(min=0) / (change - change.max() / 2).clamp(min=0).sum()
+        middle = [
+            (change.sum(1) * (torch.arange(25) + 0.5)).sum() * 4,
+            (change.sum(0) * (torch.arange(33) + 0.5)).sum() * 4,
+        ]
+        assert math.dist(middle, (y, x)) < 8  # pixels: two cells
+
+
+def test_mirrored_image_has_the_mirrored_boundary():
+    net = boundary_net()
+    images = torch.randn(2, 3, 64, 96)
+    once = net.boundary(images)
+    torch.testing.assert_close(net.boundary(images.flip(3)), once.flip(2), rtol=1e-4, atol=1e-6)
+    with torch.no_grad():
+        here, there = net(images), net(images.flip(3)).flip(2)
+    assert (here - there).abs().max() > 1e-3  # alone, neither is symmetric
+    torch.testing.assert_close(once, (here / 2 + there / 2).sigmoid(), rtol=1e-4, atol=1e-6)
+
+
+def test_result_depends_on_neither_mode_nor_batch_nor_memory_layout():
+    net = boundary_net()
+    images = torch.randn(3, 3, 61, 83)
+    expected = net.eval().boundary(images)
+    torch.testing.assert_close(net.train().boundary(images), expected, rtol=0, atol=0)
+    torch.testing.assert_close(net.boundary(images[1:2]), expected[1:2], rtol=1e-4, atol=1e-5)
+    net.to(memory_format=torch.channels_last)
+    found = net.boundary(images.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["resnet_small", "mobilenet_v2"])
+def test_training_moves_the_branch_alone(name):
+    net = boundary_net(name)
+    before = copy.deepcopy(net.state_dict())
+    assert train(net, *halves(2, size=32), steps=3) > 0
+    assert net.training and not any(m.training for m in net.backbone.modules())
+    assert all(p.grad is None and not p.requires_grad for p in net.backbone.parameters())
+    changed = {k for k, v in net.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed == {f"branch.{k}" for k in net.branch.state_dict()}
+
+
+def test_no_graph_reaches_the_backbone():
+    net = boundary_net()
+    for p in net.backbone.parameters():
+        p.requires_grad_(True)  # even then
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.shape) or x, lambda x: x):
+        net(torch.randn(1, 3, 64, 64)).sum().backward()
+    assert all(p.grad is None for p in net.backbone.parameters())
+    # full-size activations of the backbone are 32 x 32 here; the branch sees them at 16 x 16
+    assert kept and max(math.prod(shape[2:]) for shape in kept if len(shape) == 4) == 16 * 16
+
+
+def test_learns_where_two_areas_meet():
+    net = boundary_net()
+    images, target = halves(3)
+    images, target = torch.cat([images, images.flip(3)]), torch.cat([target, target.flip(2)])
+    assert train(net, images, target, steps=60) < 0.1
+    probability = net.boundary(images)
+    assert (probability[target > 0] > 0.5).float().mean() > 0.9
+    assert (probability[target == 0] < 0.5).float().mean() > 0.95
+
+
+class DisplacementBranch(nn.Module):
+    """The second branch of IRN, which tells every cell the way to the middle of its object."""
+
+    def __init__(self, channels):
+        super().__init__()
+        width = (64, 128, 256, 256, 256)[: len(channels)]
+        self.project = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(c, n, 1, bias=False), nn.GroupNorm(n // 16, n))
+            for c, n in zip(channels, width)
+        )
+        self.narrow = nn.Sequential(
+            nn.Conv2d(sum(width[2:]), 256, 1, bias=False), nn.GroupNorm(16, 256), nn.ReLU()
+        )
+        self.merge = nn.Sequential(
+            nn.Conv2d(sum(width[:2]) + 256, 256, 1, bias=False), nn.GroupNorm(16, 256), nn.ReLU(),
+            nn.Conv2d(256, 2, 1, bias=False), nn.BatchNorm2d(2, affine=False),
+        )  # fmt: skip
+
+    def forward(self, stages, size):
+        x = [
+            F.interpolate(project(stage), [math.ceil(n / 4) for n in size], mode="bilinear").relu()
+            for stage, project in zip(stages, self.project)
+        ]
+        return self.merge(torch.cat([*x[:2], self.narrow(torch.cat(x[2:], 1))], 1))
+
+
+def test_leaving_the_displacement_branch_out_changes_no_boundary():
+    images, target = halves(2, size=48)
+    way = torch.randn(2, 2, 12, 12, generator=torch.Generator().manual_seed(1))
+    found = []
+    for joint in (False, True):
+        net = boundary_net(seed=3).train()
+        trained = list(net.branch.parameters())
+        if joint:
+            displacement = DisplacementBranch([p[0].in_channels for p in net.branch.project])
+            initial = copy.deepcopy(displacement.state_dict())
+            trained += displacement.parameters()
+        optimizer = torch.optim.SGD(trained, lr=0.1, momentum=1e-4, weight_decay=1e-4)
+        for _ in range(5):
+            stages = net.stages(images)
+            loss = F.binary_cross_entropy_with_logits(net.branch(stages, (48, 48)), target)
+            if joint:
+                loss = loss + (displacement(stages, (48, 48)) - way).abs().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        found.append((net.state_dict(), net.boundary(images)))
+    (alone, boundary), (beside, same) = found
+    assert all(torch.equal(alone[key], beside[key]) for key in alone)
+    assert torch.equal(boundary, same)
+    moved = displacement.state_dict()
+    assert not any(torch.equal(initial[key], moved[key]) for key in initial if key.endswith("weight"))
+
+
+def test_branch_alone_restores_the_network():
+    net, other = boundary_net(seed=1), boundary_net(seed=1)
+    train(net, *halves(1, size=32), steps=2)
+    images = torch.randn(1, 3, 40, 50)
+    assert not torch.equal(net.boundary(images), other.boundary(images))
+    other.branch.load_state_dict(net.branch.state_dict())
+    assert torch.equal(net.boundary(images), other.boundary(images))
+
+
+def test_bfloat16_is_close():
+    net = boundary_net()
+    images = torch.randn(1, 3, 64, 64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = net(images)
+    exact = net(images)
+    assert mixed.dtype == torch.float32 and 0 < (mixed - exact).abs().max() < 0.1
+
+
+@pytest.mark.skipif(not REAL_WEIGHTS, reason="RECAM_WEIGHTS is not set")
+def test_real_features_show_where_two_areas_meet():
+    torch.manual_seed(0)
+    net = BoundaryNet(build_backbone("mobilenet_v2", weights="mobilenet_v2_imagenet"))
+    images, target = halves(3, size=96)
+    assert train(net, images, target, steps=40, lr=0.1) < 0.1
