@@ -147,10 +147,8 @@ def crf_labels(
     if not np.issubdtype(labels.dtype, np.integer):
         raise DataError(f"labels are {labels.dtype}, expected integers")
     if labels.min() < 0 or labels.max() >= num_labels:
-        raise DataError(
-            f"labels run from {labels.min()} to {labels.max()}, expected 0 to {num_labels - 1}: "
-            "count from 0 over background and the classes present, without an ignore value"
-        )
+        found = f"labels run from {labels.min()} to {labels.max()}"
+        raise DataError(f"{found}, expected 0 to {num_labels - 1}: background and the classes present")
     if num_labels == 1:
         return labels.astype(np.uint8)
     certain = settings.label_confidence
@@ -163,7 +161,7 @@ def crf_labels(
 def crf_probabilities(
     image: ArrayLike, probabilities: ArrayLike, *, settings: CrfSettings = SEGMENTATION
 ) -> np.ndarray:
-    """Refine the class probabilities of every pixel along the edges of the image.
+    """Refine the class probabilities of every pixel along the edges of the image; errors as in `crf_labels`.
 
     Parameters
     ----------
@@ -175,11 +173,6 @@ def crf_probabilities(
     Returns
     -------
     Shape ``(L, H, W)``, float32.
-
-    Raises
-    ------
-    DataError
-        If image and probabilities do not fit each other, or these are none.
 
     Notes
     -----
@@ -203,7 +196,7 @@ def crf_probabilities(
 def crf_many(
     jobs: Iterable[Job], *, settings: CrfSettings | None = None, processes: int | None = None
 ) -> Iterator[np.ndarray]:
-    """Yield the refined labels or probabilities of many images, in order.
+    """Yield the refined labels or probabilities of many images, in order; errors name the job, from 0.
 
     Parameters
     ----------
@@ -214,11 +207,6 @@ def crf_many(
     processes
         None for ``$RECAM_WORKERS``, or else one a core; 0 and 1 stay in this process. The results are the
         same for every number.
-
-    Raises
-    ------
-    RecamError
-        Whatever a job raises, with its number (from 0); also if a worker process dies.
     """
     load_densecrf()  # before the first worker is started
     # processes, because the package keeps Python's lock while it computes: threads would take turns
