@@ -3,11 +3,14 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from types import ModuleType
 from typing import TypeVar
 
 from recamlib.errors import RecamError, SettingsError
@@ -33,7 +36,7 @@ def map_in_order(
     Parameters
     ----------
     function
-        A function of some module, or a `functools.partial` of one; the module should be quick to import.
+        A function of an importable module, or a `functools.partial` of one; quick to import is best.
     items
         May be a generator: at most twice as many items as there are processes are held at a time.
     processes
@@ -66,18 +69,29 @@ def _map_in_processes(
     waiting: deque[Future] = deque()
     try:
         for item in items:
-            waiting.append(pool.submit(function, item))
+            with _hidden_main():
+                waiting.append(pool.submit(function, item))
             if len(waiting) == 2 * processes:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     except BrokenProcessPool as error:
         raise RecamError(
-            "a worker process died (out of memory, or a script that does its work outside "
-            "if __name__ == '__main__'): run again with RECAM_WORKERS=1"
+            "a worker process died (killed, or out of memory?): run again with RECAM_WORKERS=1"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _hidden_main() -> Iterator[None]:
+    """Keep new workers from running the user's script again: what they run is in the library."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _start_worker() -> None:

@@ -265,6 +265,18 @@ def test_what_the_items_raise_comes_through():
         list(map_in_order(abs, items(), processes=2))
 
 
+def test_a_script_is_not_run_again_by_its_workers():
+    program = (
+        "print('started', __name__)\nfrom recamlib.parallel import map_in_order\n"
+        "print(list(map_in_order(abs, [-1, -2, 3], processes=2)), __import__('__main__').__name__)\n"
+        "print(__import__('__main__').map_in_order is map_in_order)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-"], input=program, cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == ["started __main__", "[1, 2, 3] __main__", "True"]
+
+
 def test_workers_end_with_a_parent_that_is_killed():
     program = (
         "import time, multiprocessing\nfrom recamlib.parallel import map_in_order\n"
