@@ -83,7 +83,12 @@ def large() -> None:
     }  # fmt: skip
     path = book_dir() / "measured" / "random_walk.json"
     path.write_text(json.dumps(kept, indent=1) + "\n")
-    print(f"{kept['times_faster']:.0f} times faster, difference {kept['difference']:.1e}; saved {path}")
+    print(f"saved {path}; for the book:")
+    print(
+        f"On {LARGE[0]} × {LARGE[1]} cells and {CLASSES} classes the dense form took"
+        f" {seconds['literal']:.0f} s and this one {seconds['ours']:.2f} s, "
+        f"{kept['times_faster']:.0f} times less, {kept['device']}, {kept['date']}; they differ by {kept['difference']:.0e} of the maximum."
+    )
 
 
 if __name__ == "__main__":

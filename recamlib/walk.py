@@ -211,7 +211,7 @@ def _series(matrix: Tensor, start: Tensor, terms: Sequence[float]) -> Tensor:
 def _chebyshev(steps: int, cut: float) -> list[float]:
     """Coefficients of ``x ** steps`` in Chebyshev polynomials, without a tail of sum `cut` or less.
 
-    Each is the chance that `steps` tosses of a coin end that far from a tie. They sum to 1.
+    Term k is the chance that heads and tails of `steps` tossed coins differ by k. They sum to 1.
     """
     longest = math.ceil(math.sqrt(2 * steps * math.log(4 / cut)))  # Hoeffding: leaves out cut / 2 at most
     ways = math.lgamma(steps + 1) - steps * math.log(2)

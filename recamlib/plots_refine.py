@@ -1,0 +1,78 @@
+"""Two figures of the random walk: how few entries its matrix has, and how its cost grows."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.patches import Patch
+
+from recamlib.paths import book_dir
+from recamlib.plots import BLUE, GREY, ORANGE, RED
+from recamlib.walk import random_walk
+
+Grid = tuple[int, int]
+GRIDS: tuple[Grid, ...] = ((24, 31), (47, 62), (94, 125), (133, 177))
+DENSE = "random_walk.json"  # kept by benchmarks/bench_walk.py --large
+
+
+def sparsity(ax: Axes, *, grid: Grid = (9, 14)) -> Axes:
+    """Draw which entries of the transition matrix of a small grid with one wall are not 0.
+
+    Row and column are cells, counted along the rows of the grid; the wall is the middle column of cells.
+    """
+    height, width = grid
+    cells = height * width
+    every = torch.eye(cells).reshape(cells, height, width)  # a walk of one step from each cell is T's row
+    wall = torch.zeros(grid)
+    wall[:, width // 2] = 0.95
+    near = random_walk(every, torch.zeros(grid), steps=1).flatten(1) > 0
+    open_ = random_walk(every / (1 - wall), wall, steps=1).flatten(1) > 1e-3
+    kinds = near.int() + (near & open_).int()  # (cells, cells): 0 far, 1 behind the wall, 2 reached
+    ax.imshow(kinds.numpy(), cmap=ListedColormap(["white", ORANGE, BLUE]), vmin=0, vmax=2)
+    share = float(near.float().mean())
+    names = {BLUE: "reached in a step", ORANGE: "near, but behind the wall"}
+    names["white"] = f"farther than the radius: 0 ({100 * (1 - share):.0f} %)"
+    patches = [Patch(facecolor=colour, edgecolor=GREY, label=name) for colour, name in names.items()]
+    ax.legend(handles=patches, frameon=False, loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
+    ax.set(xlabel="to cell", ylabel="from cell", title=f"T of a {height} x {width} grid, radius 5")
+    return ax
+
+
+def walk_seconds(grids: Sequence[Grid] = GRIDS, *, repeats: int = 3) -> dict[Grid, float]:
+    """Return the shortest of some times that a walk of 256 steps takes on each grid, one class."""
+    seconds = {}
+    for grid in grids:
+        boundary = torch.rand(grid, generator=torch.Generator().manual_seed(0)) ** 4
+        times = []
+        for _ in range(repeats + 1):
+            start = time.perf_counter()
+            random_walk(boundary[None], boundary)
+            times.append(time.perf_counter() - start)
+        seconds[grid] = min(times[1:])  # the first one warms up
+    return seconds
+
+
+def cost_line(ax: Axes, *, seconds: Mapping[Grid, float] | None = None) -> Axes:
+    """Draw seconds of a walk against cells, and what the dense matrix would take if its ratio was kept.
+
+    `seconds` are measured here and now (:func:`walk_seconds`) unless given. The dense line is the kept ratio
+    of one run times the line measured here, with the cube of the cells as its slope.
+    """
+    seconds = seconds or walk_seconds()
+    cells, taken = np.array([h * w for h, w in seconds]), np.array(list(seconds.values()))
+    ax.loglog(cells, taken, "o-", color=BLUE, label="sparse series, measured here")
+    ax.loglog(cells, taken[-1] * cells / cells[-1], ":", color=GREY, label="proportional to cells")
+    kept = book_dir() / "measured" / DENSE
+    if kept.is_file():
+        run = json.loads(kept.read_text())
+        size = run["grid"][0] * run["grid"][1]
+        there = run["times_faster"] * np.exp(np.interp(np.log(size), np.log(cells), np.log(taken)))
+        ax.loglog(cells, there * (cells / size) ** 3, "--", color=RED, label="dense matrix, cube of cells")
+        ax.plot(size, there, "s", color=RED, label=f"dense, kept ratio {run['times_faster']:.0f}")
+    ax.set(xlabel="cells of the grid", ylabel="seconds an image", title="256 steps, one class")
+    ax.legend(frameon=False, fontsize="small")
+    return ax
