@@ -87,7 +87,8 @@ def large() -> None:
     print(
         f"On {LARGE[0]} × {LARGE[1]} cells and {CLASSES} classes the dense form took"
         f" {seconds['literal']:.0f} s and this one {seconds['ours']:.2f} s, "
-        f"{kept['times_faster']:.0f} times less, {kept['device']}, {kept['date']}; they differ by {kept['difference']:.0e} of the maximum."
+        f"{kept['times_faster']:.0f} times less, {kept['device']}, {kept['date']}; "
+        f"they differ by {kept['difference']:.0e} of the maximum."
     )
 
 
