@@ -5,7 +5,7 @@ from typing import Any
 
 _MODULES = (
     "advcam", "boundary", "cams", "claims", "crf", "data", "engine", "losses", "metrics", "paths", "plots",
-    "refinement", "report", "stages", "toy", "verdicts", "walk",
+    "plots_refine", "refinement", "report", "stages", "toy", "verdicts", "walk",
 )  # fmt: skip
 _STAGES = (
     "OPTIONS", "AdvCams", "Classify", "ConfidentLabels", "DataSettings", "ExtractCams", "Reactivate", "Score",

@@ -133,7 +133,7 @@ def keep(
     notebook: Annotated[str, typer.Argument(help="Number or name of a notebook that has run, or bench.")],
     profile: Annotated[str, typer.Option(help="The profile it ran with.")] = "mini",
 ) -> None:
-    """Copy the numbers of a finished run, or of "bench", to book/measured, where they are tracked and shown."""
+    """Copy the numbers of a finished run, or of "bench", to book/measured, tracked and shown."""
     from recamlib.report import keep_benchmarks, save_measured
 
     if notebook == "bench":

@@ -96,14 +96,11 @@ def load_densecrf() -> ModuleType:
 
 def usable(wanted: bool) -> bool:
     """Return whether the dense CRF is wanted and there; if it is missing, warn and go on without it."""
-    if not wanted:
-        return False
     try:
-        load_densecrf()
+        return wanted and bool(load_densecrf())
     except MissingCrfError as error:
         warnings.warn(f"IRN's labels are not refined here: {error}", stacklevel=2)
         return False
-    return True
 
 
 def crf_labels(

@@ -128,7 +128,8 @@ def pair_bars(frame: pd.DataFrame, *, ax: Axes) -> Axes:
 
 def stacked_times(parts: Mapping[str, Mapping[str, float]], *, unit: float, ax: Axes) -> Axes:
     """Draw where the time of each system goes: name to step to seconds, in units of `unit` seconds."""
-    steps = list(dict.fromkeys(step for row in parts.values() for step in row))
+    longest = max(parts.values(), key=len)  # its steps, in order, hold nearly all
+    steps = list(dict.fromkeys([*longest, *(step for row in parts.values() for step in row)]))
     y, left = np.arange(len(parts)), np.zeros(len(parts))
     hatches = ("", "//", "..", "xx")
     for number, step in enumerate(steps):
@@ -139,6 +140,7 @@ def stacked_times(parts: Mapping[str, Mapping[str, float]], *, unit: float, ax: 
     for place, total in zip(y, left):
         ax.annotate(f"{total:.1f}", (total, place), xytext=(4, 0), textcoords="offset points", va="center",
                     fontsize=9)  # fmt: skip
+    ax.margins(x=0.08)
     ax.set_yticks(y, list(parts))
     ax.invert_yaxis()
     ax.set_xlabel("time (ut: the CAM baseline takes 1)")

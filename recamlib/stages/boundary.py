@@ -3,7 +3,7 @@
 import io
 import shutil
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import exca
@@ -25,7 +25,7 @@ from recamlib.models.irnet import BoundaryNet
 from recamlib.provenance import default_device, measured, per_image
 from recamlib.stages.base import DataSettings, Stage, check_weights, load_weights_into, store_weights
 from recamlib.stages.climb import AdvCams
-from recamlib.stages.maps import WINDOW, ExtractCams, Request, open_window
+from recamlib.stages.maps import ExtractCams, Request
 from recamlib.sweep import masked_argmax
 
 Cams = ExtractCams | AdvCams
@@ -54,31 +54,28 @@ class ConfidentLabels(Stage):
     @infra.apply(item_uid=lambda item: item[1], cache_type="Auto")
     def label(self, items: Sequence[Request]) -> Iterator[dict]:
         """Yield for each (split, id) the label map as PNG bytes, the share of pixels kept, and cost."""
-        stored = self.cams.items(items)
-        for start in range(0, len(items), WINDOW):
-            window = items[start : start + WINDOW]
-            upstream = [next(stored) for _ in window]  # outside: upstream work has its own record
+        for _ in self.cams.items(items):
+            pass  # what is missing upstream is made first: it has a record of its own
+        stored, jobs = self.cams.items(items), self._jobs(items)
+        solved = crf_many(jobs) if self.crf else (job.labels for job in jobs)
+        for item in stored:
             with labels_only(), measured() as cost:
-                _, pictures = open_window(self.cams.dataset, window)
-                maps = [self.cams.merge(item).numpy() ** self.power for item in upstream]
-                # two label maps an image, with local values: 0 background, p + 1 the p-th class present
-                argmax = [masked_argmax(m, t) for m in maps for t in (self.foreground, self.background)]
-                if self.crf:
-                    jobs = (
-                        LabelJob(picture, argmax[2 * i + j], 1 + len(maps[i]))
-                        for i, picture in enumerate(pictures) for j in (0, 1)
-                    )  # fmt: skip
-                    argmax = list(crf_many(jobs))
-                found = []
-                for high, low, item in zip(argmax[::2], argmax[1::2], upstream):
-                    names = np.full(256, 255, np.uint8)
-                    names[: 1 + len(item["classes"])] = [0, *(k + 1 for k in item["classes"])]
-                    found.append(names[confident_labels(high, low)])
-            for labels in found:
-                yield {
-                    "png": _png(labels), "kept": float((labels != 255).mean()),
-                    "cost": per_image(cost, len(window)),
-                }  # fmt: skip
+                names = np.full(256, 255, np.uint8)
+                names[: 1 + len(item["classes"])] = [0, *(k + 1 for k in item["classes"])]
+                labels = names[confident_labels(next(solved), next(solved))]
+                png = _png(labels)
+            yield {"png": png, "kept": float((labels != 255).mean()), "cost": per_image(cost, 1)}
+
+    def _jobs(self, items: Sequence[Request]) -> Iterator[LabelJob]:
+        """Yield two label maps an image, at the high and at the low threshold, with local values.
+
+        Local means 0 for the background and p + 1 for the p-th class present.
+        """
+        for (split, name), item in zip(items, self.cams.items(items)):
+            maps = self.cams.merge(item).numpy() ** self.power
+            picture = self.cams.dataset.images(split).image(name)
+            for threshold in (self.foreground, self.background):
+                yield LabelJob(picture, masked_argmax(maps, threshold), 1 + len(maps))
 
     def read(self, item: dict) -> np.ndarray:
         """Return the label map (H, W), uint8, of a stored item."""
@@ -157,7 +154,8 @@ class TrainBoundary(Stage):
             stored = dict(zip(images.ids, made))
             kept = float(np.mean([item["kept"] for item in stored.values()]))
             view = PairedView(crop=self.crop, scale=self.scale, stride=STRIDE)
-            views = PairedViews(images, lambda id, stored=stored: self.labels.read(stored[id]), view, seed=self.seed)
+            read = {id: partial(self.labels.read, item) for id, item in stored.items()}
+            views = PairedViews(images, lambda id, read=read: read[id](), view, seed=self.seed)
             net = self.build()
             optimizer = engine.make_optimizer(
                 [{"params": list(net.branch.parameters()), "lr": self.lr}],

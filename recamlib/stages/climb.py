@@ -23,6 +23,8 @@ class AdvCams(MapStage):
     """Maps of adversarially climbed images (Eq. 10), for CAM and for ReCAM with any weight option.
 
     Unlike in :class:`ExtractCams`, the weights are part of the key: every option climbs its own way.
+    ``score`` and ``penalty`` say in which units Eq. 10 is taken (:func:`recamlib.climbing.climbing_gain`);
+    the defaults are those of the code of AdvCAM, for which mu is 7.
     """
 
     model: TrainClassifier | Reactivate = pydantic.Field(TrainClassifier(), discriminator="stage")
@@ -32,6 +34,9 @@ class AdvCams(MapStage):
     step_size: float = pydantic.Field(0.08, gt=0)
     mu: float = pydantic.Field(7.0, ge=0)
     mask_threshold: float = pydantic.Field(0.5, gt=0, lt=1)
+    rivals: Literal["all", "present"] = "all"
+    score: Literal["linear", "rectified"] = "rectified"
+    penalty: Literal["pixels", "channels"] = "channels"
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     stage: Literal["AdvCams"] = "AdvCams"
     infra: exca.MapInfra = exca.MapInfra(version="1")
@@ -54,7 +59,7 @@ class AdvCams(MapStage):
                 maps = adversarial_maps(
                     classifier, pictures, weight, classes=present, scales=self.scales, steps=self.steps,
                     step_size=self.step_size, mu=self.mu, mask_threshold=self.mask_threshold,
-                    precision=self.precision,
+                    rivals=self.rivals, score=self.score, penalty=self.penalty, precision=self.precision,
                 )  # fmt: skip
             for picture, classes, scales in zip(pictures, present, maps):
                 yield {
