@@ -192,9 +192,9 @@ def doctor() -> None:
 def _build_book() -> Path:
     """Build the book with the scoreboard of all results at hand."""
     from recamlib.book import build_book
-    from recamlib.report import load_results, scoreboard_page
+    from recamlib.pages import book_pages
 
-    return build_book(pages={"scoreboard.md": scoreboard_page(load_results())})
+    return build_book(pages=book_pages())
 
 
 def _announce(what: str, profile: str, settings: dict[str, object]) -> None:

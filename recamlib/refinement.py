@@ -53,10 +53,14 @@ def systems(
                 advanced = method.startswith("advcam")
                 maps = AdvCams(**common, **climb) if advanced else ExtractCams(**common)
                 if method.endswith("irn"):
-                    power = POWER if advanced else 1.0
-                    net = TrainBoundary(
-                        cams=maps, power=power, limit=climbed if advanced else 0, seed=seed, **boundary
-                    )
+                    power, part = (POWER, climbed) if advanced else (1.0, 0)
+                    net = TrainBoundary(cams=maps, power=power, limit=part, seed=seed, **boundary)
+                    if part:  # as many steps on a part of the images as on all of them
+                        repeats = len(model.dataset.images("train_aug")) / len(net.images())
+                        net = TrainBoundary(
+                            cams=maps, power=power, limit=part, seed=seed,
+                            **{**boundary, "epochs": round(boundary["epochs"] * repeats)},
+                        )  # fmt: skip
                     maps = Walk(cams=maps, boundary=net, power=power, **walk)
                 stages.append(maps)
             rows[f"{method}.{kind}_miou"] = stages

@@ -29,6 +29,17 @@ def describe_data(result: dict[str, Any]) -> str:
     return f"{kind}, {parameters['backbone']}, {counts}, {seeds} seed{'s' if seeds > 1 else ''}"
 
 
+def shown(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a table as it is displayed: one decimal, counts whole, nothing where there is nothing."""
+    return frame.map(lambda value: "" if pd.isna(value) else _number(value))
+
+
+def _number(value: Any) -> Any:
+    if not isinstance(value, float):
+        return value
+    return f"{value:.0f}" if value.is_integer() and abs(value) >= 10 else f"{value:.1f}"
+
+
 def class_frequencies(images: ImageSet) -> pd.DataFrame:
     """Return images per class, alone in their image and in company."""
     labels = images.label_matrix()

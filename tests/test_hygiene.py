@@ -69,7 +69,7 @@ def test_a_notebook_keeps_text_and_drops_what_is_heavy_or_somebodys(notebook):
 def test_cells_are_short_and_do_no_library_work(notebook):
     for number, cell in enumerate(cells(notebook), 1):
         text = source(cell)
-        parameters = "parameters" in cell["metadata"].get("tags", [])  # one literal a line, as many as it takes
+        parameters = "parameters" in cell["metadata"].get("tags", [])  # one literal a line
         assert parameters or len(text.splitlines()) <= 20, f"In [{number}] is over 20 lines"
         assert not re.search(r"^\s*[!%]|pip install|os\.chdir", text, flags=re.MULTILINE), f"In [{number}]"
         for node in ast.walk(ast.parse(text)):

@@ -1,5 +1,8 @@
 """The pipeline as settings: one object describes a run, and is the key of everything it computes."""
 
+import logging
+import os
+
 from recamlib.stages.base import DataSettings, Stage
 from recamlib.stages.boundary import BoundaryMaps, ConfidentLabels, TrainBoundary
 from recamlib.stages.classify import Classify, Reactivate, TrainClassifier
@@ -15,3 +18,7 @@ __all__ = [
     "MapStage", "Reactivate", "Score", "Stage", "TrainBoundary", "TrainClassifier", "Walk", "cams_of",
     "examples", "pipeline_cost", "score_table",
 ]  # fmt: skip
+
+if os.environ.get("TQDM_DISABLE"):  # a notebook that is executed unwatched: no log lines in the report
+    logging.getLogger("exca").setLevel(logging.ERROR)
+logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # else the precision, every time

@@ -26,8 +26,7 @@ def pipeline_cost(stage: MapStage, *, split: Split, limit: int = 0) -> dict[str,
     """Return what it takes to go from nothing to the 0-1 masks of all training images.
 
     Training stages count with the seconds they recorded, cached or not. Stages per image count with the mean
-    of their records on the images named here, times the number of training images; a boundary network that
-    was trained on a part of the images counts as if it had seen all of them.
+    of their records on the images named here, times the number of training images.
 
     Parameters
     ----------
@@ -83,8 +82,7 @@ def _records(stage: Stage, split: Split, limit: int, images: int) -> dict[str, R
     if isinstance(stage, TrainBoundary):
         ids = stage.images().ids
         labels = [item["cost"] for item in stage.labels.label([("train_aug", id) for id in ids])]
-        seconds, *rest = _once(stage.result["cost"])
-        trained = (seconds * images / len(ids), *rest)
+        trained = _once(stage.result["cost"])
         return more(stage.cams) | {"confident labels": _each(labels, images), "train boundary": trained}
     own = [item["cost"] for _, item in stage.run(split, limit=limit)]
     if isinstance(stage, Walk):
