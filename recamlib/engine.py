@@ -45,15 +45,17 @@ def poly_factor(step: int, *, max_steps: int, power: float = 0.9) -> float:
 def make_optimizer(
     groups: list[dict], *, kind: str = "sgd", momentum: float = 1e-4, weight_decay: float = 1e-4
 ) -> torch.optim.Optimizer:
-    """Return SGD or Adam over parameter groups that each carry their own ``lr``.
+    """Return SGD, Adam or AdamW over parameter groups that each carry their own ``lr``.
+
+    A group may carry its own ``weight_decay`` too.
 
     The authors' optimizer hands its weight decay to SGD's momentum, so that the momentum in effect is 1e-4
     and the 0.9 of their settings is only the power of the schedule; here every setting is named.
     The toy study of Section 4.2 trains with Adam.
     """
     groups = [{**group, "initial_lr": group["lr"]} for group in groups]
-    if kind == "adam":
-        return torch.optim.Adam(groups, weight_decay=weight_decay)
+    if kind in ("adam", "adamw"):
+        return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind](groups, weight_decay=weight_decay)
     return torch.optim.SGD(groups, momentum=momentum, weight_decay=weight_decay)
 
 
@@ -81,16 +83,22 @@ def fit(
     loss_step: Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]],
     optimizer: torch.optim.Optimizer,
     *,
-    epochs: int,
+    epochs: int = 0,
+    steps: int = 0,
     batch_size: int,
+    accumulate: int = 1,
     seed: int,
     checkpoint: Path,
+    checkpoint_every: int = 0,
     power: float = 0.9,
     precision: str = "32-true",
     describe: str = "train",
     after_epoch: Callable[[nn.Module, int], dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Train `model` in place and return its history; a killed run goes on after its last whole epoch.
+    """Train `model` in place and return its history; a killed run goes on from its last checkpoint.
+
+    What a run gives does not depend on where it was interrupted: every draw is a function of seed, epoch and
+    sample, and on the CPU the weights are the same to the bit.
 
     Parameters
     ----------
@@ -101,8 +109,15 @@ def fit(
         (seed, epoch, sample) alone.
     loss_step
         ``(model, images (B, 3, h, w), labels (B, K))`` to named scalars; ``"loss"`` is differentiated.
+    epochs, steps
+        How long: so many passes over the samples, or, if given, so many steps.
+    accumulate
+        Parts that each batch passes the network in, to save memory; the gradient is that of the whole batch
+        if the loss is a mean over images.
     checkpoint
         Folder of the running checkpoint; removed by the caller once the result is stored.
+    checkpoint_every
+        Steps between checkpoints within an epoch; 0 writes them at the end of every epoch alone.
     after_epoch
         Called before the first and after every epoch; what it returns is appended to ``history["probes"]``.
 
@@ -114,57 +129,69 @@ def fit(
     Raises
     ------
     TrainingError
-        If a loss is not finite: names the step and the samples.
+        If a loss is not finite: names the step and the samples. The last checkpoint stays.
     """
     fabric = Fabric(accelerator=default_device(), devices=1, precision=precision)
-    steps_per_epoch = max(1, len(views) // batch_size)  # the last incomplete batch is dropped, as published
+    batch_size = min(batch_size, len(views))
+    per_epoch = len(views) // batch_size  # the last incomplete batch is dropped, as published
+    total = steps or epochs * per_epoch
     model.to(fabric.device, memory_format=torch.channels_last)
     state = _restore(checkpoint, model, optimizer)
     wrapped, optimizer = fabric.setup(model, optimizer)
-    history = state["history"]
+    history, sums, done = state["history"], state["sums"], state["step"]
     started, spent = time.perf_counter(), history.get("seconds", 0.0)
+
+    def save() -> None:
+        history["seconds"] = spent + time.perf_counter() - started
+        history["steps"] = done
+        _save(checkpoint, model, optimizer, {"step": done, "sums": sums, "history": history})
+
     with labels_only():
-        if after_epoch and not state["epoch"]:
+        if after_epoch and not done:
             history.setdefault("probes", []).append(after_epoch(model, 0))
-        for epoch in range(state["epoch"], epochs):
+        for epoch in range(done // per_epoch, -(-total // per_epoch)):
             views.set_epoch(epoch)
-            order = epoch_order(len(views), seed=seed, epoch=epoch)[: steps_per_epoch * batch_size]
-            loader = DataLoader(
-                views, batch_size=min(batch_size, len(views)), sampler=order, num_workers=default_workers()
-            )
-            bar = tqdm(loader, desc=f"{describe} {epoch + 1}/{epochs}", leave=False, disable=None)
-            sums = {}
-            for step, batch in enumerate(bar, epoch * steps_per_epoch):
-                set_poly_rate(optimizer, step, max_steps=epochs * steps_per_epoch, power=power)
-                losses = _step(fabric, wrapped, optimizer, loss_step, batch)
+            begin, end = done - epoch * per_epoch, min(per_epoch, total - epoch * per_epoch)
+            order = epoch_order(len(views), seed=seed, epoch=epoch)[begin * batch_size : end * batch_size]
+            loader = DataLoader(views, batch_size=batch_size, sampler=order, num_workers=default_workers())
+            name = f"{describe} {epoch + 1}/{-(-total // per_epoch)}"
+            bar = tqdm(loader, desc=name, initial=begin, total=end, leave=False, disable=None)
+            for batch in bar:
+                set_poly_rate(optimizer, done, max_steps=total, power=power)
+                losses = _step(fabric, wrapped, optimizer, loss_step, batch, parts=accumulate)
+                done += 1
                 if not math.isfinite(losses["loss"]):
                     names = ", ".join(views.images.ids[i] for i in batch[2].tolist()[:4])
                     raise TrainingError(
-                        f"the loss became {losses['loss']} in step {step + 1} (samples {names}, ...): "
+                        f"the loss became {losses['loss']} in step {done} (samples {names}, ...): "
                         "lower the learning rate or use precision '32-true'"
                     )
-                sums = {name: sums.get(name, 0.0) + value for name, value in losses.items()}
-            for name, value in sums.items():
-                history.setdefault(name, []).append(value / steps_per_epoch)
+                sums = {key: sums.get(key, 0.0) + value for key, value in losses.items()}
+                if checkpoint_every and done % checkpoint_every == 0 and done % per_epoch and done < total:
+                    save()
+            for key, value in sums.items():
+                history.setdefault(key, []).append(value / end)
+            sums = {}
             if after_epoch:
                 history.setdefault("probes", []).append(after_epoch(model, epoch + 1))
-            history["seconds"] = spent + time.perf_counter() - started
-            history["steps"] = (epoch + 1) * steps_per_epoch
-            _save(checkpoint, model, optimizer, {"epoch": epoch + 1, "history": history})
+            save()
     return history
 
 
-def _step(fabric, model, optimizer, loss_step, batch: Batch) -> dict[str, float]:
-    """Take one step of gradient descent and return the named losses."""
-    images, labels, _ = batch
+def _step(fabric, model, optimizer, loss_step, batch: Batch, *, parts: int = 1) -> dict[str, float]:
+    """Take one step of gradient descent, over a batch in so many parts, and return the named losses."""
     model.train()
-    images = images.to(fabric.device, memory_format=torch.channels_last)
-    with fabric.autocast():
-        losses = loss_step(model, images, labels.to(fabric.device))
     optimizer.zero_grad(set_to_none=True)
-    fabric.backward(losses["loss"])
+    total: dict[str, float] = {}
+    for images, labels in zip(batch[0].chunk(parts), batch[1].chunk(parts)):
+        share = len(images) / len(batch[0])
+        images = images.to(fabric.device, memory_format=torch.channels_last)
+        with fabric.autocast():
+            losses = loss_step(model, images, labels.to(fabric.device))
+        fabric.backward(losses["loss"] * share)
+        total = {key: total.get(key, 0.0) + share * value.item() for key, value in losses.items()}
     optimizer.step()
-    return {name: value.item() for name, value in losses.items()}
+    return total
 
 
 def _save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: dict) -> None:
@@ -178,13 +205,13 @@ def _save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, prog
                 tensors[f"optimizer.{index}.{name}"] = value.contiguous()
             elif value is not None:
                 scalars[f"{index}.{name}"] = value
-    name = f"epoch_{progress['epoch']}.safetensors"
+    name = f"step_{progress['step']}.safetensors"
     save_file(tensors, folder / f"{name}.part")
     os.replace(folder / f"{name}.part", folder / name)
     text = json.dumps({**progress, "file": name, "optimizer": scalars})
     (folder / "progress.json.part").write_text(text)
     os.replace(folder / "progress.json.part", folder / "progress.json")
-    for old in folder.glob("epoch_*.safetensors"):
+    for old in folder.glob("step_*.safetensors"):
         if old.name != name:
             old.unlink()
 
@@ -195,11 +222,11 @@ def _restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -
         progress = json.loads((folder / "progress.json").read_text())
         tensors = load_file(folder / progress["file"])
     except FileNotFoundError:
-        return {"epoch": 0, "history": {}}
+        return {"step": 0, "sums": {}, "history": {}}
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         # a damaged checkpoint costs this one training; say so and start it again
         tqdm.write(f"checkpoint in {folder.name} is damaged ({error}); training starts again")
-        return {"epoch": 0, "history": {}}
+        return {"step": 0, "sums": {}, "history": {}}
     model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
     slots: dict[int, dict[str, Any]] = {}
     entries = [(k[10:], v) for k, v in tensors.items() if k.startswith("optimizer.")]

@@ -70,11 +70,52 @@ def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(views, tmp_path, 
     assert [p["epoch"] for p in resumed_history["probes"]] == [0, 1, 2, 3]
 
 
+def train_steps(views, folder, *, steps, kill_at=None, accumulate=1, every=2):
+    """Train for so many steps with checkpoints within the epoch; `kill_at` kills the run in that step."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+    optimizer = make_optimizer([{"params": list(model.parameters()), "lr": 0.05}], kind="adamw")
+    seen = []
+
+    def step(net, images, labels):
+        seen.append(len(images))
+        if len(seen) == kill_at:
+            raise KeyboardInterrupt
+        return {"loss": nn.functional.binary_cross_entropy_with_logits(net(images), labels)}
+
+    history = fit(
+        model, views, step, optimizer, steps=steps, batch_size=2, accumulate=accumulate, seed=0,
+        checkpoint=folder, checkpoint_every=every,
+    )  # fmt: skip
+    return model.state_dict(), history, seen
+
+
+@pytest.mark.parametrize("kill_at", [2, 4, 5, 7, 9, 11])
+def test_a_run_by_steps_goes_on_within_the_epoch(views, tmp_path, kill_at):
+    whole, history, _ = train_steps(views, tmp_path / "whole", steps=11)
+    assert history["steps"] == 11
+    assert len(history["loss"]) == 2  # six steps, then the five that were left
+    with pytest.raises(KeyboardInterrupt):
+        train_steps(views, tmp_path / "broken", steps=11, kill_at=kill_at)
+    resumed, again, seen = train_steps(views, tmp_path / "broken", steps=11)
+    assert len(seen) == 11 - (kill_at - 1) // 2 * 2
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert again["loss"] == history["loss"]
+
+
+def test_a_batch_in_parts_gives_the_gradient_of_the_whole(views, tmp_path):
+    whole, history, _ = train_steps(views, tmp_path / "whole", steps=4)
+    parts, again, seen = train_steps(views, tmp_path / "parts", steps=4, accumulate=2)
+    assert seen == [1] * 8
+    assert all(torch.allclose(whole[name], parts[name], atol=1e-6) for name in whole)
+    assert again["loss"] == pytest.approx(history["loss"], rel=1e-5)
+
+
 def test_a_damaged_checkpoint_costs_the_epochs_and_nothing_else(views, tmp_path, capsys):
     whole, _ = train(views, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         train(views, tmp_path / "broken", stop_after=1)
-    file = next((tmp_path / "broken").glob("epoch_*.safetensors"))
+    file = next((tmp_path / "broken").glob("step_*.safetensors"))
     file.write_bytes(file.read_bytes()[:40])
     resumed, _ = train(views, tmp_path / "broken")
     assert "damaged" in capsys.readouterr().out
