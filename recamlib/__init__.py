@@ -8,8 +8,8 @@ _MODULES = (
     "plots_refine", "refinement", "report", "stages", "toy", "verdicts", "walk",
 )  # fmt: skip
 _STAGES = (
-    "OPTIONS", "AdvCams", "Classify", "ConfidentLabels", "DataSettings", "ExtractCams", "Reactivate", "Score",
-    "TrainBoundary", "TrainClassifier", "Walk", "cams_of", "examples", "pipeline_cost", "score_table",
+    "OPTIONS", "AdvCams", "Classify", "ConfidentLabels", "DataSettings", "ExtractCams", "PseudoMasks",
+    "Reactivate", "Score", "TrainBoundary", "TrainClassifier", "Walk", "cams_of", "examples", "pipeline_cost", "score_table",
 )  # fmt: skip
 __all__ = sorted((*_MODULES, *_STAGES))
 

@@ -13,6 +13,7 @@ import torch
 
 import recamlib as rc
 from recamlib.data import base as data_base
+from recamlib.data.images import labels_from_png
 from recamlib.errors import DataError, SettingsError
 from recamlib.provenance import per_image
 from recamlib.stages import boundary as boundary_stages
@@ -293,3 +294,16 @@ def test_real_photographs_go_all_the_way():
     net = rc.TrainBoundary(cams=maps, power=1.5, epochs=1, batch_size=2, crop=128, crf=False)
     score = rc.Score(of=rc.Walk(cams=maps, boundary=net, power=1.5, steps=16), split="train")
     assert 0 < score.miou < 100
+
+
+def test_pseudo_masks_use_the_published_threshold_and_refuse_background_alone():
+    masks = rc.PseudoMasks(maps=cams())
+    stored = masks.training_set()
+    assert len(stored) == 10
+    for (name, maps, present), png in zip(masks.maps.maps("train_aug"), stored.values()):
+        peak, names = maps.numpy().max(0), np.asarray(present)[maps.numpy().argmax(0)] + 1
+        expected = np.where(peak > np.float32(0.15), names, 0)
+        assert np.array_equal(labels_from_png(png), expected), name
+    assert sum(masks.balance().values()) == pytest.approx(1)
+    with pytest.raises(DataError, match="10 pseudo masks hold background alone"):
+        rc.PseudoMasks(maps=cams(), threshold=0.99999).training_set()

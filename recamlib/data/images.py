@@ -1,5 +1,6 @@
 """Any image file as RGB, 8 bits a channel; any mask file as label values; errors that name the file."""
 
+import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -126,3 +127,22 @@ def write_mask(path: Path, mask: np.ndarray, palette: np.ndarray) -> None:
     image = Image.fromarray(np.ascontiguousarray(mask, np.uint8))
     image.putpalette(palette.astype(np.uint8).tobytes())
     image.save(path, format="PNG")
+
+
+def labels_to_png(labels: np.ndarray) -> np.ndarray:
+    """Return a label map ``(H, W)``, uint8, as the bytes of a PNG ``(N,)``, about a hundredth of its size.
+
+    Examples
+    --------
+    >>> labels_from_png(labels_to_png(np.array([[0, 255]], dtype=np.uint8)))
+    array([[  0, 255]], dtype=uint8)
+    """
+    buffer = io.BytesIO()
+    Image.fromarray(labels).save(buffer, format="PNG")
+    return np.frombuffer(buffer.getvalue(), dtype=np.uint8)
+
+
+def labels_from_png(png: np.ndarray) -> np.ndarray:
+    """Return the label map ``(H, W)``, uint8, of the bytes of a PNG ``(N,)``."""
+    with Image.open(io.BytesIO(np.asarray(png).tobytes()), formats=["PNG"]) as image:
+        return np.array(image)

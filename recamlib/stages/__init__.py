@@ -9,13 +9,14 @@ from recamlib.stages.classify import Classify, Reactivate, TrainClassifier
 from recamlib.stages.climb import AdvCams
 from recamlib.stages.costs import pipeline_cost
 from recamlib.stages.maps import OPTIONS, ExtractCams, MapStage
+from recamlib.stages.masks import PseudoMasks
 from recamlib.stages.score import Score
 from recamlib.stages.tables import cams_of, examples, score_table
 from recamlib.stages.walk import Walk
 
 __all__ = [
     "OPTIONS", "AdvCams", "BoundaryMaps", "Classify", "ConfidentLabels", "DataSettings", "ExtractCams",
-    "MapStage", "Reactivate", "Score", "Stage", "TrainBoundary", "TrainClassifier", "Walk", "cams_of",
+    "MapStage", "PseudoMasks", "Reactivate", "Score", "Stage", "TrainBoundary", "TrainClassifier", "Walk", "cams_of",
     "examples", "pipeline_cost", "score_table",
 ]  # fmt: skip
 

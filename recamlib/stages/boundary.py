@@ -1,6 +1,5 @@
 """Stages of IRN: confident labels from maps, the boundary network they train, and its boundary maps."""
 
-import io
 import shutil
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
@@ -10,13 +9,13 @@ import exca
 import numpy as np
 import pydantic
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from recamlib import engine
 from recamlib.boundary import boundary_loss, check_thresholds, confident_labels
 from recamlib.crf import LabelJob, crf_many
 from recamlib.data.base import ImageSet, labels_only
+from recamlib.data.images import labels_from_png, labels_to_png
 from recamlib.data.paired import PairedView, PairedViews
 from recamlib.data.views import normalise
 from recamlib.errors import DataError
@@ -63,7 +62,7 @@ class ConfidentLabels(Stage):
                 names = np.full(256, 255, np.uint8)
                 names[: 1 + len(item["classes"])] = [0, *(k + 1 for k in item["classes"])]
                 labels = names[confident_labels(next(solved), next(solved))]
-                png = _png(labels)
+                png = labels_to_png(labels)
             yield {"png": png, "kept": float((labels != 255).mean()), "cost": per_image(cost, 1)}
 
     def _jobs(self, items: Sequence[Request]) -> Iterator[LabelJob]:
@@ -79,13 +78,7 @@ class ConfidentLabels(Stage):
 
     def read(self, item: dict) -> np.ndarray:
         """Return the label map (H, W), uint8, of a stored item."""
-        return np.array(Image.open(io.BytesIO(np.asarray(item["png"]).tobytes()), formats=["PNG"]))
-
-
-def _png(labels: np.ndarray) -> np.ndarray:
-    buffer = io.BytesIO()
-    Image.fromarray(labels).save(buffer, format="PNG")
-    return np.frombuffer(buffer.getvalue(), dtype=np.uint8)
+        return labels_from_png(item["png"])
 
 
 class TrainBoundary(Stage):
