@@ -9,7 +9,8 @@ _MODULES = (
 )  # fmt: skip
 _STAGES = (
     "OPTIONS", "AdvCams", "Classify", "ConfidentLabels", "DataSettings", "ExtractCams", "PseudoMasks",
-    "Reactivate", "Score", "TrainBoundary", "TrainClassifier", "Walk", "cams_of", "examples", "pipeline_cost", "score_table",
+    "Reactivate", "Score", "TrainBoundary", "TrainClassifier", "Walk", "cams_of", "examples", "pipeline_cost",
+    "score_table",
 )  # fmt: skip
 __all__ = sorted((*_MODULES, *_STAGES))
 
