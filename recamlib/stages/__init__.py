@@ -16,8 +16,8 @@ from recamlib.stages.walk import Walk
 
 __all__ = [
     "OPTIONS", "AdvCams", "BoundaryMaps", "Classify", "ConfidentLabels", "DataSettings", "ExtractCams",
-    "MapStage", "PseudoMasks", "Reactivate", "Score", "Stage", "TrainBoundary", "TrainClassifier", "Walk", "cams_of",
-    "examples", "pipeline_cost", "score_table",
+    "MapStage", "PseudoMasks", "Reactivate", "Score", "Stage", "TrainBoundary", "TrainClassifier", "Walk",
+    "cams_of", "examples", "pipeline_cost", "score_table",
 ]  # fmt: skip
 
 if os.environ.get("TQDM_DISABLE"):  # a notebook that is executed unwatched: no log lines in the report
