@@ -24,9 +24,10 @@ RULE = (
     "the paper's side of zero, does not hold if it lies wholly on the other side, and cannot be told if "
     "it contains zero. The baseline is BCE alone in Table 1 and CAM in the same row and column in Tables "
     "2 and 3. A claim made in a sentence is tested by the rule printed in its notebook. Absolute numbers "
-    "are compared only on the full official data; on any other data they are shown for scale."
+    "are compared only on the full official data; on any other data they are shown for scale. Numbers of "
+    "the test split come from its server and are entered with their link, not measured: no verdict."
 )
-VERDICTS = ("holds", "does not hold", "cannot tell", "reference", "not run")
+VERDICTS = ("holds", "does not hold", "cannot tell", "reference", "entered", "not run")
 SYNTHETIC = {"hoofed"}
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from recamlib.cli_data import data
+from recamlib.cli_submit import submit
 from recamlib.errors import RecamError, SettingsError
 from recamlib.parameters import read_parameters
 from recamlib.paths import results_dir
@@ -172,6 +173,7 @@ def list_(
 
 
 app.add_typer(data, name="data")
+app.add_typer(submit, name="submit")
 
 
 @app.command()
