@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recamlib.errors import RecamError
+from recamlib.segloss import multiscale_loss as multiscale_loss
+from recamlib.segloss import segmentation_loss as segmentation_loss
 
 
 def _check(logits: Tensor, labels: Tensor) -> Tensor:

@@ -1,0 +1,242 @@
+"""Segmentation networks by name, behind one interface: train, group parameters, predict."""
+
+import math
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recamlib.errors import DataError, SettingsError, WeightsError, nearest
+from recamlib.models.backbones import build_backbone, freeze_batch_norm
+from recamlib.models.deeplabv2 import STRIDE, DeepLabV2, convert_published, is_published, scale_maximum
+from recamlib.models.smp import build_smp
+from recamlib.models.weights import REGISTRY, find_weights, load_features, read_weights
+
+_TINY_SWIN = {"embed_dim": 24, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8)}
+_ARCHS = {  # name: family, default backbone, options of the decoder, options of that backbone alone
+    "deeplabv2": ("deeplabv2", "resnet101", {}, {}),
+    "deeplabv2_small": ("deeplabv2", "resnet_small", {}, {}),
+    "deeplabv3plus": ("DeepLabV3Plus", "resnet101", {}, {}),
+    "deeplabv3plus_small": ("DeepLabV3Plus", "timm/test_resnet", {"decoder_channels": 64}, {}),
+    "upernet_swin": ("UPerNet", "timm/swin_base_patch4_window7_224", {"decoder_channels": 512}, {}),
+    "upernet_small": ("UPerNet", "timm/swin_tiny_patch4_window7_224", {"decoder_channels": 48}, _TINY_SWIN),
+}
+ARCHS = tuple(_ARCHS)
+"""Names `build_segmenter` knows."""
+
+_CELL = 4  # pixels of the image per cell of the logits of the networks that are not DeepLabV2
+
+
+class Segmenter(nn.Module):
+    """What every segmentation network here can do; images are normalised, of any size.
+
+    Attributes
+    ----------
+    arch
+        The name it was built by.
+    num_classes
+        Classes with background.
+    loss_at
+        The grid this network is trained on: ``at`` of the loss.
+    head_loaded
+        Whether the last layer came from the weights too; it does not if the file has other classes.
+    """
+
+    loss_at = "masks"
+    _head: tuple[str, ...] = ()
+
+    def __init__(self, arch: str, net: nn.Module, *, num_classes: int) -> None:
+        super().__init__()
+        self.arch, self.net, self.num_classes, self.head_loaded = arch, net, num_classes, False
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits ``(B, K + 1, h, w)`` of normalised images ``(B, 3, H, W)``."""
+        raise NotImplementedError
+
+    def training_outputs(self, images: Tensor) -> list[Tensor]:
+        """Return all logits of normalised images ``(B, 3, H, W)`` that the loss is taken of."""
+        return [self(images)]
+
+    def param_groups(self, lr: float) -> list[dict]:
+        """Return every trained parameter once, in groups for an optimizer, for base learning rate `lr`.
+
+        A group that names ``weight_decay`` overrides the optimizer's.
+        """
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> Tensor:
+        """Return logits ``(B, K + 1, H, W)``, float32, of normalised images ``(B, 3, H, W)``.
+
+        Runs in evaluation mode whatever mode the network is in, and leaves that mode as it was.
+        """
+        mode = self.training
+        self.eval()
+        try:
+            return self._enlarge(self(images).float(), tuple(images.shape[2:]))
+        finally:
+            self.train(mode)
+
+    def _enlarge(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        return F.interpolate(logits, size, mode="bilinear", align_corners=False)
+
+    def _load(self, state: dict[str, Tensor], source: Path) -> None:
+        """Load a whole network; a last layer that is absent or made for other classes stays as it is."""
+        own = self.net.state_dict()
+        head = {k: v for k, v in own.items() if k.startswith(self._head)}
+        self.head_loaded = all(k in state and state[k].shape == v.shape for k, v in head.items())
+        load_features(self.net, state if self.head_loaded else {**state, **head}, source=source)
+
+
+class MultiScaleSegmenter(Segmenter):
+    """DeepLabV2: logits are the pixelwise maximum over three sizes of the image, at stride 8.
+
+    Notes
+    -----
+    Source: deeplab-pytorch (main.py, libs/models/msc.py). Trained on the logits of the three sizes and on
+    their maximum; at test the maximum alone. The optimizer there holds no BatchNorm parameter: with
+    pre-trained weights BatchNorm is fixed in full, statistics, scale and shift. Without weights that would
+    leave the network unnormalised, and BatchNorm trains as usual.
+    """
+
+    loss_at = "logits"
+    _head = ("aspp.",)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits ``(B, K + 1, h, w)`` at stride 8 of normalised images ``(B, 3, H, W)``."""
+        return scale_maximum(self.net.at_scales(_checked(images)))
+
+    def training_outputs(self, images: Tensor) -> list[Tensor]:
+        """Return the logits at scales 1, 0.75 and 0.5, each at its own size, and their maximum."""
+        logits = self.net.at_scales(_checked(images))
+        return [*logits, scale_maximum(logits)]
+
+    def param_groups(self, lr: float) -> list[dict]:
+        """Return the backbone at `lr`, the last layer's weights at ten, its biases at twenty times that."""
+        convs = self.net.aspp.values()
+        return [
+            {"params": _trained(self.net.backbone), "lr": lr},
+            {"params": [c.weight for c in convs], "lr": 10 * lr},
+            {"params": [c.bias for c in convs], "lr": 20 * lr, "weight_decay": 0.0},
+        ]
+
+
+class PaddedSegmenter(Segmenter):
+    """A network of segmentation_models_pytorch whose logits come out at stride 4.
+
+    Images are filled up with zeros on the right and below to whole cells of the encoder, and the logits cut
+    back to the cells that the image has a part in.
+    """
+
+    _head = ("segmentation_head.",)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits ``(B, K + 1, ceil(H/4), ceil(W/4))`` of normalised images ``(B, 3, H, W)``."""
+        height, width = _checked(images).shape[2:]
+        if self.training and len(images) == 1:
+            raise DataError(f"{self.arch} cannot train on one image at a time: use a batch of 2 or more")
+        multiple = self.net.encoder.output_stride
+        logits = self.net(F.pad(images, (0, -width % multiple, 0, -height % multiple)))
+        return logits[..., : math.ceil(height / _CELL), : math.ceil(width / _CELL)]
+
+    def param_groups(self, lr: float) -> list[dict]:
+        """Return the groups of the family: see `build_segmenter`."""
+        if self.arch.startswith("deeplabv3plus"):
+            new = [*_trained(self.net.decoder), *_trained(self.net.segmentation_head)]
+            return [{"params": _trained(self.net.encoder), "lr": lr}, {"params": new, "lr": 10 * lr}]
+        groups: tuple[list, list] = ([], [])
+        for name, p in self.net.named_parameters():
+            plain = p.ndim < 2 or name.endswith("relative_position_bias_table")
+            groups[plain].extend([p] if p.requires_grad else [])
+        return [{"params": groups[0], "lr": lr}, {"params": groups[1], "lr": lr, "weight_decay": 0.0}]
+
+    def _enlarge(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        # the last cells reach beyond an image that is not made of whole ones
+        whole = [side * _CELL for side in logits.shape[2:]]
+        return super()._enlarge(logits, whole)[..., : size[0], : size[1]]
+
+
+def build_segmenter(
+    arch: str, *, num_classes: int, backbone: str | None = None, weights: str | Path | None = None
+) -> Segmenter:
+    """Return a segmentation network by name.
+
+    Parameters
+    ----------
+    arch
+        One of `ARCHS`; those ending in ``_small`` train from scratch on pictures of about 100 pixels.
+    num_classes
+        Classes with background; ask the label space: ``space.with_background``.
+    backbone
+        None for the published one (ResNet-101, Swin-B). For DeepLabV2 a name of `build_backbone`; for the
+        others an encoder of segmentation_models_pytorch, or ``"timm/NAME"``.
+    weights
+        None for random ones, ``"imagenet"`` for those of the backbone from a registry (needs a network), or
+        a file: its path, or its bare name in the weights folder. The file holds a backbone, or a whole
+        network as saved here; for DeepLabV2 also any of deeplab-pytorch, such as the network pre-trained on
+        COCO, see `convert_published` for the names.
+
+    Raises
+    ------
+    SettingsError
+        If a name is unknown (the nearest is given) or there are fewer than two classes.
+    WeightsError
+        If the weights cannot be found or read, or do not fit; the keys are named. Only the last layer may be
+        absent or have other classes: it then starts at random and ``head_loaded`` is False.
+
+    Notes
+    -----
+    Source: Section 3 and "Network Architectures" in Section 5. Rates: DeepLabV2 as in `MultiScaleSegmenter`;
+    DeepLabV3+ new layers at ten times the rate of the encoder; UPerNet one rate, no decay on one-dimensional
+    parameters and relative positions. Against the published UPerNet-Swin the auxiliary head on the third
+    stage and the dropout before the last layer are missing.
+
+    Examples
+    --------
+    >>> net = build_segmenter("deeplabv2_small", num_classes=6)
+    >>> [tuple(x.shape[2:]) for x in net.training_outputs(torch.zeros(2, 3, 96, 96))]
+    [(12, 12), (9, 9), (6, 6), (12, 12)]
+    >>> tuple(net.predict(torch.zeros(1, 3, 33, 47)).shape)
+    (1, 6, 33, 47)
+    """
+    if arch not in _ARCHS:
+        raise SettingsError(f"unknown network {arch!r}{nearest(arch, ARCHS)}: use one of {', '.join(ARCHS)}")
+    if num_classes < 2:
+        raise SettingsError(f"num_classes is {num_classes}, expected at least a background and one class")
+    family, published, decoder, options = _ARCHS[arch]
+    name = backbone or published
+    path = None if weights in (None, REGISTRY) else find_weights(weights)
+    state = {k.removeprefix("net."): v for k, v in read_weights(path).items()} if path else {}
+    if family == "deeplabv2":
+        whole = is_published(state) or any(k.startswith("backbone.body.") for k in state)
+        body = build_backbone(name, output_stride=STRIDE, weights=None if whole else weights)
+        segmenter = MultiScaleSegmenter(arch, DeepLabV2(body, num_classes), num_classes=num_classes)
+        if whole:
+            segmenter._load(convert_published(state) if is_published(state) else state, path)
+        if weights is not None:
+            for module in freeze_batch_norm(segmenter.net).modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.requires_grad_(False)
+        return segmenter
+    options = options if name == published else {}
+    if options and weights == REGISTRY:
+        raise WeightsError(f"{arch} has no ImageNet weights: train it from scratch, without weights")
+    net = build_smp(family, name, classes=num_classes, weights=weights, **decoder, **options)
+    segmenter = PaddedSegmenter(arch, net, num_classes=num_classes)
+    if any(k.startswith("decoder.") for k in state):
+        segmenter._load(state, path)
+    elif path:
+        timm = name.startswith("timm/")
+        load_features(net.encoder.model if timm else net.encoder, state, source=path, spare=timm)
+    return segmenter
+
+
+def _checked(images: Tensor) -> Tensor:
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise DataError(f"images have shape {tuple(images.shape)}, expected (images, 3, height, width)")
+    return images
+
+
+def _trained(module: nn.Module) -> list[nn.Parameter]:
+    return [p for p in module.parameters() if p.requires_grad]
