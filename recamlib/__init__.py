@@ -8,9 +8,9 @@ _MODULES = (
     "plots_refine", "refinement", "report", "stages", "toy", "verdicts", "walk",
 )  # fmt: skip
 _STAGES = (
-    "OPTIONS", "AdvCams", "Classify", "ConfidentLabels", "DataSettings", "ExtractCams", "PseudoMasks",
-    "Reactivate", "Score", "TrainBoundary", "TrainClassifier", "Walk", "cams_of", "examples", "pipeline_cost",
-    "score_table",
+    "MULTI_SCALES", "OPTIONS", "AdvCams", "Classify", "ConfidentLabels", "DataSettings", "ExtractCams",
+    "PseudoMasks", "Reactivate", "Score", "SegmentationScore", "TrainBoundary", "TrainClassifier",
+    "TrainSegmenter", "TrainUpperBound", "Walk", "cams_of", "examples", "pipeline_cost", "score_table",
 )  # fmt: skip
 __all__ = sorted((*_MODULES, *_STAGES))
 

@@ -57,6 +57,21 @@ def test_views_depend_on_seed_epoch_and_image_alone():
     assert {int(labels[labels != 255].max()) for _, labels, _ in first} == {1, 2, 3, 4}
 
 
+def test_colours_change_and_labels_do_not():
+    image, labels = painted()
+    image = image * 20 + torch.tensor([60, 20, 0], dtype=torch.uint8)[:, None, None]
+    plain, other = (PairedView(crop=64, jitter=jitter) for jitter in (False, True))
+    changed = 0
+    for seed in range(4):
+        a, kept = plain(image, labels, torch.Generator().manual_seed(seed))
+        b, same = other(image, labels, torch.Generator().manual_seed(seed))
+        again, _ = other(image, labels, torch.Generator().manual_seed(seed))
+        assert torch.equal(b, again)
+        assert kept.shape == same.shape
+        changed += not torch.equal(a, b)
+    assert changed >= 2
+
+
 def test_what_does_not_fit_is_refused():
     image, labels = painted()
     with pytest.raises(DataError, match=r"label map of shape \(37, 52\) for an image of \(37, 53\)"):

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.transforms.v2 import functional as transforms
 
 from recamlib.data.base import ImageSet
 from recamlib.data.views import IMAGENET_MEAN, IMAGENET_STD, LabelledViews, normalise, resize
@@ -25,6 +26,8 @@ class PairedView:
         Pixels of the view per cell of the label map that is returned.
     ignore
         Label of the cells outside the image.
+    jitter
+        Whether brightness, contrast, saturation and hue are changed, each in every second view.
     mean, std
         See `recamlib.data.views.normalise`.
 
@@ -41,6 +44,7 @@ class PairedView:
         scale: tuple[float, float] = (0.5, 1.5),
         stride: int = 4,
         ignore: int = 255,
+        jitter: bool = False,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
     ) -> None:
@@ -49,7 +53,7 @@ class PairedView:
         if not 0 < scale[0] <= scale[1]:
             raise SettingsError(f"scale must be 0 < low <= high, got {tuple(scale)}")
         self.crop, self.scale, self.stride, self.ignore = crop, tuple(scale), stride, ignore
-        self.mean, self.std = tuple(mean), tuple(std)
+        self.jitter, self.mean, self.std = jitter, tuple(mean), tuple(std)
 
     def __call__(
         self, image: Tensor, labels: np.ndarray, generator: torch.Generator | None = None
@@ -83,6 +87,8 @@ class PairedView:
         coarse = F.interpolate(torch.from_numpy(labels)[None, None], size, mode="nearest-exact")[0, 0]
         if torch.rand((), generator=generator) < 0.5:
             image, coarse = image.flip(-1), coarse.flip(-1)
+        if self.jitter:
+            image = jittered(image, generator)
         view = torch.zeros(3, self.crop, self.crop)
         out = torch.full((self.crop, self.crop), self.ignore, dtype=torch.uint8)
         source, place = [], []
@@ -95,6 +101,23 @@ class PairedView:
         out[place[0], place[1]] = coarse[source[0], source[1]]
         middle = self.stride // 2
         return view, out[middle :: self.stride, middle :: self.stride]
+
+
+def jittered(image: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Return an image (3, H, W), uint8, with its colours changed at random: what UPerNet is trained with.
+
+    Brightness by a factor in [0.875, 1.125], contrast and saturation in [0.5, 1.5], hue by up to 0.05 of the
+    circle, each with probability 1/2.
+    """
+    ranges = (
+        (transforms.adjust_brightness, 0.875, 1.125), (transforms.adjust_contrast, 0.5, 1.5),
+        (transforms.adjust_saturation, 0.5, 1.5), (transforms.adjust_hue, -0.05, 0.05),
+    )  # fmt: skip
+    for change, low, high in ranges:
+        use, where = torch.rand(2, generator=generator).tolist()
+        if use < 0.5:
+            image = change(image, low + (high - low) * where)
+    return image
 
 
 class PairedViews(LabelledViews):
