@@ -247,6 +247,7 @@ BAD_FILES = {
     "short palette": (png(MASK, palette=VOC12.palette[:5]), "has another palette than the devkit's"),
     "cut": (png(MASK)[:-40], "does not decode"),
     "flipped in pixels": (damaged(-60), "does not decode"),
+    "flipped checksum": (damaged(-14), "does not decode"),
     "flipped in header": (damaged(18), "is no readable PNG"),
     "flipped in palette": (damaged(60), "is no readable PNG"),
     "text": (b"this is no picture", "is no readable PNG"),
@@ -311,12 +312,17 @@ def test_a_bad_list_of_files_is_found_and_named(tmp_path, content, messages):
         assert message in finding
 
 
+SPARSE = {"GNU.sparse.map": "0,0", "GNU.sparse.size": "9", "GNU.sparse.name": FIRST}
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
         (special(FIRST, tarfile.SYMTYPE, linkname="/etc/passwd"), f"{FIRST} is a link or a device"),
         (special(FIRST, tarfile.LNKTYPE, linkname="../x"), f"{FIRST} is a link or a device"),
         (special(FIRST, tarfile.FIFOTYPE), f"{FIRST} is a link or a device"),
+        (special(FIRST, tarfile.GNUTYPE_SPARSE), f"{FIRST} is a link or a device"),
+        (special(FIRST, tarfile.REGTYPE, pax_headers=SPARSE), f"{FIRST} is a link or a device"),
         (special(FIRST, tarfile.CHRTYPE), f"{FIRST} is a link or a device"),
         (special("results/SBD", tarfile.DIRTYPE), "results/SBD is a folder that the server does not"),
     ],
