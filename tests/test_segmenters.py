@@ -64,6 +64,8 @@ def test_published_swin_has_its_published_size():
         encoder = sum(p.numel() for p in model.net.encoder.parameters())
         assert 86.5e6 < encoder < 87e6  # Swin-B without its classifier
         assert model(torch.zeros(2, 3, 224, 300)).shape == (2, 21, 56, 75)
+    last = model.net.encoder.model.layers_3.blocks  # 7 cells a side at 224 pixels, more at 512
+    assert [(b.window_size, b.shift_size) for b in last] == [((7, 7), (0, 0)), ((7, 7), (3, 3))]
 
 
 @pytest.mark.parametrize("arch", SMALL)
