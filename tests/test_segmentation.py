@@ -1,0 +1,66 @@
+"""Table 3 put together: cells named as the paper's, comparisons, shares of the upper bound, figures."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+import recamlib as rc
+from recamlib.errors import SettingsError
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path, monkeypatch):
+    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("RECAM_WORKERS", "0")
+
+
+def maps():
+    data = rc.DataSettings(train_count=8, val_count=4, size=64)
+    base = rc.TrainClassifier(dataset=data, epochs=1, batch_size=4, crop=64, lr=0.05, fc_lr_factor=1.0)
+    recam = rc.Reactivate(base=base, epochs=1, batch_size=4)
+    return {
+        "none.cam_miou": [rc.ExtractCams(model=base, scales=(1.0,))],
+        "none.recam_miou": [rc.ExtractCams(model=recam, scales=(1.0,), weights="w*w'")],
+    }
+
+
+def test_recipes_are_those_of_the_paper_unless_overridden():
+    rows = rc.segmentation.networks(maps(), ["deeplabv2", "upernet_swin"], steps=7, crop=0)
+    assert list(rows) == [
+        "none.deeplabv2_cam_val", "none.deeplabv2_recam_val", "none.upernet_cam_val", "none.upernet_recam_val",
+    ]  # fmt: skip
+    first, last = rows["none.deeplabv2_cam_val"][0], rows["none.upernet_recam_val"][0]
+    assert (first.lr, first.weight_decay, first.batch_size) == (2.5e-4, 5e-4, 10)
+    assert (first.crop, first.steps) == (321, 7)
+    assert (last.optimizer, last.lr, last.power, last.jitter, last.crop) == ("adamw", 6e-5, 1.0, True, 512)
+    assert {claim.id for claim in rc.claims.all_claims()} >= {f"table3.{name}.voc12" for name in rows}
+    with pytest.raises(SettingsError, match="unknown network 'deeplab2'.*deeplabv2"):
+        rc.segmentation.networks(maps(), ["deeplab2"])
+
+
+def test_the_table_compares_recam_with_cam_and_both_with_the_upper_bound():
+    how = {"steps": 2, "batch_size": 4, "crop": 64}
+    source = maps()
+    data = source["none.cam_miou"][0].dataset
+    rows = rc.segmentation.networks(source, ["deeplabv2_small"], **how)
+    rows |= rc.segmentation.upper_bounds(data, ["deeplabv2_small"], **how)
+    scores = rc.segmentation.scores_of(rows)
+    table = rc.segmentation.table(scores)
+    cam, recam = table["none.deeplabv2_cam_val"], table["none.deeplabv2_recam_val"]
+    assert "difference" not in cam
+    assert recam["difference"] == pytest.approx(recam["mean"] - cam["mean"])
+    bound = table["upper_bound.deeplabv2"]
+    assert recam["share_of_upper_bound"] == pytest.approx(100 * recam["mean"] / bound["mean"])
+    assert bound["evaluation"].endswith("TRUE MASKS")
+    frame = rc.segmentation.frame({"parameters": {"dataset": "hoofed"}, "rows": table})
+    assert frame.loc[("deeplabv2", "no refinement"), "ReCAM paper"] == 59.0
+    assert rc.segmentation.margins(table) == {"deeplabv2": [recam["difference"]]}
+    names = ("none.deeplabv2_cam_val", "none.deeplabv2_recam_val")
+    pictures = rc.segmentation.examples(*(scores[name][0] for name in names), count=2)
+    assert [list(row) for row in pictures] == [["caption", "image", "CAM network", "ReCAM network", "truth"]] * 2
+    _, axes = plt.subplots(1, 3)
+    assert rc.plots_segment.margin_points(frame, ax=axes[0]).get_yticklabels()[0].get_text().startswith("deep")
+    assert len(rc.plots_segment.loss_curves({"a": [1.0, 0.5]}, ax=axes[1]).lines) == 1
+    bars = rc.plots_segment.class_bars({"CAM": cam["per_class"], "ReCAM": recam["per_class"]}, ax=axes[2])
+    assert len(bars.patches) == 12
+    assert np.isfinite(frame.loc[("deeplabv2", "no refinement"), "% of upper bound"])
