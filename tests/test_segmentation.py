@@ -26,9 +26,8 @@ def maps():
 
 def test_recipes_are_those_of_the_paper_unless_overridden():
     rows = rc.segmentation.networks(maps(), ["deeplabv2", "upernet_swin"], steps=7, crop=0)
-    assert list(rows) == [
-        "none.deeplabv2_cam_val", "none.deeplabv2_recam_val", "none.upernet_cam_val", "none.upernet_recam_val",
-    ]  # fmt: skip
+    kinds = ("deeplabv2_cam_val", "deeplabv2_recam_val", "upernet_cam_val", "upernet_recam_val")
+    assert list(rows) == [f"none.{kind}" for kind in kinds]
     first, last = rows["none.deeplabv2_cam_val"][0], rows["none.upernet_recam_val"][0]
     assert (first.lr, first.weight_decay, first.batch_size) == (2.5e-4, 5e-4, 10)
     assert (first.crop, first.steps) == (321, 7)
@@ -57,9 +56,11 @@ def test_the_table_compares_recam_with_cam_and_both_with_the_upper_bound():
     assert rc.segmentation.margins(table) == {"deeplabv2": [recam["difference"]]}
     names = ("none.deeplabv2_cam_val", "none.deeplabv2_recam_val")
     pictures = rc.segmentation.examples(*(scores[name][0] for name in names), count=2)
-    assert [list(row) for row in pictures] == [["caption", "image", "CAM network", "ReCAM network", "truth"]] * 2
+    assert len(pictures) == 2
+    assert {*map(tuple, pictures)} == {("caption", "image", "CAM network", "ReCAM network", "truth")}
     _, axes = plt.subplots(1, 3)
-    assert rc.plots_segment.margin_points(frame, ax=axes[0]).get_yticklabels()[0].get_text().startswith("deep")
+    labels = rc.plots_segment.margin_points(frame, ax=axes[0]).get_yticklabels()
+    assert labels[0].get_text() == "deeplabv2, no refinement"
     assert len(rc.plots_segment.loss_curves({"a": [1.0, 0.5]}, ax=axes[1]).lines) == 1
     bars = rc.plots_segment.class_bars({"CAM": cam["per_class"], "ReCAM": recam["per_class"]}, ax=axes[2])
     assert len(bars.patches) == 12

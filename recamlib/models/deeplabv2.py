@@ -6,9 +6,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.resnet import Bottleneck
+from torchvision.models.resnet import Bottleneck, ResNet101_Weights
 
-from recamlib.data.views import IMAGENET_MEAN, IMAGENET_STD
 from recamlib.errors import SettingsError
 from recamlib.models.backbones import Backbone, TimmBackbone
 
@@ -185,7 +184,8 @@ def convert_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
             key = key.replace("layer1.conv1.bn.", "backbone.body.stem.bn1.")
         if not key.startswith("fc."):
             out[key] = value
-    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
+    usual = ResNet101_Weights.IMAGENET1K_V1.transforms()  # what images are normalised with everywhere here
+    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (usual.mean, usual.std))
     out["input_scale"] = 255 * std
     out["input_shift"] = 255 * mean - torch.tensor(_PUBLISHED_MEAN).view(3, 1, 1)
     return out
