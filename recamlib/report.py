@@ -31,14 +31,32 @@ def describe_data(result: dict[str, Any]) -> str:
 
 
 def shown(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a table as it is displayed: one decimal, counts whole, nothing where there is nothing."""
-    return frame.map(lambda value: "" if pd.isna(value) else _number(value))
+    """Return a table as it is displayed: intervals beside their numbers, one decimal, no empty numbers.
+
+    Columns ``X low`` and ``X high`` go into ``X here`` or ``X``, whichever is there: ``54.8 [53.0, 56.1]``.
+    """
+    text = frame.apply(_column)
+    for low in [name for name in frame if name == "low" or name.endswith(" low")]:
+        stem, high = low.removesuffix("low").strip(), f"{low.removesuffix('low')}high"
+        number = next(name for name in (f"{stem} here".strip(), stem) if name in frame)
+        spans = [f" [{a}, {b}]" if a and b else "" for a, b in zip(text[low], text[high])]
+        text[number] = [f"{value}{span}" for value, span in zip(text[number], spans)]
+        text = text.drop(columns=[low, high])
+    return text
 
 
-def _number(value: Any) -> Any:
-    if not isinstance(value, float):
-        return value
-    return f"{value:.0f}" if value.is_integer() and abs(value) >= 10 else f"{value:.1f}"
+def _column(values: pd.Series) -> pd.Series:
+    """Return a column as text: counts whole, other numbers with one decimal, nothing for nan."""
+    numbers = [v for v in values if isinstance(v, float) and not pd.isna(v)]
+    digits = 0 if numbers and all(v.is_integer() and abs(v) >= 10 for v in numbers) else 1
+
+    def cell(value: Any) -> Any:
+        if not isinstance(value, float):
+            return value
+        # no minus before a zero
+        return "" if pd.isna(value) else f"{value if abs(value) >= 0.05 else 0.0:.{digits}f}"
+
+    return values.map(cell)
 
 
 def class_frequencies(images: ImageSet) -> pd.DataFrame:
