@@ -45,8 +45,8 @@ def test_table_two_is_paper_beside_measured():
 def test_a_table_is_shown_without_noise():
     frame = pd.DataFrame({"name": ["a", "b"], "mean": [54.84, np.nan], "images": [663.0, 24.0]})
     assert rc.report.shown(frame).values.tolist() == [["a", "54.8", "663"], ["b", "", "24"]]
-    frame = pd.DataFrame({"CAM here": [54.84], "CAM low": [-0.01], "CAM high": [56.34], "difference": [np.nan],
-                          "difference low": [np.nan], "difference high": [np.nan]})  # fmt: skip
+    nothing = {"difference": [np.nan], "difference low": [np.nan], "difference high": [np.nan]}
+    frame = pd.DataFrame({"CAM here": [54.84], "CAM low": [-0.01], "CAM high": [56.34], **nothing})
     assert rc.report.shown(frame).to_dict("list") == {"CAM here": ["54.8 [0.0, 56.3]"], "difference": [""]}
 
 
