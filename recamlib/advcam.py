@@ -86,9 +86,9 @@ def adversarial_maps(
     Source: Eq. (10); obtain_CAM_masking.py of AdvCAM, which climbs one class after the other, takes each map
     from a backward pass of its own and fills the gradients of all parameters. Here a step is one forward and
     one backward pass to the image alone, for several climbs at once. Rounding grows with every step, because
-    a pixel that crosses the mask or a kink of the network changes the next gradient: with MobileNetV2 on 188 x
-    250 pixels the literal loop in single precision is 1.8e-4 of the maximum away from itself in double after
-    one step and 3.5e-2 after three, this function 2e-6 and 4e-3. That code leaves the map of the last
+    a pixel that crosses the mask or a kink of the network changes the next gradient: with MobileNetV2 on
+    188 x 250 pixels the literal loop in single precision is 1.8e-4 of the maximum away from itself in double
+    after one step and 3.5e-2 after three, this function 2e-6 and 4e-3. That code leaves the map of the last
     step out, and its factor of 2, once set at scale 0.5, stays for the scales after it.
     """
     numbers = {"steps": steps, "step_size": step_size, "mu": mu, "mask_threshold": mask_threshold}
