@@ -11,7 +11,8 @@ _MODULES = (
 _STAGES = (
     "MULTI_SCALES", "OPTIONS", "AdvCams", "Classify", "ConfidentLabels", "DataSettings", "ExtractCams",
     "PseudoMasks", "Reactivate", "Score", "SegmentationScore", "TrainBoundary", "TrainClassifier",
-    "TrainSegmenter", "TrainUpperBound", "Walk", "cams_of", "examples", "pipeline_cost", "score_table",
+    "TrainSegmenter", "TrainUpperBound", "Walk", "cams_of", "examples", "pipeline_cost",
+    "prediction_examples", "score_table",
 )  # fmt: skip
 __all__ = sorted((*_MODULES, *_STAGES))
 

@@ -8,9 +8,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from recamlib.claims import all_claims, table_row
-from recamlib.counts import iou_from_counts
 from recamlib.errors import SettingsError, nearest
-from recamlib.plots import paint
 from recamlib.refinement import METHODS, TITLES
 from recamlib.stages import (
     DataSettings,
@@ -152,36 +150,3 @@ def margins(rows: Mapping[str, Any]) -> dict[str, list[float]]:
         ]
         for network in networks
     }  # fmt: skip
-
-
-def examples(
-    cam: SegmentationScore, recam: SegmentationScore, *, count: int = 4
-) -> list[dict[str, Any]]:
-    """Return picture rows: image, both predictions, truth; chosen by rule.
-
-    The rule: the images whose mean IoU over their true classes changes most from CAM's network to ReCAM's,
-    half of them the largest gains and half the largest losses, gains first.
-    """
-
-    def each(score: SegmentationScore) -> np.ndarray:
-        counts = score.counts[:, 1:]  # background left out
-        there = counts[..., 2] > 0
-        values = np.where(there, np.nan_to_num(iou_from_counts(counts)), 0)
-        return 100 * values.sum(1) / np.maximum(there.sum(1), 1)
-
-    change = each(recam) - each(cam)
-    order = np.argsort(-change, kind="stable")
-    picked = {int(i) for i in (*order[: (count + 1) // 2], *order[len(order) - count // 2 :])}
-    images, truth = cam.images, cam.of.dataset.masks(cam.split)
-    rows: dict[int, dict[str, Any]] = {}
-    for title, score in (("CAM", cam), ("ReCAM", recam)):
-        for index, (name, mask) in enumerate(score.predictions()):
-            if index in picked:
-                picture = images.image(name).permute(1, 2, 0).numpy()
-                caption = f"{name}\nIoU {change[index]:+.0f}"
-                row = rows.setdefault(index, {"caption": caption, "image": picture})
-                row[f"{title} network"] = paint(mask, images.space, picture)
-                row["truth"] = row.pop("truth", None)
-                row["truth"] = paint(truth.mask(name), images.space, picture)
-    return [rows[int(i)] for i in order if int(i) in picked]
-

@@ -55,7 +55,7 @@ def test_the_table_compares_recam_with_cam_and_both_with_the_upper_bound():
     assert frame.loc[("deeplabv2", "no refinement"), "ReCAM paper"] == 59.0
     assert rc.segmentation.margins(table) == {"deeplabv2": [recam["difference"]]}
     names = ("none.deeplabv2_cam_val", "none.deeplabv2_recam_val")
-    pictures = rc.segmentation.examples(*(scores[name][0] for name in names), count=2)
+    pictures = rc.prediction_examples(*(scores[name][0] for name in names), count=2)
     assert len(pictures) == 2
     assert {*map(tuple, pictures)} == {("caption", "image", "CAM network", "ReCAM network", "truth")}
     _, axes = plt.subplots(1, 3)

@@ -13,7 +13,7 @@ from recamlib.stages.masks import PseudoMasks
 from recamlib.stages.predict import MULTI_SCALES, SegmentationScore
 from recamlib.stages.score import Score
 from recamlib.stages.segment import TrainSegmenter
-from recamlib.stages.tables import cams_of, examples, score_table
+from recamlib.stages.tables import cams_of, examples, prediction_examples, score_table
 from recamlib.stages.upper_bound import TrainUpperBound
 from recamlib.stages.walk import Walk
 
@@ -21,7 +21,8 @@ __all__ = [
     "MULTI_SCALES", "OPTIONS", "AdvCams", "BoundaryMaps", "Classify", "ConfidentLabels", "DataSettings",
     "ExtractCams", "MapStage", "PseudoMasks", "Reactivate", "Score", "SegmentationScore", "Stage",
     "TrainBoundary", "TrainClassifier", "TrainSegmenter", "TrainUpperBound", "Walk", "cams_of", "examples",
-    "pipeline_cost", "score_table",
+    "pipeline_cost",
+    "prediction_examples", "score_table",
 ]  # fmt: skip
 
 if os.environ.get("TQDM_DISABLE"):  # a notebook that is executed unwatched: no log lines in the report
