@@ -41,4 +41,8 @@ def test_trained_numbers_stay_where_they_were(notebook, tmp_path):
     expected = json.loads(stored.read_text())
     means, wanted = found.pop("means"), expected.pop("means")
     assert found == expected
-    assert means == pytest.approx(wanted, abs=TOLERANCE), "RECAM_ACCEPT=1 stores today's numbers, if meant"
+    assert means.keys() == wanted.keys()
+    for name, mean in means.items():
+        few = name.startswith("advcam")  # scored on two dozen images
+        limit = 2 * TOLERANCE if few else TOLERANCE
+        assert mean == pytest.approx(wanted[name], abs=limit), f"{name}: RECAM_ACCEPT=1 stores it, if meant"
