@@ -12,9 +12,17 @@ from torch import Tensor
 from recamlib.advcam import adversarial_maps
 from recamlib.cams import combine_weights, merge_scales
 from recamlib.data.base import labels_only
-from recamlib.provenance import default_device, measured, per_image
+from recamlib.provenance import default_device, measured
 from recamlib.stages.classify import Reactivate, TrainClassifier
-from recamlib.stages.maps import MapStage, Request, WeightOption, check_option, no_maps, open_window
+from recamlib.stages.maps import (
+    MapStage,
+    Request,
+    WeightOption,
+    check_option,
+    no_maps,
+    open_window,
+    scale_items,
+)  # fmt: skip
 
 FEW = 4  # images climbed between two writes: a killed run loses at most these
 
@@ -61,12 +69,7 @@ class AdvCams(MapStage):
                     step_size=self.step_size, mu=self.mu, mask_threshold=self.mask_threshold,
                     rivals=self.rivals, score=self.score, penalty=self.penalty, precision=self.precision,
                 )  # fmt: skip
-            for picture, classes, scales in zip(pictures, present, maps):
-                yield {
-                    "scales": [m.numpy() for m in scales] if len(classes) else [],
-                    "classes": classes.tolist(), "size": list(picture.shape[-2:]),
-                    "cost": per_image(cost, len(window)),
-                }  # fmt: skip
+            yield from scale_items(pictures, present, maps, cost)
 
     def items(self, requests: Sequence[Request]) -> Iterator[dict]:
         """Yield the stored item of each request in order, computing what is missing."""

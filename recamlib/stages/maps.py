@@ -110,12 +110,7 @@ class ExtractCams(MapStage):
                     classifier, pictures, weights, scales=self.scales, classes=present,
                     precision=self.precision,
                 )  # fmt: skip
-            for picture, classes, scales in zip(pictures, present, maps):
-                yield {
-                    "scales": [m.numpy() for m in scales] if len(classes) else [],
-                    "classes": classes.tolist(), "size": list(picture.shape[-2:]),
-                    "cost": per_image(cost, len(window)),
-                }  # fmt: skip
+            yield from scale_items(pictures, present, maps, cost)
 
     def items(self, requests: Sequence[Request]) -> Iterator[dict]:
         """Yield the stored item of each request in order, computing what is missing."""
@@ -147,6 +142,18 @@ def open_window(data: DataSettings, requests: Sequence[Request]) -> tuple[list[T
     sets = [(data.images(split), name) for split, name in requests]
     present = [torch.from_numpy(np.flatnonzero(images.labels(name))) for images, name in sets]
     return present, [images.image(name) for images, name in sets]
+
+
+def scale_items(
+    pictures: Sequence[Tensor], present: Sequence[Tensor], maps: Sequence[Sequence[Tensor]], cost: dict
+) -> Iterator[dict]:
+    """Yield what is stored of each image: its maps of every scale, classes, size and share of the cost."""
+    for picture, classes, scales in zip(pictures, present, maps):
+        yield {
+            "scales": [m.numpy() for m in scales] if len(classes) else [],
+            "classes": classes.tolist(), "size": list(picture.shape[-2:]),
+            "cost": per_image(cost, len(pictures)),
+        }  # fmt: skip
 
 
 def no_maps(size: Sequence[int], stride: int | None) -> Tensor:
