@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -175,6 +176,19 @@ def store_weights(folder: Path, module: torch.nn.Module, name: str) -> dict[str,
     digest = hashlib.sha256(part.read_bytes()).hexdigest()
     os.replace(part, folder / name)
     return {"file": name, "sha256": digest}
+
+
+def store_trained(
+    folder: Path, module: torch.nn.Module, name: str, *, history: dict, cost: dict, images: int
+) -> dict[str, Any]:
+    """Store a trained module, clear its checkpoint and return what a training stage keeps.
+
+    The seconds are the loop's own: they add up over interruptions.
+    """
+    cost["seconds"] = history.pop("seconds")
+    entry = store_weights(folder, module.cpu(), f"{name}.safetensors")
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    return {"weights": entry, "history": history, "cost": cost, "images": images}
 
 
 def check_weights(folder: Path, entry: dict[str, str]) -> Path:

@@ -1,6 +1,5 @@
 """Stages of IRN: confident labels from maps, the boundary network they train, and its boundary maps."""
 
-import shutil
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from typing import Any, Literal
@@ -22,7 +21,7 @@ from recamlib.errors import DataError
 from recamlib.models.backbones import build_backbone
 from recamlib.models.irnet import BoundaryNet
 from recamlib.provenance import default_device, measured, per_image
-from recamlib.stages.base import DataSettings, Stage, check_weights, load_weights_into, store_weights
+from recamlib.stages.base import DataSettings, Stage, check_weights, load_weights_into, store_trained
 from recamlib.stages.climb import AdvCams
 from recamlib.stages.maps import ExtractCams, Request
 from recamlib.sweep import masked_argmax
@@ -154,17 +153,16 @@ class TrainBoundary(Stage):
                 [{"params": list(net.branch.parameters()), "lr": self.lr}],
                 momentum=self.momentum, weight_decay=self.weight_decay,
             )  # fmt: skip
-            checkpoint = self.folder / "checkpoint"
             with measured() as cost:
                 history = engine.fit(
                     net, views, self._step, optimizer, epochs=self.epochs, batch_size=self.batch_size,
-                    seed=self.seed, checkpoint=checkpoint, precision=self.precision,
+                    seed=self.seed, checkpoint=self.folder / "checkpoint", precision=self.precision,
                     describe="TrainBoundary",
                 )  # fmt: skip
-            cost["seconds"] = history.pop("seconds")
-            entry = store_weights(self.folder, net.branch.cpu(), f"{name}.safetensors")
-            shutil.rmtree(checkpoint, ignore_errors=True)
-            yield {"weights": entry, "history": history, "cost": cost, "images": len(views), "kept": kept}
+            result = store_trained(
+                self.folder, net.branch, name, history=history, cost=cost, images=len(views)
+            )
+            yield result | {"kept": kept}
 
     def _step(self, net: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         logits = net(images).float()

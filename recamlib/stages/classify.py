@@ -1,6 +1,5 @@
 """Stages that train: the classifier (Eq. 1, 4), its reactivation (Eq. 5 to 8), and what they classify."""
 
-import shutil
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, Literal
@@ -25,7 +24,7 @@ from recamlib.stages.base import (
     Stage,
     check_weights,
     load_weights_into,
-    store_weights,
+    store_trained,
 )  # fmt: skip
 
 LOSSES = {"bce": bce_loss, "sce": sce_loss, "sce_single": sce_single_loss}
@@ -200,18 +199,14 @@ def run_training(
     if base.probe and stage is base:
         val = base.dataset.images("val")
         probe = lambda net, epoch: {"logits": predict(net, val)}  # noqa: E731
-    checkpoint = stage.folder / "checkpoint"
     with measured() as cost:
         history = engine.fit(
             model, views, step, optimizer, epochs=stage.epochs, batch_size=stage.batch_size, seed=base.seed,
-            checkpoint=checkpoint, precision=base.precision, after_epoch=probe,
+            checkpoint=stage.folder / "checkpoint", precision=base.precision, after_epoch=probe,
             describe=f"{type(stage).__name__} {base.loss if stage is base else stage.sce_weight}",
         )  # fmt: skip
     probes = [p["logits"] for p in history.pop("probes", [])]
-    cost["seconds"] = history.pop("seconds")
-    entry = store_weights(stage.folder, model.cpu(), f"{name}.safetensors")
-    shutil.rmtree(checkpoint, ignore_errors=True)
-    result = {"weights": entry, "history": history, "cost": cost, "images": len(views)}
+    result = store_trained(stage.folder, model, name, history=history, cost=cost, images=len(views))
     if probes:
         result["probe_logits"] = np.array(probes, dtype=np.float32)  # (E + 1, N, K)
     return result

@@ -1,6 +1,5 @@
 """Stages of segmentation: a network trained on pseudo masks, and its predictions scored on true ones."""
 
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Literal
@@ -18,7 +17,7 @@ from recamlib.data.paired import PairedView, PairedViews
 from recamlib.models.segmenters import Segmenter, build_segmenter
 from recamlib.provenance import measured
 from recamlib.segloss import multiscale_loss
-from recamlib.stages.base import DataSettings, Stage, check_weights, load_weights_into, store_weights
+from recamlib.stages.base import DataSettings, Stage, check_weights, load_weights_into, store_trained
 from recamlib.stages.masks import PseudoMasks
 
 
@@ -67,17 +66,14 @@ class SegmenterStage(Stage):
             net.param_groups(self.lr), kind=self.optimizer, momentum=self.momentum,
             weight_decay=self.weight_decay,
         )  # fmt: skip
-        checkpoint = self.folder / "checkpoint"
         with measured() as cost:
             history = engine.fit(
                 net, views, _step, optimizer, steps=self.steps, batch_size=self.batch_size, power=self.power,
-                accumulate=self.accumulate, seed=self.seed, checkpoint=checkpoint, precision=self.precision,
-                checkpoint_every=self.checkpoint_every, describe=f"{type(self).__name__} {self.arch}",
+                accumulate=self.accumulate, seed=self.seed, precision=self.precision,
+                checkpoint=self.folder / "checkpoint", checkpoint_every=self.checkpoint_every,
+                describe=f"{type(self).__name__} {self.arch}",
             )  # fmt: skip
-        cost["seconds"] = history.pop("seconds")
-        entry = store_weights(self.folder, net.cpu(), f"{name}.safetensors")
-        shutil.rmtree(checkpoint, ignore_errors=True)
-        return {"weights": entry, "history": history, "cost": cost, "images": len(views)}
+        return store_trained(self.folder, net, name, history=history, cost=cost, images=len(views))
 
     @cached_property
     def result(self) -> dict[str, Any]:
@@ -93,9 +89,7 @@ class SegmenterStage(Stage):
 def _step(net: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
     outputs = net.training_outputs(images)
     with torch.autocast(images.device.type, enabled=False):
-        # DeepLabV2 is trained at the size of its logits, the others at the size of the masks
-        place = "logits" if len(outputs) > 1 else "masks"
-        return {"loss": multiscale_loss([x.float() for x in outputs], labels, at=place)}
+        return {"loss": multiscale_loss(outputs, labels, at=net.loss_at)}
 
 
 class TrainSegmenter(SegmenterStage):
