@@ -27,8 +27,9 @@ def load_script():
 
 make_environment = load_script()
 PINS = make_environment.locked_pins(LOCK)
-WANTED = [Requirement(x) for x in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]]
-CRF_WANTED = [Requirement(x) for x in PROJECT["optional-dependencies"]["crf"]]
+EXTRAS = PROJECT["optional-dependencies"]
+WANTED = [Requirement(x) for x in [*PROJECT["dependencies"], *EXTRAS["compare"], *EXTRAS["dev"]]]
+CRF_WANTED = [Requirement(x) for x in EXTRAS["crf"]]
 
 
 @pytest.mark.parametrize("requirement", WANTED, ids=lambda r: r.name)
