@@ -5,8 +5,8 @@ from typing import Any
 
 _MODULES = (
     "advcam", "boundary", "cams", "claims", "crf", "data", "engine", "losses", "metrics", "paths", "plots",
-    "plots_refine", "plots_segment", "refinement", "report", "segmentation", "stages", "toy", "verdicts",
-    "walk",
+    "plots_refine", "plots_segment", "recipes", "refinement", "report", "segloss", "segment_tables",
+    "segmentation", "stages", "toy", "verdicts", "walk",
 )  # fmt: skip
 _STAGES = (
     "MULTI_SCALES", "OPTIONS", "AdvCams", "Classify", "ConfidentLabels", "DataSettings", "ExtractCams",

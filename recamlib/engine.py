@@ -4,7 +4,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -123,8 +123,8 @@ def fit(
 
     Returns
     -------
-    ``{"loss": [...], ..., "probes": [...], "steps": n, "seconds": s}``, per-epoch means; seconds add up over
-    interruptions.
+    ``{"loss": [...], ..., "probes": [...], "steps": n, "seconds": s, "waited": w}``, per-epoch means; the
+    seconds, and those of them spent waiting for batches, add up over interruptions.
 
     Raises
     ------
@@ -140,6 +140,8 @@ def fit(
     wrapped, optimizer = fabric.setup(model, optimizer)
     history, sums, done = state["history"], state["sums"], state["step"]
     started, spent = time.perf_counter(), history.get("seconds", 0.0)
+    history.setdefault("waited", 0.0)
+    on_gpu = fabric.device.type == "cuda"
 
     def save() -> None:
         history["seconds"] = spent + time.perf_counter() - started
@@ -153,10 +155,12 @@ def fit(
             views.set_epoch(epoch)
             begin, end = done - epoch * per_epoch, min(per_epoch, total - epoch * per_epoch)
             order = epoch_order(len(views), seed=seed, epoch=epoch)[begin * batch_size : end * batch_size]
-            loader = DataLoader(views, batch_size=batch_size, sampler=order, num_workers=default_workers())
+            loader = DataLoader(
+                views, batch_size=batch_size, sampler=order, num_workers=default_workers(), pin_memory=on_gpu
+            )
             name = f"{describe} {epoch + 1}/{-(-total // per_epoch)}"
             bar = tqdm(loader, desc=name, initial=begin, total=end, leave=False, disable=None)
-            for batch in bar:
+            for batch in _waited_for(bar, history):
                 set_poly_rate(optimizer, done, max_steps=total, power=power)
                 losses = _step(fabric, wrapped, optimizer, loss_step, batch, parts=accumulate)
                 done += 1
@@ -178,6 +182,18 @@ def fit(
     return history
 
 
+def _waited_for(batches: Iterable[Batch], history: dict[str, Any]) -> Iterator[Batch]:
+    """Pass batches on and add the seconds until each is there to ``history["waited"]``."""
+    stream = iter(batches)
+    while True:
+        start = time.perf_counter()
+        batch = next(stream, None)
+        history["waited"] += time.perf_counter() - start
+        if batch is None:
+            return
+        yield batch
+
+
 def _step(fabric, model, optimizer, loss_step, batch: Batch, *, parts: int = 1) -> dict[str, float]:
     """Take one step of gradient descent, over a batch in so many parts, and return the named losses."""
     model.train()
@@ -185,9 +201,9 @@ def _step(fabric, model, optimizer, loss_step, batch: Batch, *, parts: int = 1) 
     total: dict[str, float] = {}
     for images, labels in zip(batch[0].chunk(parts), batch[1].chunk(parts)):
         share = len(images) / len(batch[0])
-        images = images.to(fabric.device, memory_format=torch.channels_last)
+        images = images.to(fabric.device, memory_format=torch.channels_last, non_blocking=True)
         with fabric.autocast():
-            losses = loss_step(model, images, labels.to(fabric.device))
+            losses = loss_step(model, images, labels.to(fabric.device, non_blocking=True))
         fabric.backward(losses["loss"] * share)
         total = {key: total.get(key, 0.0) + share * value.item() for key, value in losses.items()}
     optimizer.step()

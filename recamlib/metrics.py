@@ -1,5 +1,7 @@
 """Scores of masks and of classifiers, and their intervals over images; the door to `counts` and `sweep`."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from torch import Tensor
 
@@ -18,6 +20,7 @@ __all__ = [
     "THRESHOLDS",
     "ThresholdSweep",
     "accuracy",
+    "bootstrap_contrast",
     "bootstrap_difference",
     "bootstrap_interval",
     "class_counts",
@@ -79,8 +82,23 @@ def bootstrap_difference(
     """
     if a.shape != b.shape:
         raise RecamError(f"counts have shapes {a.shape} and {b.shape}: both must be of the same images")
-    of_a, of_b = _resampled([a, b], seed=seed, repeats=repeats)
-    return _interval(of_a - of_b, level)
+    return bootstrap_contrast([a, b], (1, -1), seed=seed, repeats=repeats, level=level)
+
+
+def bootstrap_contrast(
+    samples: Sequence[np.ndarray],
+    signs: Sequence[float],
+    *,
+    seed: int,
+    repeats: int = 1000,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Interval of the sum of ``sign * mIoU(sample)`` over the same images, drawn together.
+
+    Whether one margin exceeds another is ``[a, b, c, d]`` with signs ``(1, -1, -1, 1)``.
+    """
+    drawn = _resampled(list(samples), seed=seed, repeats=repeats)  # (S, repeats)
+    return _interval(np.asarray(signs, dtype=np.float64) @ drawn, level)
 
 
 def split_single_multi(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

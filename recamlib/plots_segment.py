@@ -14,7 +14,7 @@ STYLES = ("-", "--", "-.", ":")
 def loss_curves(curves: Mapping[str, Sequence[float]], *, ax: Axes) -> Axes:
     """Draw the training loss per pass over the images, one line per network."""
     for number, (name, values) in enumerate(curves.items()):
-        ax.plot(np.arange(1, len(values) + 1), values, label=name, lw=1.5,
+        ax.plot(np.arange(1, len(values) + 1), values, label=name, lw=1.5, marker=".",
                 color=CLASS_COLOURS[number % len(CLASS_COLOURS)], ls=STYLES[number % 4])  # fmt: skip
     ax.set(xlabel="pass over the pseudo masks", ylabel="training loss", yscale="log")
     ax.legend(frameon=False, fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))

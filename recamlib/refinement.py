@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from recamlib.claims import all_claims
+from recamlib.errors import SettingsError, nearest
 from recamlib.stages import AdvCams, ExtractCams, MapStage, Reactivate, TrainBoundary, TrainClassifier, Walk
 from recamlib.stages.base import Split
 from recamlib.stages.costs import pipeline_cost
@@ -27,6 +28,8 @@ def systems(
     boundary: Mapping[str, Any],
     walk: Mapping[str, Any],
     climbed: int = 0,
+    part: int = 0,
+    methods: Sequence[str] = METHODS,
 ) -> dict[str, list[MapStage]]:
     """Return the eight cells of Table 2 as stages, one per seed, named as the paper's columns are.
 
@@ -42,10 +45,18 @@ def systems(
         Settings of `AdvCams`, `TrainBoundary` and `Walk`.
     climbed
         Size of the random part of the images that AdvCAM runs on, 0 for all.
+    part
+        Size of the random part of the training images that IRN learns from where there is no AdvCAM, 0 for
+        all.
+    methods
+        Names of the refinements wanted.
     """
+    for method in methods:
+        if method not in METHODS:
+            raise SettingsError(f"unknown refinement {method!r}{nearest(method, METHODS)}: use {METHODS}")
     rows: dict[str, list[MapStage]] = {}
     options = {"cam": "w", "recam": weights}
-    for method in METHODS:
+    for method in methods:
         for kind in KINDS:
             stages = []
             for seed, model in enumerate(models[kind]):
@@ -53,12 +64,12 @@ def systems(
                 advanced = method.startswith("advcam")
                 maps = AdvCams(**common, **climb) if advanced else ExtractCams(**common)
                 if method.endswith("irn"):
-                    power, part = (POWER, climbed) if advanced else (1.0, 0)
-                    net = TrainBoundary(cams=maps, power=power, limit=part, seed=seed, **boundary)
-                    if part:  # as many steps on a part of the images as on all of them
+                    power, limit = (POWER, climbed) if advanced else (1.0, part)
+                    net = TrainBoundary(cams=maps, power=power, limit=limit, seed=seed, **boundary)
+                    if limit:  # as many steps on a part of the images as on all of them
                         repeats = len(model.dataset.images("train_aug")) / len(net.images())
                         net = TrainBoundary(
-                            cams=maps, power=power, limit=part, seed=seed,
+                            cams=maps, power=power, limit=limit, seed=seed,
                             **{**boundary, "epochs": round(boundary["epochs"] * repeats)},
                         )  # fmt: skip
                     maps = Walk(cams=maps, boundary=net, power=power, **walk)

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from recamlib.claims import all_claims, table_row
+from recamlib.claims import table_row
 from recamlib.errors import SettingsError, nearest
-from recamlib.refinement import METHODS, TITLES
 from recamlib.stages import (
+    MULTI_SCALES,
     DataSettings,
     MapStage,
     PseudoMasks,
@@ -20,19 +20,28 @@ from recamlib.stages import (
 )
 from recamlib.stages.base import Split
 
-_SMALL = {"lr": 0.02, "batch_size": 10, "crop": 96}
+# SGD does not get a network off the ground in a few hundred steps from nothing; AdamW does.
+_SMALL = {
+    "optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.01, "batch_size": 10, "crop": 64, "steps": 150,
+}  # fmt: skip
 RECIPES: dict[str, dict[str, Any]] = {
-    "deeplabv2": {"lr": 2.5e-4, "weight_decay": 5e-4, "batch_size": 10, "crop": 321},
-    "deeplabv3plus": {"lr": 7e-3, "weight_decay": 1e-4, "batch_size": 10, "crop": 512},
+    "deeplabv2": {"lr": 2.5e-4, "weight_decay": 5e-4, "batch_size": 10, "crop": 321, "steps": 20_000},
+    "deeplabv3plus": {"lr": 7e-3, "weight_decay": 1e-4, "batch_size": 10, "crop": 512, "steps": 20_000},
     "upernet_swin": {
         "optimizer": "adamw", "lr": 6e-5, "weight_decay": 0.01, "power": 1.0, "batch_size": 16, "crop": 512,
-        "jitter": True,
+        "jitter": True, "steps": 40_000,
     },
     "deeplabv2_small": _SMALL,
     "deeplabv3plus_small": _SMALL,
-    "upernet_small": _SMALL | {"optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.01, "power": 1.0},
+    "upernet_small": _SMALL | {"power": 1.0},
 }  # fmt: skip
-"""Settings of each network: those of the paper (Section 5) for the large ones, quick ones for the small."""
+"""Settings of each network: those of the paper (Section 5) for the large ones, quick ones for the small.
+
+The paper gives none for DeepLabV3+ (its supplement does): those here are usual ones, with DeepLabV2's steps.
+"""
+
+COCO_STEPS = {"deeplabv2": 100_000, "deeplabv3plus": 100_000, "upernet_swin": 80_000}
+"""Steps on COCO, where they differ from those in `RECIPES`."""
 
 COLUMNS = {"deeplabv2": "deeplabv2", "upernet_swin": "upernet", "deeplabv3plus": "deeplabv3plus"}
 """Network to its name in the paper's table; a small one stands in its large one's column."""
@@ -44,8 +53,29 @@ def column(arch: str) -> str:
     return COLUMNS.get(stem, stem)
 
 
+def recipe(arch: str, data: DataSettings, **settings: Any) -> dict[str, Any]:
+    """Return the settings of a network on some data: its recipe, overridden by what is given.
+
+    An entry of 0, ``""`` or ``()`` overrides nothing.
+
+    Raises
+    ------
+    SettingsError
+        If there is no network of that name; the nearest is given.
+    """
+    if arch not in RECIPES:
+        raise SettingsError(f"unknown network {arch!r}{nearest(arch, RECIPES)}: use {', '.join(RECIPES)}")
+    steps = {"steps": COCO_STEPS[arch]} if data.name == "coco14" and arch in COCO_STEPS else {}
+    return {**RECIPES[arch], **steps, **{name: value for name, value in settings.items() if value}}
+
+
 def networks(
-    maps: Mapping[str, Sequence[MapStage]], archs: Sequence[str], **settings: Any
+    maps: Mapping[str, Sequence[MapStage]],
+    archs: Sequence[str],
+    *,
+    climbed: int = 0,
+    limit: int = 0,
+    **settings: Any,
 ) -> dict[str, list[TrainSegmenter]]:
     """Return the cells of Table 3 as stages, one per seed, named as the paper's columns are.
 
@@ -55,34 +85,55 @@ def networks(
         Rows of Table 2 (:func:`recamlib.refinement.systems`), as many of them as wanted.
     archs
         Names of the networks.
+    climbed, limit
+        Sizes of the random parts of the training images that AdvCAM's rows and the other rows learn from, 0
+        for all.
     settings
-        Override those of :data:`RECIPES`, for example ``steps``; an entry of 0 or ``""`` overrides nothing.
+        Override those of :data:`RECIPES`, for example ``steps``; see `recipe`.
     """
-    given = {name: value for name, value in settings.items() if value not in (0, "", None)}
     rows: dict[str, list[TrainSegmenter]] = {}
     for arch in archs:
-        if arch not in RECIPES:
-            raise SettingsError(f"unknown network {arch!r}{nearest(arch, RECIPES)}: use {', '.join(RECIPES)}")
         for name, stages in maps.items():
             method, kind = name.removesuffix("_miou").split(".")
+            part = climbed if method.startswith("advcam") else limit
             rows[f"{method}.{column(arch)}_{kind}_val"] = [
                 TrainSegmenter(
-                    masks=PseudoMasks(maps=stage), arch=arch, seed=seed, **{**RECIPES[arch], **given}
+                    masks=PseudoMasks(maps=stage), arch=arch, seed=seed, limit=part,
+                    **recipe(arch, stage.dataset, **settings),
                 )
                 for seed, stage in enumerate(stages)
-            ]
+            ]  # fmt: skip
     return rows
 
 
 def upper_bounds(
-    data: DataSettings, archs: Sequence[str], **settings: Any
+    data: DataSettings, archs: Sequence[str], *, limit: int = 0, seeds: int = 1, **settings: Any
 ) -> dict[str, list[TrainUpperBound]]:
-    """Return the same networks trained on true masks, by the paper's name of the network."""
-    given = {name: value for name, value in settings.items() if value not in (0, "", None)}
+    """Return the same networks trained on true masks, one per seed, by the paper's name of the network."""
     return {
-        f"upper_bound.{column(a)}": [TrainUpperBound(dataset=data, arch=a, **{**RECIPES[a], **given})]
-        for a in archs
+        f"upper_bound.{column(arch)}": [
+            TrainUpperBound(dataset=data, arch=arch, seed=seed, limit=limit, **recipe(arch, data, **settings))
+            for seed in range(seeds)
+        ]
+        for arch in archs
     }
+
+
+def evaluations(
+    rows: Mapping[str, TrainSegmenter | TrainUpperBound], *, crf: bool = True, **common: Any
+) -> pd.DataFrame:
+    """Return how much the kind of evaluation changes the number: one row per kind, one column per network.
+
+    Single-scale and multi-scale with the mirror image, each without and (if `crf`) with the dense CRF; mIoU
+    in percent on the images that `common` (settings of `SegmentationScore`) names.
+    """
+    kinds = [{}, {"scales": MULTI_SCALES, "mirror": True}]
+    kinds += [{**kind, "crf": True} for kind in kinds] if crf else []
+    scores = {
+        name: [SegmentationScore(of=stage, **common, **k) for k in kinds] for name, stage in rows.items()
+    }
+    labels = [score.label for score in next(iter(scores.values()))]
+    return pd.DataFrame({name: [s.miou for s in row] for name, row in scores.items()}, index=labels)
 
 
 def scores_of(
@@ -103,7 +154,8 @@ def table(scores: Mapping[str, Sequence[SegmentationScore]]) -> dict[str, dict[s
             interval=mine[0].interval(),
             difference=mine[0].interval_of_difference(partner[0]) if partner else None,
             per_class=mine[0].per_class(), evaluation=mine[0].label, images=mine[0].result["images"],
-            loss=np.asarray(mine[0].of.result["history"]["loss"]).tolist(),
+            trained_on=mine[0].of.result["images"], balance=mine[0].of.result.get("balance"),
+            loss=np.asarray(mine[0].of.result["history"]["loss"]).tolist(), cost=_cost(mine[0]),
         )  # fmt: skip
     for name, row in found.items():
         bound = found.get(f"upper_bound.{name.split('.')[1].split('_')[0]}")
@@ -112,41 +164,10 @@ def table(scores: Mapping[str, Sequence[SegmentationScore]]) -> dict[str, dict[s
     return found
 
 
-def frame(result: Mapping[str, Any]) -> pd.DataFrame:
-    """Return Table 3, paper beside measured: one row per network and refinement, mIoU in percent."""
-    data = result["parameters"]["dataset"]
-    where = data if data in ("voc12", "coco14") else "voc12"
-    paper = {claim.id: claim.value for claim in all_claims()}
-    rows = []
-    for name, row in result["rows"].items():
-        method, _, what = name.partition(".")
-        if method == "upper_bound":
-            rows.append({
-                "network": what, "pseudo masks": "none: true masks (upper bound)", "CAM here": row["mean"],
-                "ReCAM here": row["mean"], "images": row["images"],
-            })  # fmt: skip
-        elif "_recam_" in what:
-            network = what.split("_")[0]
-            cam = result["rows"][name.replace("recam", "cam")]
-            rows.append({
-                "network": network, "pseudo masks": TITLES[method],
-                "CAM paper": paper.get(f"table3.{name.replace('recam', 'cam')}.{where}"),
-                "CAM here": cam["mean"], "ReCAM paper": paper.get(f"table3.{name}.{where}"),
-                "ReCAM here": row["mean"], "difference": row["difference"],
-                "difference low": row["difference_interval"][0],
-                "difference high": row["difference_interval"][1],
-                "% of upper bound": row.get("share_of_upper_bound"), "images": row["images"],
-            })  # fmt: skip
-    return pd.DataFrame(rows).set_index(["network", "pseudo masks"])
-
-
-def margins(rows: Mapping[str, Any]) -> dict[str, list[float]]:
-    """Return ReCAM's margin over CAM per network, one number per refinement, in the order of Table 2."""
-    networks = dict.fromkeys(n.split(".")[1].split("_")[0] for n in rows if "_recam_" in n)
+def _cost(score: SegmentationScore) -> dict[str, float]:
+    """Return seconds of training, the share of them spent waiting for data, peak memory, scoring time."""
+    cost = score.of.result["cost"]
     return {
-        network: [
-            rows[f"{m}.{network}_recam_val"]["difference"]
-            for m in METHODS if f"{m}.{network}_recam_val" in rows
-        ]
-        for network in networks
+        "train_seconds": cost["seconds"], "waited_share": cost["waited_seconds"] / cost["seconds"],
+        "peak_memory_mib": cost["peak_memory_mib"], "score_seconds": score.result["cost"]["seconds"],
     }  # fmt: skip

@@ -8,6 +8,7 @@ import torch
 
 from recamlib.claims import paper_value, seed_interval, sentence, verdict
 from recamlib.losses import bce_gradient, sce_gradient
+from recamlib.metrics import bootstrap_contrast
 
 REACTIVATED = ("recam_w", "recam_w_prime", "recam_w_plus_w_prime", "recam_w_times_w_prime")
 
@@ -173,3 +174,40 @@ def single_and_multi_label(scores: Mapping[str, Any]) -> dict[str, Any]:
         answer = "holds"
     rule = "ReCAM minus CAM lies above zero for both kinds of images, before and after IRN (one seed, images)"
     return {"prose.single_and_multi_label": sentence(answer, "; ".join(parts), rule=rule)}
+
+
+def margin_of_the_stronger(scores: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """Judge ``larger_margin_on_stronger`` on scores of Table 3, one per seed, keyed as its columns are.
+
+    Holds if ReCAM's margin over CAM on UPerNet, less that on DeepLabV2, both without refinement, lies above
+    zero; where both upper bounds are there and UPerNet's is not the higher, it is not the stronger network
+    and nothing can be told. The other refinements are shown, not judged.
+    """
+    rule = (
+        "margin on UPerNet less margin on DeepLabV2, no refinement, lies above zero; UPerNet is the stronger"
+    )
+    parts, answer = [], "not run"
+    for method in dict.fromkeys(name.split(".")[0] for name in scores):
+        names = [
+            f"{method}.{net}_{kind}_val" for net in ("upernet", "deeplabv2") for kind in ("recam", "cam")
+        ]
+        if not all(name in scores for name in names):
+            continue
+        signs = (1, -1, -1, 1)
+        four = [scores[name] for name in names]
+        growth = np.asarray(signs) @ np.array([[s.miou for s in row] for row in four])  # (seeds,)
+        mean, low, high = seed_interval(growth)
+        if len(growth) == 1:
+            low, high = (
+                100 * end for end in bootstrap_contrast([row[0].counts for row in four], signs, seed=0)
+            )
+        parts.append(f"{method} {mean:+.1f} [{low:+.1f}, {high:+.1f}]")
+        if method == "none":
+            answer = verdict((low, high), +1)
+    bounds = [np.mean([s.miou for s in scores.get(f"upper_bound.{n}", ())]) for n in ("upernet", "deeplabv2")
+              if f"upper_bound.{n}" in scores]  # fmt: skip
+    if len(bounds) == 2:
+        parts.append(f"upper bounds {bounds[0]:.1f} and {bounds[1]:.1f}")
+        if bounds[0] <= bounds[1] and answer != "not run":
+            answer = "cannot tell"
+    return {"prose.larger_margin_on_stronger": sentence(answer, "; ".join(parts) or "one network", rule=rule)}

@@ -51,13 +51,13 @@ def test_the_table_compares_recam_with_cam_and_both_with_the_upper_bound():
     bound = table["upper_bound.deeplabv2"]
     assert recam["share_of_upper_bound"] == pytest.approx(100 * recam["mean"] / bound["mean"])
     assert bound["evaluation"].endswith("TRUE MASKS")
-    frame = rc.segmentation.frame({"parameters": {"dataset": "hoofed"}, "rows": table})
+    frame = rc.segment_tables.frame({"parameters": {"dataset": "hoofed"}, "rows": table})
     assert frame.loc[("deeplabv2", "no refinement"), "ReCAM paper"] == 59.0
-    assert rc.segmentation.margins(table) == {"deeplabv2": [recam["difference"]]}
     names = ("none.deeplabv2_cam_val", "none.deeplabv2_recam_val")
     pictures = rc.prediction_examples(*(scores[name][0] for name in names), count=2)
     assert len(pictures) == 2
-    assert {*map(tuple, pictures)} == {("caption", "image", "CAM network", "ReCAM network", "truth")}
+    kinds = ("CAM pseudo mask", "CAM network", "ReCAM pseudo mask", "ReCAM network")
+    assert {*map(tuple, pictures)} == {("caption", "image", *kinds, "truth")}
     _, axes = plt.subplots(1, 3)
     labels = rc.plots_segment.margin_points(frame, ax=axes[0]).get_yticklabels()
     assert labels[0].get_text() == "deeplabv2, no refinement"

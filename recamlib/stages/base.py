@@ -183,9 +183,9 @@ def store_trained(
 ) -> dict[str, Any]:
     """Store a trained module, clear its checkpoint and return what a training stage keeps.
 
-    The seconds are the loop's own: they add up over interruptions.
+    The seconds, and those of them spent waiting for data, are the loop's own: they add up over interruptions.
     """
-    cost["seconds"] = history.pop("seconds")
+    cost |= {"seconds": history.pop("seconds"), "waited_seconds": history.pop("waited")}
     entry = store_weights(folder, module.cpu(), f"{name}.safetensors")
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     return {"weights": entry, "history": history, "cost": cost, "images": images}

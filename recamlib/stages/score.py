@@ -34,7 +34,8 @@ def fold_of(name: str) -> int:
 class Score(Stage):
     """Score pseudo masks of a split against the true masks, at every background threshold.
 
-    Three thresholds are told apart: ``fixed`` is the published one; ``best`` is swept on the scored images
+    Three thresholds are told apart: ``fixed`` is the published one (for the embedded scenes, one chosen on
+    scenes of another seed); ``best`` is swept on the scored images
     themselves, as the published evaluation does; ``cross`` scores either half of the images at the threshold
     that is best on the other half, so that nothing is chosen on the images it is reported on.
     ``limit`` scores a random part of the split, the same one for every method.
@@ -44,7 +45,7 @@ class Score(Stage):
     split: Split = "train"
     limit: int = pydantic.Field(0, ge=0)
     stage: Literal["Score"] = "Score"
-    infra: exca.MapInfra = exca.MapInfra(version="2")
+    infra: exca.MapInfra = exca.MapInfra(version="3")
 
     @infra.apply(item_uid=str, cache_type="Auto")
     def evaluate(self, items: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -80,7 +81,7 @@ class Score(Stage):
 
     @property
     def fixed_threshold(self) -> float:
-        """The published background threshold for these maps."""
+        """The threshold of ``fixed``."""
         return self.of.fixed_threshold
 
     @cached_property

@@ -132,7 +132,7 @@ def _per_image(score: Score, rule: Rule) -> np.ndarray:
 def prediction_examples(
     cam: SegmentationScore, recam: SegmentationScore, *, count: int = 4
 ) -> list[dict[str, Any]]:
-    """Return picture rows: image, both predictions, truth; chosen by rule.
+    """Return picture rows: image, pseudo mask and prediction of either, truth; chosen by rule.
 
     The rule: the images whose mean IoU over their true classes changes most from CAM's network to ReCAM's,
     half of them the largest gains and half the largest losses, gains first.
@@ -155,8 +155,10 @@ def prediction_examples(
                 picture = images.image(name).permute(1, 2, 0).numpy()
                 caption = f"{name}\nIoU {change[index]:+.0f}"
                 row = rows.setdefault(index, {"caption": caption, "image": picture})
+                row[f"{title} pseudo mask"] = paint(
+                    score.of.masks.one(score.split, name), images.space, picture
+                )
                 row[f"{title} network"] = paint(mask, images.space, picture)
-                row["truth"] = row.pop("truth", None)
-                row["truth"] = paint(truth.mask(name), images.space, picture)
+                if score is recam:
+                    row["truth"] = paint(truth.mask(name), images.space, picture)
     return [rows[int(i)] for i in order if int(i) in picked]
-

@@ -15,7 +15,7 @@ from recamlib.errors import DataError
 from recamlib.provenance import default_device, measured, per_image
 from recamlib.stages.boundary import STRIDE, BoundaryMaps, Cams, TrainBoundary
 from recamlib.stages.classify import Reactivate, TrainClassifier
-from recamlib.stages.maps import ExtractCams, MapStage, Request, no_maps
+from recamlib.stages.maps import EMBEDDED, ExtractCams, MapStage, Request, no_maps
 from recamlib.walk import random_walks
 
 BATCH = 8  # images whose walks share one sparse product
@@ -45,7 +45,9 @@ class Walk(MapStage):
 
     @property
     def fixed_threshold(self) -> float:
-        """The published background threshold for these maps."""
+        """The published background threshold for these maps; for the embedded scenes one of `EMBEDDED`."""
+        if self.dataset.name == "hoofed":
+            return EMBEDDED["walk"]
         return FIXED["recam" if self.reactivated and self.dataset.name == "voc12" else "cam"]
 
     @property

@@ -1,0 +1,36 @@
+"""Prediction of DeepLabV2: scale and mirror in one batch, channels last, against one view at a time in NCHW."""
+
+from collections.abc import Callable
+
+from harness import compare
+
+SIZE, SCALES = (250, 334), (0.5, 1.0, 1.5)
+
+
+def form(kind: str) -> Callable[[], Callable[[], list]]:
+    """Return a function that builds the inputs and returns one prediction of a form."""
+
+    def prepare() -> Callable[[], list]:
+        import torch
+        from literal_segment import network, probabilities
+
+        from recamlib.inference import segment_image
+
+        net = network().eval()
+        image = torch.randint(0, 256, (3, *SIZE), dtype=torch.uint8)
+        if kind == "literal":
+            return lambda: [probabilities(net, image, scales=SCALES)]
+        net.to(memory_format=torch.channels_last)
+        return lambda: [segment_image(net.predict, image, scales=SCALES, mirror=True)]
+
+    return prepare
+
+
+if __name__ == "__main__":
+    compare(
+        "segment_prediction",
+        {"ours": form("ours"), "literal": form("literal")},
+        repeats=2,
+        rounds=2,
+        note=f"DeepLabV2 over MobileNetV2, a {SIZE[0]} x {SIZE[1]} image, scales {SCALES}, mirrored",
+    )

@@ -1,0 +1,71 @@
+"""Stages from a notebook's parameters: notebooks that share a step name it alike, and so share its cache."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from recamlib.crf import usable
+from recamlib.refinement import METHODS, systems
+from recamlib.stages import DataSettings, MapStage, Reactivate, TrainClassifier
+
+Parameters = Mapping[str, Any]
+
+
+def classifiers(data: DataSettings, given: Parameters, *, loss: str = "bce") -> list[TrainClassifier]:
+    """Return one classifier per seed from a notebook's parameters (``backbone``, ``lr``, ``seeds`` ...)."""
+    names = (
+        "backbone", "epochs", "batch_size", "optimizer", "lr", "fc_lr_factor", "momentum", "crop",
+        "precision",
+    )  # fmt: skip
+    common = {name: given[name] for name in names}
+    weights = given["weights"] or None
+    return [
+        TrainClassifier(dataset=data, loss=loss, weights=weights, seed=seed, **common)
+        for seed in given["seeds"]
+    ]
+
+
+def reactivated(
+    bases: Sequence[TrainClassifier], given: Parameters, *, sce_weight: float | None = None
+) -> list[Reactivate]:
+    """Return the reactivation of every classifier; `sce_weight` overrides the parameter of that name."""
+    weight = given["sce_weight"] if sce_weight is None else sce_weight
+    return [
+        Reactivate(
+            base=base, sce_weight=weight, epochs=given["reactivation_epochs"], lr=given["reactivation_lr"],
+            batch_size=given["batch_size"], momentum=given["momentum"],
+        )
+        for base in bases
+    ]  # fmt: skip
+
+
+def option(given: Parameters) -> str:
+    """Return the weight option that the paper reports on this data: ``"w"`` on COCO, else ``"w*w'"``."""
+    return "w" if given["dataset"] == "coco14" else "w*w'"
+
+
+def refined(
+    data: DataSettings, given: Parameters, *, part: int = 0, methods: Sequence[str] = METHODS
+) -> dict[str, list[MapStage]]:
+    """Return cells of Table 2 (:func:`recamlib.refinement.systems`) from the parameters of a notebook.
+
+    Parameters
+    ----------
+    data
+        The images.
+    given
+        The parameters, which hold those of notebook 03.
+    part, methods
+        See :func:`recamlib.refinement.systems`.
+    """
+    bases = classifiers(data, given)
+    boundary = {name: given[f"boundary_{name}"] for name in ("epochs", "crop", "lr", "momentum")}
+    return systems(
+        {"cam": bases, "recam": reactivated(bases, given)},
+        weights=option(given), scales=given["scales"], climbed=given["climb_images"], part=part,
+        methods=methods, climb={"steps": given["climb_steps"]},
+        walk={name: given[f"walk_{name}"] for name in ("radius", "beta", "steps")},
+        boundary={
+            **boundary, "batch_size": given["boundary_batch"], "radius": given["pair_radius"],
+            "precision": given["precision"], "crf": usable(given["crf"]),
+        },
+    )  # fmt: skip
