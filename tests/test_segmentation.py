@@ -85,7 +85,7 @@ def test_the_table_compares_recam_with_cam_and_both_with_the_upper_bound():
     assert len(rc.plots_segment.loss_curves({"a": [1.0, 0.5]}, ax=axes[1]).lines) == 1
     bars = rc.plots_segment.class_bars({"CAM": cam["per_class"], "ReCAM": recam["per_class"]}, ax=axes[2])
     assert len(bars.patches) == 12
-    assert np.isfinite(frame.loc[("deeplabv2", "no refinement"), "% of upper bound"])
+    assert np.isfinite(frame.loc[("DeepLabV2", "no refinement"), "% of bound, ReCAM"])
 
 
 class Scored:
