@@ -173,3 +173,20 @@ def single_and_multi_label(scores: Mapping[str, Any]) -> dict[str, Any]:
         answer = "holds"
     rule = "ReCAM minus CAM lies above zero for both kinds of images, before and after IRN (one seed, images)"
     return {"prose.single_and_multi_label": sentence(answer, "; ".join(parts), rule=rule)}
+
+
+def plugged_in(rows: Mapping[str, Any]) -> dict[str, Any]:
+    """Judge Table 4: ReCAM against IRN, ReCAM-E against EPS, ReCAM-M against EDAM's merge of CAM.
+
+    Each on the rule of the scoreboard, from rows of networks on val; a row that is not there has not run.
+    """
+    claims = {}
+    for side, name in (("without", "ReCAM"), ("with", "ReCAM-E"), ("with", "ReCAM-M")):
+        row, rule = rows.get(f"{side}_saliency.{name}"), "DeepLabV2's difference on val lies above zero"
+        answer, text = "not run", "no network was trained on its masks"
+        if row and "difference_interval" in row:
+            low, high = row["difference_interval"]
+            answer = verdict((low, high), +1)
+            text = f"{row['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
+        claims[f"table4.{side}_saliency.{name}.val"] = sentence(answer, text, rule=rule)
+    return claims
