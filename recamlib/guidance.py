@@ -1,8 +1,9 @@
 """The systems of Table 4: saliency trained on (EPS, ReCAM-E) or merged into maps (EDAM's merge, ReCAM-M)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from recamlib.claims import all_claims, load_paper, table_row
@@ -22,12 +23,13 @@ from recamlib.stages import (
 )
 from recamlib.stages.maps import WeightOption
 
+ENDS = {"here": "mean", "low": "low", "high": "high"}  # of a number's columns, and their names in a row
 METHODS = {"none": "maps", "irn": "with IRN"}
 SYSTEMS = {
-    "cam": "CAM", "recam": "ReCAM", "eps": "EPS", "recam_e": "ReCAM-E", "edam": "EDAM merge of CAM",
+    "cam": "CAM", "recam": "ReCAM", "eps": "EPS", "recam_e": "ReCAM-E", "edam": "EDAM's merge",
     "recam_m": "ReCAM-M",
 }  # fmt: skip
-"""What is measured here, by the names of rows. EDAM's own classifier is not among it, only its merge."""
+"""What is measured here, by the names of rows. Of EDAM it is the merge alone, of CAM, not its classifier."""
 
 PARTNERS = {"recam": "cam", "eps": "cam", "recam_e": "eps", "edam": "cam", "recam_m": "edam"}
 """System to the one it is compared with: the same one without reactivation, or CAM."""
@@ -42,6 +44,7 @@ def systems(
     saliency: Saliency,
     weights: WeightOption,
     scales: Sequence[float],
+    reading: Literal["softmax", "relu"] = "softmax",
     merge: Mapping[str, Any],
     boundary: Mapping[str, Any],
     walk: Mapping[str, Any],
@@ -56,17 +59,21 @@ def systems(
     saliency
         What is merged into maps.
     weights
-        Weight option of ReCAM's maps. Those of EPS and ReCAM-E are shares of a softmax, with FC1's weights:
-        the background has no others.
+        Weight option of ReCAM's maps.
     scales
         Of the images the maps are taken from.
+    reading
+        How the maps of EPS and ReCAM-E are read: as EPS does, by a softmax with FC1's weights (the background
+        has no others), or as CAM and ReCAM, with ReCAM's weight option for ReCAM-E.
     merge, boundary, walk
         Settings of `SaliencyMerge`, `TrainBoundary` and `Walk`.
     irn
         Whether there are rows with IRN.
     """
-    readings = {"cam": {}, "recam": {"weights": weights}, "eps": {"reading": "softmax"}}
-    readings["recam_e"] = readings["eps"]
+    readings = {
+        "cam": {}, "recam": {"weights": weights}, "eps": {"reading": reading},
+        "recam_e": {"reading": reading, "weights": "w" if reading == "softmax" else weights},
+    }  # fmt: skip
     rows: dict[str, list[MapStage]] = {}
     for method in METHODS if irn else ("none",):
         for kind in readings:
@@ -181,8 +188,8 @@ def frame(result: Mapping[str, Any]) -> pd.DataFrame:
 
 def _columns(row: Mapping[str, Any], number: str, difference: str) -> dict[str, Any]:
     """Return the columns of a measured row, named so that intervals are shown beside their numbers."""
-    low, high = row.get("difference_interval", (None, None))
+    low, high = row.get("difference_interval", (np.nan, np.nan))
     return {
-        f"{number} here": row.get("mean"), f"{number} low": row.get("low"), f"{number} high": row.get("high"),
-        difference: row.get("difference"), f"{difference} low": low, f"{difference} high": high,
+        **{f"{number} {end}": row.get(key, np.nan) for end, key in ENDS.items()},
+        difference: row.get("difference", np.nan), f"{difference} low": low, f"{difference} high": high,
     }  # fmt: skip

@@ -106,5 +106,5 @@ def foreground_curve(result: Mapping[str, Sequence[float]], *, ax: Axes, theta: 
     ax.axhline(100 * result["share"], color=GREY, ls=":", label="everything foreground")
     ax.axvline(theta, color=ORANGE, ls="--", lw=1, label="theta")
     ax.set(xlabel="threshold", ylabel="IoU of the foreground (%)", ylim=(0, None))
-    ax.legend(frameon=False, fontsize="small")
+    ax.legend(frameon=False, fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
     return ax

@@ -15,6 +15,7 @@ from recamlib.errors import SettingsError
 from recamlib.provenance import default_device, measured, per_image
 from recamlib.stages.base import DataSettings, Split, Stage
 from recamlib.stages.classify import Reactivate, TrainClassifier
+from recamlib.sweep import THRESHOLDS
 
 WeightOption = Literal["w", "w'", "w+w'", "w*w'"]
 OPTIONS: tuple[WeightOption, ...] = ("w", "w'", "w+w'", "w*w'")
@@ -50,6 +51,11 @@ class MapStage(Stage):
     def fixed_threshold(self) -> float:
         """The published background threshold for these maps."""
         return BACKGROUND["recam" if self.reactivated and self.dataset.name == "voc12" else "cam"]
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """Background thresholds that masks of these maps are scored at."""
+        return THRESHOLDS
 
     def images(self, split: Split, *, limit: int = 0) -> ImageSet:
         """Return the images of a split, or a random part of them (the same one for every stage)."""

@@ -24,7 +24,7 @@ class SaliencyMerge(MapStage):
 
     It is a post-processing: the last step before masks, after IRN's walk where there is one, and IRN itself
     does not take it (its labels need maps that say how sure they are, and these are 0 or 1). There is no
-    threshold either: any between 0 and 1 gives the same mask.
+    threshold to choose either.
     """
 
     cams: ExtractCams | AdvCams | Walk = pydantic.Field(ExtractCams(), discriminator="stage")
@@ -44,6 +44,11 @@ class SaliencyMerge(MapStage):
     def fixed_threshold(self) -> float:
         """Between the two values that there are."""
         return 0.5
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """That one alone: there is nothing to choose."""
+        return (self.fixed_threshold,)
 
     @infra.apply(item_uid=lambda item: item[1], cache_type="Auto")
     def combine(self, items: Sequence[Request]) -> Iterator[dict]:

@@ -54,7 +54,8 @@ class Score(Stage):
         for _ in items:
             images, truth = self.images, self.of.dataset.masks(self.split)
             classes = images.space.with_background
-            halves = [ThresholdSweep(classes), ThresholdSweep(classes)]
+            thresholds = self.of.thresholds
+            halves = [ThresholdSweep(classes, thresholds=thresholds) for _ in range(2)]
             with measured() as cost:
                 stream = self.of.maps(self.split, limit=self.limit)
                 for name, maps, present in tqdm(
@@ -62,7 +63,7 @@ class Score(Stage):
                 ):
                     halves[fold_of(name)].add(maps, present, truth.mask(name))
             filled = [half for half in halves if len(half)]
-            miou = np.array([mean_iou(sum(half.at(t) for half in filled)) for t in THRESHOLDS])
+            miou = np.array([mean_iou(sum(half.at(t) for half in filled)) for t in thresholds])
             chosen = [other.best if len(other) else half.best for half, other in (halves, halves[::-1])]
             counts = {
                 "cross": [half.per_image(t) for half, t in zip(halves, chosen)],
@@ -70,7 +71,7 @@ class Score(Stage):
             }
             order = np.argsort([i for fold in (0, 1) for i, n in enumerate(images.ids) if fold_of(n) == fold])
             yield {
-                "miou": miou.tolist(), "thresholds": list(THRESHOLDS), "cross_thresholds": chosen,
+                "miou": miou.tolist(), "thresholds": list(thresholds), "cross_thresholds": chosen,
                 **{name: np.concatenate(parts)[order].astype(np.int32) for name, parts in counts.items()},
                 "images": len(images.ids), "cost": cost,
             }  # fmt: skip
