@@ -91,7 +91,7 @@ def test_from_systems_to_the_rows_of_table_four():
     assert found["with_saliency.ReCAM-M"]["difference"] == pytest.approx(merged)
     assert guidance.segmenters(rows, [], arch="deeplabv2_small") == {}
     assert guidance.network_table({}) == {}
-    score = rc.stages.SaliencyScore(dataset=rc.DataSettings(train_count=10, val_count=6, size=64))
+    score = rc.SaliencyScore(dataset=rc.DataSettings(train_count=10, val_count=6, size=64))
     row = guidance.saliency_row(score)
     assert row["low"] <= row["mean"] <= row["high"]
     assert 0 < row["everything"] < 100

@@ -135,7 +135,7 @@ def test_training_with_saliency_opens_no_mask_and_differs_from_training_without(
     merged = rc.SaliencyMerge(cams=walked(cams(recam_e(), reading="softmax")))
     assert len(list(merged.run("train"))) == 10
     with pytest.raises(pytest.fail.Exception):
-        _ = rc.stages.SaliencyScore(dataset=rc.DataSettings(**DATA)).result
+        _ = rc.SaliencyScore(dataset=rc.DataSettings(**DATA)).result
 
 
 def test_the_door_is_shut_while_saliency_is_made_and_merged(monkeypatch):
@@ -264,7 +264,7 @@ def test_a_bad_merge_is_refused():
 
 
 def test_saliency_is_scored_as_one_foreground():
-    score = rc.stages.SaliencyScore(dataset=rc.DataSettings(**DATA), theta=0.37)
+    score = rc.SaliencyScore(dataset=rc.DataSettings(**DATA), theta=0.37)
     truth = score.dataset.masks("train")
     both = either = there = pixels = 0
     for name in truth.ids:
@@ -298,6 +298,6 @@ def test_real_photographs_go_all_the_way():
         rc.SaliencyMerge(cams=rc.ExtractCams(model=model, weights="w*w'", scales=(0.5,))),
     ):
         assert 0 < rc.Score(of=stage, split="train").miou < 100
-    found = rc.stages.SaliencyScore(dataset=data)
+    found = rc.SaliencyScore(dataset=data)
     assert 0 < found.iou < 100
     assert 0 < found.result["share"] < 1

@@ -1,6 +1,6 @@
 """Saliency as settings and as a stage per image: what EPS trains on and EDAM merges."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -64,7 +64,7 @@ class SaliencyMaps(Stage):
     @infra.apply(item_uid=lambda item: item[1], cache_type="Auto")
     def make(self, items: Sequence[tuple[Split, str]]) -> Iterator[dict]:
         """Yield for each (split, id) the map (H, W) as PNG bytes, 255 for 1, and cost."""
-        files = self._files(items)
+        files = self._files(name for _, name in items)
         for split, name in items:
             with labels_only(), measured() as cost:
                 images = self.dataset.images(split)
@@ -74,17 +74,17 @@ class SaliencyMaps(Stage):
                     found = fine_grained(images.image(name))
             yield {"png": labels_to_png(found), "cost": per_image(cost, 1)}
 
-    def _files(self, items: Sequence[tuple[Split, str]]) -> SaliencyFolder | None:
+    def _files(self, names: Iterable[str]) -> SaliencyFolder | None:
+        """Return the folder, if there is one, with a map for each of these images."""
         if self.saliency.source != "folder":
             return None
         files = SaliencyFolder(folder_of(self.saliency.folder))
-        files.check(name for _, name in items)
+        files.check(names)
         return files
 
     def check(self, *splits: Split) -> None:
         """Raise DataError if an image of these splits has no map: before anything is trained."""
-        names = dict.fromkeys(name for split in splits for name in self.dataset.images(split).ids)
-        self._files([(splits[0], name) for name in names])
+        self._files(dict.fromkeys(name for split in splits for name in self.dataset.images(split).ids))
 
     def reader(self, split: Split) -> Callable[[str], np.ndarray]:
         """Return a function from an image's id to its map (H, W), uint8, all of them made by then."""
