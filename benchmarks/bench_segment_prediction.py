@@ -1,4 +1,4 @@
-"""Prediction of DeepLabV2: scale and mirror in one batch, channels last, against one view at a time in NCHW."""
+"""Prediction of DeepLabV2: scale and mirror in one batch, channels last, against a view at a time in NCHW."""
 
 from collections.abc import Callable
 

@@ -12,7 +12,7 @@ CLASSES = 21
 
 
 def network() -> Segmenter:
-    """Return the network that is measured: DeepLabV2 over MobileNetV2, at random where there are no weights."""
+    """Return the network that is measured, DeepLabV2 over MobileNetV2; random where there are no weights."""
     torch.manual_seed(0)
     weights = "mobilenet_v2_imagenet"
     weights = weights if (weights_dir() / f"{weights}.safetensors").is_file() else None  # speed is the same

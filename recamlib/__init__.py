@@ -4,15 +4,15 @@ import importlib
 from typing import Any
 
 _MODULES = (
-    "advcam", "boundary", "cams", "claims", "crf", "data", "engine", "losses", "metrics", "paths", "plots",
-    "plots_refine", "plots_segment", "recipes", "refinement", "report", "segloss", "segment_tables",
-    "segmentation", "stages", "toy", "verdicts", "walk",
+    "advcam", "boundary", "cams", "claims", "crf", "data", "engine", "guidance", "losses", "metrics", "paths",
+    "plots", "plots_refine", "plots_segment", "recipes", "refinement", "report", "saliency", "segloss",
+    "segment_tables", "segmentation", "stages", "toy", "verdicts", "walk",
 )  # fmt: skip
 _STAGES = (
     "MULTI_SCALES", "OPTIONS", "AdvCams", "Classify", "ConfidentLabels", "DataSettings", "ExtractCams",
-    "PseudoMasks", "Reactivate", "Score", "SegmentationScore", "TrainBoundary", "TrainClassifier",
-    "TrainSegmenter", "TrainUpperBound", "Walk", "cams_of", "examples", "pipeline_cost",
-    "prediction_examples", "score_table",
+    "PseudoMasks", "Reactivate", "Saliency", "SaliencyMaps", "SaliencyMerge", "SaliencyScore", "Score",
+    "SegmentationScore", "TrainBoundary", "TrainClassifier", "TrainSegmenter", "TrainUpperBound", "Walk",
+    "cams_of", "examples", "mask_examples", "pipeline_cost", "prediction_examples", "score_table",
 )  # fmt: skip
 __all__ = sorted((*_MODULES, *_STAGES))
 

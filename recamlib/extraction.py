@@ -27,6 +27,7 @@ def extract_scale_maps(
     weights: Tensor,
     *,
     classes: Sequence[Tensor],
+    background: Tensor | None = None,
     scales: Sequence[float] = (1.0, 0.5, 1.5, 2.0),
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
@@ -45,6 +46,9 @@ def extract_scale_maps(
         Shape ``(N, K, C)``: as many weight options as wanted, all computed from the same features.
     classes
         Indices of the classes present in each image, shape ``(P,)`` each; may be empty.
+    background
+        Weights of a background channel, shape ``(C,)``. With them a map is the share of its class in a
+        softmax over all classes and the background in each cell; without, it is the score, cut at 0.
     scales
         Factors that each image is resized by, bicubically.
     mean, std
@@ -70,7 +74,8 @@ def extract_scale_maps(
     -----
     Source: step/make_cam.py of the authors' code, which takes one image at a time. Two limits of our own: a
     rescaled image with a side below 32 pixels is padded with the mean colour (and its map cut back), and one
-    with a side above 2048 is shrunk to that (neither happens with VOC or COCO).
+    with a side above 2048 is shrunk to that (neither happens with VOC or COCO). The softmax is how EPS reads
+    its maps (facts of its infer.py).
     """
     if weights.ndim != 3 or len(classes) != len(images):
         raise RecamError(
@@ -95,7 +100,13 @@ def extract_scale_maps(
                     views = normalise(rescale(batch, scale_here), mean, std)
                     features = _paired_features(backbone, views, dtype=PRECISIONS[precision])
                     for i, pair in zip(group, features, strict=True):
-                        found[i].append(_summed_maps(pair, weights[:, classes[i]]))
+                        if background is None:
+                            maps = F.relu(_scores(pair, weights[:, classes[i]]))  # (2, N, P, h, w)
+                        else:
+                            rivals = background.to(weights).expand(len(weights), 1, -1)  # (N, 1, C)
+                            shares = _scores(pair, torch.cat([weights, rivals], 1)).softmax(2)
+                            maps = shares[:, :, classes[i]]
+                        found[i].append((maps[0] + maps[1].flip(3)).cpu())  # mirror added
     finally:
         model.train(was_training)
     return [[m.clone() for m in maps] for maps in found]  # clones may be changed in place, unlike these
@@ -134,7 +145,7 @@ def padded_features(backbone: Backbone, views: Tensor, *, dtype: torch.dtype | N
     return features
 
 
-def _summed_maps(pair: Tensor, weight: Tensor) -> Tensor:
-    """Return maps ``(N, P, h, w)`` of features ``(2, C, h, w)`` and weights ``(N, P, C)``, mirror added."""
-    scores = F.relu(weight.flatten(0, 1) @ pair.flatten(2)).unflatten(2, pair.shape[2:])  # (2, N*P, h, w)
-    return (scores[0] + scores[1].flip(2)).unflatten(0, weight.shape[:2]).cpu()
+def _scores(pair: Tensor, weight: Tensor) -> Tensor:
+    """Return scores ``(2, N, P, h, w)`` of features ``(2, C, h, w)`` and weights ``(N, P, C)``."""
+    flat = weight.flatten(0, 1) @ pair.flatten(2)  # (2, N*P, h*w)
+    return flat.unflatten(2, pair.shape[2:]).unflatten(1, weight.shape[:2])

@@ -1,10 +1,11 @@
-"""Two figures of the random walk: how few entries its matrix has, and how its cost grows."""
+"""Figures of refinement: the random walk's matrix and cost, systems with saliency, saliency itself."""
 
 import json
 import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
@@ -75,4 +76,35 @@ def cost_line(ax: Axes, *, seconds: Mapping[Grid, float] | None = None) -> Axes:
         ax.plot(size, there, "s", color=RED, label=f"dense, kept ratio {run['times_faster']:.0f}")
     ax.set(xlabel="cells of the grid", ylabel="seconds an image", title="256 steps, one class")
     ax.legend(frameon=False, fontsize="small")
+    return ax
+
+
+def system_bars(frame: pd.DataFrame, *, ax: Axes) -> Axes:
+    """Draw the pseudo masks of Table 4's systems with intervals, without and with IRN.
+
+    `frame` is that of :func:`recamlib.guidance.mask_frame`: columns ``X here, X low, X high`` per kind of
+    mask.
+    """
+    kinds = [name.removesuffix(" here") for name in frame if name.endswith(" here")]
+    y = np.arange(len(frame))
+    for side, (kind, colour) in enumerate(zip(kinds, (GREY, BLUE))):
+        place = y + (side - (len(kinds) - 1) / 2) * 0.4
+        here, low, high = (frame[f"{kind} {column}"].astype(float) for column in ("here", "low", "high"))
+        ax.barh(place, here, 0.37, color=colour, label=kind, hatch="//" if side else "", edgecolor="white")
+        errors = np.nan_to_num(np.abs(np.vstack([here - low, high - here])))
+        ax.errorbar(here, place, xerr=errors, fmt="none", ecolor="black", capsize=3, lw=1)
+    ax.set_yticks(y, frame.index)
+    ax.invert_yaxis()
+    ax.set_xlabel("mIoU of pseudo masks (%)")
+    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return ax
+
+
+def foreground_curve(result: Mapping[str, Sequence[float]], *, ax: Axes, theta: float) -> Axes:
+    """Draw the foreground's IoU against the saliency threshold; what all foreground would give is dotted."""
+    ax.plot(result["thresholds"], 100 * np.asarray(result["iou"]), color=BLUE, label="saliency")
+    ax.axhline(100 * result["share"], color=GREY, ls=":", label="everything foreground")
+    ax.axvline(theta, color=ORANGE, ls="--", lw=1, label="theta")
+    ax.set(xlabel="threshold", ylabel="IoU of the foreground (%)", ylim=(0, None))
+    ax.legend(frameon=False, fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
     return ax

@@ -211,3 +211,20 @@ def margin_of_the_stronger(scores: Mapping[str, Sequence[Any]]) -> dict[str, Any
         if bounds[0] <= bounds[1] and answer != "not run":
             answer = "cannot tell"
     return {"prose.larger_margin_on_stronger": sentence(answer, "; ".join(parts) or "one network", rule=rule)}
+
+
+def plugged_in(rows: Mapping[str, Any]) -> dict[str, Any]:
+    """Judge Table 4: ReCAM against IRN, ReCAM-E against EPS, ReCAM-M against EDAM's merge of CAM.
+
+    Each on the rule of the scoreboard, from rows of networks on val; a row that is not there has not run.
+    """
+    claims = {}
+    for side, name in (("without", "ReCAM"), ("with", "ReCAM-E"), ("with", "ReCAM-M")):
+        row, rule = rows.get(f"{side}_saliency.{name}"), "DeepLabV2's difference on val lies above zero"
+        answer, text = "not run", "no network was trained on its masks"
+        if row and "difference_interval" in row:
+            low, high = row["difference_interval"]
+            answer = verdict((low, high), +1)
+            text = f"{row['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
+        claims[f"table4.{side}_saliency.{name}.val"] = sentence(answer, text, rule=rule)
+    return claims

@@ -135,7 +135,7 @@ def test_all_three_kinds_of_maps_are_scored_and_a_part_is_the_same_for_all():
     assert {score.result["images"] for score in scores} == {5}
     assert len({score.images.ids for score in scores}) == 1
     assert scores[0].images.ids != scores[0].of.images("train").ids
-    assert [score.fixed_threshold for score in scores] == [0.55, 0.55, 0.5]  # the embedded scenes have their own
+    assert [score.fixed_threshold for score in scores] == [0.55, 0.55, 0.5]
     assert min(score.miou for score in scores) > 0
 
 

@@ -56,7 +56,7 @@ def test_description_holds_what_differs_from_the_defaults():
 def test_equal_settings_share_a_result_and_others_do_not(monkeypatch):
     first = classifier().result
     assert first["images"] == 10
-    monkeypatch.setattr(classify.engine, "fit", lambda *a, **k: pytest.fail("trained again"))
+    monkeypatch.setattr(rc.engine, "fit", lambda *a, **k: pytest.fail("trained again"))
     assert classifier().result["weights"] == first["weights"]
     assert {classifier(**more).uid for more in ({}, {"seed": 1}, {"loss": "sce"}, {"momentum": 0.9})} == {
         classifier().uid, classifier(seed=1).uid, classifier(loss="sce").uid, classifier(momentum=0.9).uid,

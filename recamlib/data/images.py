@@ -112,6 +112,30 @@ def read_mask(path: Path) -> np.ndarray:
         return np.array(image)
 
 
+def read_grey(path: Path) -> np.ndarray:
+    """Read a picture of one quantity, stored as grey values or as equal colours.
+
+    16-bit values keep their high byte, of black and white the white becomes 255.
+
+    Returns
+    -------
+    Shape ``(H, W)``, uint8.
+
+    Raises
+    ------
+    DataError
+        If the file is missing or damaged, or has a palette, as masks do: an index is no quantity.
+    """
+    with _opened(Path(path)) as image:
+        if image.mode in ("P", "PA"):
+            raise DataError(f"{path} has a palette, as masks of classes do; grey values were expected")
+        if image.mode == "L":
+            return np.array(image)
+        if image.mode in ("1", "LA"):
+            return np.array(image.convert("L"))
+        return np.array(Image.fromarray(_to_rgb(image, path)).convert("L"))
+
+
 def write_mask(path: Path, mask: np.ndarray, palette: np.ndarray) -> None:
     """Write label values as a palette PNG.
 

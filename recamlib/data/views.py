@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -10,7 +11,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from recamlib.data.base import ImageSet
-from recamlib.errors import SettingsError
+from recamlib.errors import DataError, SettingsError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -90,7 +91,7 @@ class TrainView:
     def __call__(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return one view, shape ``(3, crop, crop)``, float32, of an image ``(3, H, W)``, uint8.
 
-        Random numbers come from `generator`, or from torch's global one.
+        An image may have other channels than three, if `mean` and `std` do. Random numbers come from `generator`, or from torch's global one.
         """
 
         def draw(low: int, high: int) -> int:  # both ends included
@@ -100,7 +101,7 @@ class TrainView:
         image = rescale(image, target / max(image.shape[-2:]))  # (3, h, w)
         if self.flip and draw(0, 1):
             image = image.flip(-1)
-        view = torch.zeros(3, self.crop, self.crop)
+        view = torch.zeros(len(image), self.crop, self.crop)
         source, place = [], []
         for length in image.shape[-2:]:
             start = draw(0, abs(length - self.crop))
@@ -155,9 +156,58 @@ class LabelledViews(Dataset):
         """Return a view ``(3, crop, crop)``, its labels ``(K,)`` float32 and the index in ``images.ids``."""
         id = self.images.ids[index]
         labels = torch.from_numpy(self.images.labels(id)).to(torch.float32)
-        return self.view(self.images.image(id), self.draws(id)), labels, index
+        return self.view(self.picture(id), self.draws(id)), labels, index
+
+    def picture(self, id: str) -> Tensor:
+        """Return what views are taken of: the image ``(3, H, W)``, uint8."""
+        return self.images.image(id)
 
     def draws(self, id: str) -> torch.Generator:
         """Return the generator of an image's draws in this epoch."""
         digest = hashlib.blake2b(f"{self.seed}/{self.epoch}/{id}".encode(), digest_size=8).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+
+
+class SaliencyViews(LabelledViews):
+    """Views with the saliency map of the image as a fourth channel: the same scale, mirror and crop for both.
+
+    Parameters
+    ----------
+    images
+        Door 1 of a data set.
+    saliency
+        Image id to its saliency map ``(H, W)``, uint8.
+    crop, long_side
+        See `TrainView`.
+    seed
+        Chooses the draws.
+
+    Notes
+    -----
+    In a view the fourth channel is in [0, 1], and 0 outside the image. Source: EPS (facts of
+    metadata/dataset.py: image and saliency map are resized bicubically, mirrored and cropped alike).
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        saliency: Callable[[str], np.ndarray],
+        *,
+        crop: int,
+        long_side: tuple[int, int],
+        seed: int = 0,
+    ) -> None:
+        view = TrainView(crop=crop, long_side=long_side, mean=(*IMAGENET_MEAN, 0.0), std=(*IMAGENET_STD, 1.0))
+        super().__init__(images, view, seed=seed)
+        self.saliency = saliency
+
+    def picture(self, id: str) -> Tensor:
+        """Return the image and its saliency map, ``(4, H, W)``, uint8."""
+        image = self.images.image(id)
+        saliency = torch.from_numpy(np.array(self.saliency(id)))[None]  # (1, H, W)
+        if saliency.shape[1:] != image.shape[1:]:
+            raise DataError(
+                f"the saliency map of {id} has shape {tuple(saliency.shape[1:])}, the image "
+                f"{tuple(image.shape[1:])}: was the image changed?"
+            )
+        return torch.cat([image, saliency])

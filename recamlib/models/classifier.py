@@ -1,5 +1,6 @@
 """The two linear heads of the paper: FC1 over pooled features, FC2 over pooled features of one class."""
 
+import torch
 from torch import Tensor, nn
 
 from recamlib.models.backbones import Backbone
@@ -14,6 +15,9 @@ class CamClassifier(nn.Module):
         Feature extractor with ``channels``.
     num_classes
         Foreground classes ``K``; ask the label space: ``len(space)``.
+    background
+        Whether there is one more channel, for the background, as EPS trains it. It is no class: no logit,
+        no label, and no map of its own.
 
     Notes
     -----
@@ -21,17 +25,17 @@ class CamClassifier(nn.Module):
 
     Examples
     --------
-    >>> import torch
     >>> from recamlib.models.backbones import build_backbone
     >>> model = CamClassifier(build_backbone("resnet_small"), num_classes=5)
     >>> tuple(model(torch.zeros(2, 3, 96, 128)).shape), tuple(model.fc1.weight.shape)
     ((2, 5), (5, 160))
     """
 
-    def __init__(self, backbone: Backbone, num_classes: int) -> None:
+    def __init__(self, backbone: Backbone, num_classes: int, *, background: bool = False) -> None:
         super().__init__()
         self.backbone = backbone
         self.fc1 = nn.Linear(backbone.channels, num_classes, bias=False)
+        self.background = nn.Linear(backbone.channels, 1, bias=False) if background else None
 
     def features(self, x: Tensor) -> Tensor:
         """Return features ``(B, C, h, w)`` of normalised images ``(B, 3, H, W)``."""
@@ -40,6 +44,11 @@ class CamClassifier(nn.Module):
     def logits(self, features: Tensor) -> Tensor:
         """Return class scores ``(B, K)`` of features ``(B, C, h, w)``: their mean over pixels, then FC1."""
         return self.fc1(features.mean((2, 3)))
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Return scores ``(B, K + 1, h, w)`` of every cell of features ``(B, C, h, w)``, background last."""
+        weight = torch.cat([self.fc1.weight, self.background.weight])  # (K + 1, C)
+        return (weight @ features.flatten(2)).unflatten(2, features.shape[2:])
 
     def forward(self, x: Tensor) -> Tensor:
         """Return class scores ``(B, K)`` of normalised images ``(B, 3, H, W)``."""

@@ -10,18 +10,20 @@ from recamlib.stages.climb import AdvCams
 from recamlib.stages.costs import pipeline_cost
 from recamlib.stages.maps import OPTIONS, ExtractCams, MapStage
 from recamlib.stages.masks import PseudoMasks
+from recamlib.stages.merge import SaliencyMerge
 from recamlib.stages.predict import MULTI_SCALES, SegmentationScore
-from recamlib.stages.score import Score
+from recamlib.stages.saliency import Saliency, SaliencyMaps
+from recamlib.stages.score import SaliencyScore, Score
 from recamlib.stages.segment import TrainSegmenter
-from recamlib.stages.tables import cams_of, examples, prediction_examples, score_table
+from recamlib.stages.tables import cams_of, examples, mask_examples, prediction_examples, score_table
 from recamlib.stages.upper_bound import TrainUpperBound
 from recamlib.stages.walk import Walk
 
 __all__ = [
     "MULTI_SCALES", "OPTIONS", "AdvCams", "BoundaryMaps", "Classify", "ConfidentLabels", "DataSettings",
-    "ExtractCams", "MapStage", "PseudoMasks", "Reactivate", "Score", "SegmentationScore", "Stage",
-    "TrainBoundary", "TrainClassifier", "TrainSegmenter", "TrainUpperBound", "Walk", "cams_of", "examples",
-    "pipeline_cost",
+    "ExtractCams", "MapStage", "PseudoMasks", "Reactivate", "Saliency", "SaliencyMaps", "SaliencyMerge",
+    "SaliencyScore", "Score", "SegmentationScore", "Stage", "TrainBoundary", "TrainClassifier",
+    "TrainSegmenter", "TrainUpperBound", "Walk", "cams_of", "examples", "mask_examples", "pipeline_cost",
     "prediction_examples", "score_table",
 ]  # fmt: skip
 

@@ -10,22 +10,17 @@ import pydantic
 import torch
 from torch import Tensor, nn
 
-from recamlib import engine
 from recamlib.cams import class_activation_maps, class_features
-from recamlib.data.base import ImageSet, labels_only
-from recamlib.data.views import LabelledViews, TrainView, normalise
+from recamlib.data.base import labels_only
+from recamlib.data.views import LabelledViews, SaliencyViews, TrainView
 from recamlib.losses import bce_loss, reactivation_loss, sce_loss, sce_single_loss
 from recamlib.models.backbones import build_backbone, freeze_batch_norm, freeze_stem
 from recamlib.models.classifier import CamClassifier, ReactivationHead
 from recamlib.provenance import default_device, measured
-from recamlib.stages.base import (
-    DataSettings,
-    Split,
-    Stage,
-    check_weights,
-    load_weights_into,
-    store_trained,
-)  # fmt: skip
+from recamlib.saliency import eps_loss
+from recamlib.stages.base import DataSettings, Split, Stage, check_weights, load_weights_into
+from recamlib.stages.saliency import Saliency, SaliencyMaps
+from recamlib.stages.training import predict, run_training, trained
 
 LOSSES = {"bce": bce_loss, "sce": sce_loss, "sce_single": sce_single_loss}
 
@@ -36,7 +31,8 @@ class TrainClassifier(Stage):
     Defaults train the small embedded network from scratch; profiles hold the paper's settings.
     With pre-trained ``weights``, BatchNorm keeps its running statistics (scale and shift are trained) and the
     stem stays fixed, as in the authors' code. ``probe`` keeps the logits of the val images after every epoch,
-    for Figure 4.
+    for Figure 4. With ``saliency`` there is one more channel, for the background, and ``saliency_weight``
+    times the loss of EPS is added (Table 4); what is reactivated from such a classifier keeps that loss.
     """
 
     dataset: DataSettings = DataSettings()
@@ -54,6 +50,8 @@ class TrainClassifier(Stage):
     crop: int = pydantic.Field(96, ge=32)
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     probe: bool = False
+    saliency: Saliency | None = None
+    saliency_weight: float = pydantic.Field(1.0, ge=0)
     seed: int = pydantic.Field(0, ge=0)
     stage: Literal["TrainClassifier"] = "TrainClassifier"
     infra: exca.MapInfra = exca.MapInfra(version="1")
@@ -63,8 +61,12 @@ class TrainClassifier(Stage):
 
         The long side is drawn from 0.625 to 1.25 crops, as the published [320, 640] for a crop of 512.
         """
-        view = TrainView(crop=self.crop, long_side=(round(0.625 * self.crop), round(1.25 * self.crop)))
-        return LabelledViews(self.dataset.images("train_aug"), view, seed=self.seed)
+        images = self.dataset.images("train_aug")
+        sizes = {"crop": self.crop, "long_side": (round(0.625 * self.crop), round(1.25 * self.crop))}
+        if self.saliency is None:
+            return LabelledViews(images, TrainView(**sizes), seed=self.seed)
+        maps = SaliencyMaps(dataset=self.dataset, saliency=self.saliency)
+        return SaliencyViews(images, maps.reader("train_aug"), **sizes, seed=self.seed)
 
     def build(self, weights: str | None = None) -> CamClassifier:
         """Return the untrained classifier, its fixed parts fixed."""
@@ -73,7 +75,13 @@ class TrainClassifier(Stage):
         if self.weights:
             freeze_batch_norm(backbone)
             freeze_stem(backbone)
-        return CamClassifier(backbone, classes)
+        return CamClassifier(backbone, classes, background=self.saliency is not None)
+
+    def eps(self, net: CamClassifier, features: Tensor, views: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Return the weighted loss of EPS on features of views ``(B, 4, H, W)``; nothing without saliency."""
+        if self.saliency is None:
+            return {}
+        return {"eps": self.saliency_weight * eps_loss(net.scores(features), views[:, 3], labels)}
 
     @infra.apply(item_uid=str, cache_type="Auto")
     def train(self, items: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -83,14 +91,21 @@ class TrainClassifier(Stage):
             model = self.build(self.weights)
             loss = LOSSES[self.loss]
 
-            def step(net: nn.Module, images: Tensor, labels: Tensor, loss=loss) -> dict[str, Tensor]:
-                return {"loss": loss(net(images).float(), labels)}
+            def step(net: nn.Module, views: Tensor, labels: Tensor, loss=loss) -> dict[str, Tensor]:
+                if self.saliency is None:
+                    return {"loss": loss(net(views).float(), labels)}
+                features = net.features(images_of(views)).float()  # (B, C, h, w)
+                with torch.autocast(features.device.type, enabled=False):
+                    named = loss(net.logits(features), labels)
+                    eps = self.eps(net, features, views, labels)
+                return {"loss": named + sum(eps.values()), self.loss: named, **eps}
 
+            heads = [p for n, p in model.named_parameters() if not n.startswith("backbone.")]
             groups = [
-                {"params": _trained(model.backbone), "lr": self.lr},
-                {"params": list(model.fc1.parameters()), "lr": self.lr * self.fc_lr_factor},
+                {"params": trained(model.backbone), "lr": self.lr},
+                {"params": heads, "lr": self.lr * self.fc_lr_factor},
             ]
-            yield run_training(self, name, model, model, step, groups)
+            yield run_training(self, name, model, step, groups, base=self)
 
     @cached_property
     def result(self) -> dict[str, Any]:
@@ -101,6 +116,11 @@ class TrainClassifier(Stage):
         """Return the trained classifier on the CPU in evaluation mode."""
         path = check_weights(self.folder, self.result["weights"])
         return load_weights_into(self.build(), path).eval(), None
+
+
+def images_of(views: Tensor) -> Tensor:
+    """Return the images ``(B, 3, H, W)`` of views that may have a saliency map as fourth channel."""
+    return views if views.shape[1] == 3 else views[:, :3].contiguous(memory_format=torch.channels_last)
 
 
 class _Joint(nn.Module):
@@ -118,6 +138,7 @@ class Reactivate(Stage):
     """Reactivate a converged BCE classifier with SCE (Eq. 5 to 8).
 
     ``sce_weight=0`` is the control of Table 1: as many further epochs at the same rates, with BCE alone.
+    A base that was trained with saliency keeps the loss of EPS beside the two: ReCAM-E of Table 4.
     The maps of Eq. 5 pass gradients to FC1 and the backbone, as in the authors' code, unless ``detach_maps``.
     """
 
@@ -153,21 +174,22 @@ class Reactivate(Stage):
             model = self.build()
             load_weights_into(model.classifier, path)
             groups = [
-                {"params": _trained(model.classifier), "lr": self.lr * self.base_lr_factor},
+                {"params": trained(model.classifier), "lr": self.lr * self.base_lr_factor},
                 {"params": list(model.head.parameters()), "lr": self.lr},
             ]
-            yield run_training(self, name, model, model.classifier, self._step, groups)
+            yield run_training(self, name, model, self._step, groups, base=self.base)
 
-    def _step(self, net: _Joint, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        features = net(images).float()  # (B, C, h, w)
+    def _step(self, net: _Joint, views: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        features = net(images_of(views)).float()  # (B, C, h, w)
         with torch.autocast(features.device.type, enabled=False):  # maps and losses stay in float32
             bce = bce_loss(net.classifier.logits(features), labels)
+            eps = self.base.eps(net.classifier, features, views, labels)
             if self.sce_weight == 0:
-                return {"loss": bce, "bce": bce}
+                return {"loss": bce + sum(eps.values()), "bce": bce, **eps}
             maps = class_activation_maps(features, net.classifier.fc1.weight)  # (B, K, h, w)
             pooled = class_features(features, maps.detach() if self.detach_maps else maps)  # (B, K, C)
             sce = reactivation_loss(pooled, labels, classifier=net.head)
-        return {"loss": bce + self.sce_weight * sce, "bce": bce, "sce": sce}
+        return {"loss": bce + self.sce_weight * sce + sum(eps.values()), "bce": bce, "sce": sce, **eps}
 
     @cached_property
     def result(self) -> dict[str, Any]:
@@ -179,51 +201,6 @@ class Reactivate(Stage):
         path = check_weights(self.folder, self.result["weights"])
         model = load_weights_into(self.build(), path).eval()
         return model.classifier, model.head.fc2.weight.detach()
-
-
-def _trained(module: nn.Module) -> list[nn.Parameter]:
-    return [p for p in module.parameters() if p.requires_grad]
-
-
-def run_training(
-    stage: TrainClassifier | Reactivate, name: str, model: nn.Module, classifier: CamClassifier, step, groups
-) -> dict[str, Any]:
-    """Run one training stage: optimizer, loop, stored weights, cost; then the checkpoint goes."""
-    base = stage if isinstance(stage, TrainClassifier) else stage.base
-    views = base.views()
-    optimizer = engine.make_optimizer(
-        groups, kind=base.optimizer if stage is base else "sgd",
-        momentum=stage.momentum, weight_decay=stage.weight_decay,
-    )  # fmt: skip
-    probe = None
-    if base.probe and stage is base:
-        val = base.dataset.images("val")
-        probe = lambda net, epoch: {"logits": predict(net, val)}  # noqa: E731
-    with measured() as cost:
-        history = engine.fit(
-            model, views, step, optimizer, epochs=stage.epochs, batch_size=stage.batch_size, seed=base.seed,
-            checkpoint=stage.folder / "checkpoint", precision=base.precision, after_epoch=probe,
-            describe=f"{type(stage).__name__} {base.loss if stage is base else stage.sce_weight}",
-        )  # fmt: skip
-    probes = [p["logits"] for p in history.pop("probes", [])]
-    result = store_trained(stage.folder, model, name, history=history, cost=cost, images=len(views))
-    if probes:
-        result["probe_logits"] = np.array(probes, dtype=np.float32)  # (E + 1, N, K)
-    return result
-
-
-@torch.inference_mode()
-def predict(model: CamClassifier, images: ImageSet) -> list[list[float]]:
-    """Return logits (N, K) of whole images at their own size, one at a time, model on its own device."""
-    device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    rows = []
-    for name in images.ids:
-        x = normalise(images.image(name))[None].to(device, memory_format=torch.channels_last)  # (1, 3, H, W)
-        rows.append(model(x).float().squeeze(0).tolist())
-    model.train(was_training)
-    return rows
 
 
 class Classify(Stage):

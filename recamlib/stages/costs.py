@@ -12,6 +12,7 @@ from recamlib.stages.base import Split, Stage
 from recamlib.stages.boundary import TrainBoundary
 from recamlib.stages.classify import Reactivate, TrainClassifier
 from recamlib.stages.maps import ExtractCams, MapStage
+from recamlib.stages.merge import SaliencyMerge
 from recamlib.stages.walk import Walk
 from recamlib.sweep import masked_argmax
 
@@ -90,6 +91,8 @@ def _records(stage: Stage, split: Split, limit: int, images: int) -> dict[str, R
         walls = [item["cost"] for item in stage.boundaries.infer(requests)]
         upstream = more(stage.cams) | more(stage.boundary)
         return upstream | {"boundary maps": _each(walls, images), "random walk": _each(own, images)}
+    if isinstance(stage, SaliencyMerge):
+        return more(stage.cams) | {"merge with saliency": _each(own, images)}
     step = "extract maps" if isinstance(stage, ExtractCams) else "climb"
     return more(stage.model) | {step: _each(own, images)}
 

@@ -15,11 +15,12 @@ from recamlib.errors import SettingsError
 from recamlib.provenance import default_device, measured, per_image
 from recamlib.stages.base import DataSettings, Split, Stage
 from recamlib.stages.classify import Reactivate, TrainClassifier
+from recamlib.sweep import THRESHOLDS
 
 WeightOption = Literal["w", "w'", "w+w'", "w*w'"]
 OPTIONS: tuple[WeightOption, ...] = ("w", "w'", "w+w'", "w*w'")
 WINDOW = 32  # images decoded at once, so that equal sizes meet in one batch; a killed run loses at most these
-BACKGROUND = {"cam": 0.15, "recam": 0.21}  # published fixed thresholds; 0.21 is ReCAM's on VOC
+BACKGROUND = {"cam": 0.15, "recam": 0.21, "eps": 0.20}  # published thresholds; 0.21 is ReCAM's on VOC
 # Nothing published fits the embedded scenes: chosen with the profile quick on scenes of another seed.
 EMBEDDED = {"maps": 0.55, "walk": 0.5}
 
@@ -55,6 +56,11 @@ class MapStage(Stage):
             return EMBEDDED["maps"]
         return BACKGROUND["recam" if self.reactivated and self.dataset.name == "voc12" else "cam"]
 
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """Background thresholds that masks of these maps are scored at."""
+        return THRESHOLDS
+
     def images(self, split: Split, *, limit: int = 0) -> ImageSet:
         """Return the images of a split, or a random part of them (the same one for every stage)."""
         images = self.dataset.images(split)
@@ -84,12 +90,14 @@ class ExtractCams(MapStage):
     All weight options come from the same features, so one forward pass fills the cache for the four of them:
     ``weights`` chooses what is read and is no part of the cache key. What is stored per image are the ReLU'd,
     un-normalised maps of every scale at the network's own resolution (about a thirtieth of a full-size map);
-    :meth:`maps` merges them.
+    :meth:`maps` merges them. ``reading="softmax"`` takes the share of a class in a softmax over all classes
+    and the background instead, as EPS does; it needs a model that was trained with saliency.
     """
 
     model: TrainClassifier | Reactivate = pydantic.Field(TrainClassifier(), discriminator="stage")
     weights: WeightOption = "w"
     scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
+    reading: Literal["relu", "softmax"] = "relu"
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     stage: Literal["ExtractCams"] = "ExtractCams"
     infra: exca.MapInfra = exca.MapInfra(version="2")
@@ -97,14 +105,31 @@ class ExtractCams(MapStage):
     def __init__(self, **data: Any) -> None:
         super().__init__(**data)
         check_option(self.model, self.weights)
+        if self.reading == "softmax" and getattr(self.model, "base", self.model).saliency is None:
+            raise SettingsError(
+                f"{type(self.model).__name__} has no background channel to read a softmax with: train the "
+                "classifier with saliency, or read its maps with 'relu'"
+            )
+        if self.reading == "softmax" and self.weights != "w":
+            raise SettingsError(f"a softmax is read with weights 'w' alone, not {self.weights!r}")
+
+    @property
+    def options(self) -> tuple[WeightOption, ...]:
+        """Weight options that are stored together."""
+        return options_of(self.model) if self.reading == "relu" else ("w",)
+
+    @property
+    def fixed_threshold(self) -> float:
+        """The published background threshold for these maps."""
+        return BACKGROUND["eps"] if self.reading == "softmax" else super().fixed_threshold
 
     @infra.apply(item_uid=lambda item: item[1], exclude_from_cache_uid=("weights",), cache_type="Auto")
     def extract(self, items: Sequence[Request]) -> Iterator[dict]:
         """Yield for each (split, id) the maps of every scale, (N, P, h, w), classes present and cost."""
         classifier, fc2 = self.model.load()
         fc1 = classifier.fc1.weight.detach()
-        options = options_of(self.model)
-        weights = torch.stack([fc1 if o == "w" else combine_weights(fc1, fc2, o) for o in options])
+        weights = torch.stack([fc1 if o == "w" else combine_weights(fc1, fc2, o) for o in self.options])
+        background = classifier.background.weight.detach()[0] if self.reading == "softmax" else None
         classifier.to(default_device())
         for start in range(0, len(items), WINDOW):
             window = items[start : start + WINDOW]
@@ -112,7 +137,7 @@ class ExtractCams(MapStage):
                 present, pictures = open_window(self.dataset, window)
                 maps = extract_scale_maps(
                     classifier, pictures, weights, scales=self.scales, classes=present,
-                    precision=self.precision,
+                    background=background, precision=self.precision,
                 )  # fmt: skip
             yield from scale_items(pictures, present, maps, cost)
 
@@ -124,7 +149,7 @@ class ExtractCams(MapStage):
         """Merge one stored item at image size, or at a stride; (P, H, W) in [0, 1]."""
         if not item["scales"]:  # an image without a class has no map
             return no_maps(item["size"], stride)
-        option = options_of(self.model).index(self.weights)
+        option = self.options.index(self.weights)
         scales = [torch.from_numpy(np.array(m[option])) for m in item["scales"]]  # (P, h_s, w_s)
         return merge_scales(scales, tuple(item["size"]), stride=stride)
 

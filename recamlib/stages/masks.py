@@ -14,6 +14,7 @@ from recamlib.provenance import measured, per_image
 from recamlib.stages.base import Split, Stage
 from recamlib.stages.climb import AdvCams
 from recamlib.stages.maps import ExtractCams, Request
+from recamlib.stages.merge import SaliencyMerge
 from recamlib.stages.walk import Walk
 from recamlib.sweep import masked_argmax
 
@@ -25,7 +26,7 @@ class PseudoMasks(Stage):
     same images would let those masks reach the training that follows.
     """
 
-    maps: ExtractCams | AdvCams | Walk = pydantic.Field(ExtractCams(), discriminator="stage")
+    maps: ExtractCams | AdvCams | Walk | SaliencyMerge = pydantic.Field(ExtractCams(), discriminator="stage")
     threshold: float | None = pydantic.Field(None, ge=0, lt=1)
     stage: Literal["PseudoMasks"] = "PseudoMasks"
     infra: exca.MapInfra = exca.MapInfra(version="2")

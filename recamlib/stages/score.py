@@ -1,4 +1,4 @@
-"""Stages that open the true masks: mIoU of maps at fixed, best and cross-fitted thresholds."""
+"""Stages that open the true masks: mIoU of maps at all thresholds, and how good saliency itself is."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -19,9 +19,11 @@ from recamlib.metrics import (
     split_single_multi,
 )  # fmt: skip
 from recamlib.provenance import measured
-from recamlib.stages.base import Split, Stage
+from recamlib.stages.base import DataSettings, Split, Stage
 from recamlib.stages.climb import AdvCams
 from recamlib.stages.maps import ExtractCams
+from recamlib.stages.merge import SaliencyMerge
+from recamlib.stages.saliency import Saliency, SaliencyMaps
 from recamlib.stages.walk import Walk
 from recamlib.sweep import THRESHOLDS, ThresholdSweep
 
@@ -41,7 +43,7 @@ class Score(Stage):
     ``limit`` scores a random part of the split, the same one for every method.
     """
 
-    of: ExtractCams | AdvCams | Walk = pydantic.Field(ExtractCams(), discriminator="stage")
+    of: ExtractCams | AdvCams | Walk | SaliencyMerge = pydantic.Field(ExtractCams(), discriminator="stage")
     split: Split = "train"
     limit: int = pydantic.Field(0, ge=0)
     stage: Literal["Score"] = "Score"
@@ -53,7 +55,8 @@ class Score(Stage):
         for _ in items:
             images, truth = self.images, self.of.dataset.masks(self.split)
             classes = images.space.with_background
-            halves = [ThresholdSweep(classes), ThresholdSweep(classes)]
+            thresholds = self.of.thresholds
+            halves = [ThresholdSweep(classes, thresholds=thresholds) for _ in range(2)]
             with measured() as cost:
                 stream = self.of.maps(self.split, limit=self.limit)
                 for name, maps, present in tqdm(
@@ -61,7 +64,7 @@ class Score(Stage):
                 ):
                     halves[fold_of(name)].add(maps, present, truth.mask(name))
             filled = [half for half in halves if len(half)]
-            miou = np.array([mean_iou(sum(half.at(t) for half in filled)) for t in THRESHOLDS])
+            miou = np.array([mean_iou(sum(half.at(t) for half in filled)) for t in thresholds])
             chosen = [other.best if len(other) else half.best for half, other in (halves, halves[::-1])]
             counts = {
                 "cross": [half.per_image(t) for half, t in zip(halves, chosen)],
@@ -69,7 +72,7 @@ class Score(Stage):
             }
             order = np.argsort([i for fold in (0, 1) for i, n in enumerate(images.ids) if fold_of(n) == fold])
             yield {
-                "miou": miou.tolist(), "thresholds": list(THRESHOLDS), "cross_thresholds": chosen,
+                "miou": miou.tolist(), "thresholds": list(thresholds), "cross_thresholds": chosen,
                 **{name: np.concatenate(parts)[order].astype(np.int32) for name, parts in counts.items()},
                 "images": len(images.ids), "cost": cost,
             }  # fmt: skip
@@ -143,4 +146,54 @@ class Score(Stage):
         """
         mine, others = (np.asarray(score.result["cross"])[among] for score in (self, other))
         low, high = bootstrap_difference(mine, others, seed=0)
+        return 100 * low, 100 * high
+
+
+class SaliencyScore(Stage):
+    """How well saliency maps find the objects of all classes together: IoU of the foreground.
+
+    ``theta`` is the threshold that EDAM merges with; the IoU at every threshold is counted beside it.
+    """
+
+    dataset: DataSettings = DataSettings()
+    saliency: Saliency = Saliency()
+    theta: float = pydantic.Field(0.2, ge=0, le=1)
+    split: Split = "train"
+    stage: Literal["SaliencyScore"] = "SaliencyScore"
+    infra: exca.MapInfra = exca.MapInfra(version="1")
+
+    @infra.apply(item_uid=str, cache_type="Auto")
+    def evaluate(self, items: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Yield the foreground's IoU per threshold, counts per image (N, 2, 3) at theta, and its share."""
+        for _ in items:
+            images, truth = self.dataset.images(self.split), self.dataset.masks(self.split)
+            maps = SaliencyMaps(dataset=self.dataset, saliency=self.saliency)
+            found = zip(images.ids, maps.make([(self.split, name) for name in images.ids]))
+            sweep = ThresholdSweep(2, thresholds=sorted({*THRESHOLDS, self.theta}), keep=(self.theta,))
+            with measured() as cost:
+                for name, item in tqdm(found, total=len(images), desc="saliency", leave=False, disable=None):
+                    mask = truth.mask(name)
+                    there = np.where(mask == images.space.ignore, 255, mask > 0).astype(np.uint8)
+                    sweep.add(maps.read(item)[None], [0], there)
+            confusions = np.stack([sweep.at(t) for t in sweep.thresholds])  # (T, 2, 2), truth by row
+            yield {
+                "iou": (confusions[:, 1, 1] / (confusions.sum((1, 2)) - confusions[:, 0, 0])).tolist(),
+                "thresholds": list(sweep.thresholds),
+                "share": float(confusions[0, 1].sum() / confusions[0].sum()),
+                "counts": sweep.per_image(self.theta).astype(np.int32), "images": len(images), "cost": cost,
+            }  # fmt: skip
+
+    @cached_property
+    def result(self) -> dict[str, Any]:
+        """Everything :meth:`evaluate` counted."""
+        return self._single(self.evaluate, "score")
+
+    @property
+    def iou(self) -> float:
+        """IoU in percent of the foreground at theta."""
+        return 100 * self.result["iou"][self.result["thresholds"].index(self.theta)]
+
+    def interval(self) -> tuple[float, float]:
+        """95 % bootstrap interval over images of :attr:`iou`, percent."""
+        low, high = bootstrap_interval(np.asarray(self.result["counts"])[:, 1:], seed=0)
         return 100 * low, 100 * high

@@ -13,6 +13,7 @@ from recamlib.stages.base import Split
 from recamlib.stages.classify import Reactivate, TrainClassifier
 from recamlib.stages.maps import ExtractCams, MapStage, WeightOption
 from recamlib.stages.predict import SegmentationScore
+from recamlib.stages.saliency import Saliency, SaliencyMaps
 from recamlib.stages.score import Score, fold_of
 from recamlib.sweep import masked_argmax
 
@@ -85,11 +86,7 @@ def examples(
         The images in which the share of pixels wrongly given to a class, or kept from one, falls most.
     """
     scores = [Score(of=stage, split=split, limit=limit) for stage in (cam, recam)]
-    before, after = (_per_image(score, rule) for score in scores)
-    change = after - before
-    order = np.argsort(-change if rule == "iou" else change, kind="stable")
-    ends = [*order[: (count + 1) // 2], *order[len(order) - count // 2 :]]
-    picked = ends if rule == "iou" else order[:count]
+    change, picked = _picked(scores, rule, count)
     names = {"iou": "IoU", "false_positives": "false +", "false_negatives": "false −"}
     images, truth = scores[0].images, cam.dataset.masks(split)
     rows = []
@@ -99,12 +96,51 @@ def examples(
         row = {"caption": f"{name}\n{names[rule]} {change[index]:+.0f}", "image": picture}
         masks = {}
         for title, stage, score in zip(("CAM", "ReCAM"), (cam, recam), scores):
-            maps, classes = stage.one(split, name)
-            mask = to_mask(maps.numpy(), classes, score.result["cross_thresholds"][fold_of(name)])
+            maps, _ = stage.one(split, name)
             row[title] = overlay(picture, maps.numpy().max(0, initial=0))
-            masks[f"{title} mask"] = paint(mask, images.space, picture)
+            masks[f"{title} mask"] = paint(_mask_of(score, name), images.space, picture)
         rows.append(row | masks | {"truth": paint(truth.mask(name), images.space, picture)})
     return rows
+
+
+def mask_examples(
+    stages: Mapping[str, MapStage], *, split: Split, saliency: Saliency, count: int = 4
+) -> list[dict[str, Any]]:
+    """Return picture rows: image, saliency map, the mask of every stage by title, truth; chosen by rule.
+
+    The rule is that of :func:`examples`, IoU from the first stage to the last one. Masks are at the
+    cross-fitted thresholds.
+    """
+    scores = {title: Score(of=stage, split=split) for title, stage in stages.items()}
+    first, *_, last = scores.values()
+    change, picked = _picked([first, last], "iou", count)
+    images, truth = first.images, first.of.dataset.masks(split)
+    salient = SaliencyMaps(dataset=first.of.dataset, saliency=saliency)
+    rows = []
+    for index in picked:
+        name = images.ids[index]
+        picture = images.image(name).permute(1, 2, 0).numpy()  # (H, W, 3)
+        grey = salient.one(split, name)  # (H, W)
+        row = {"caption": f"{name}\nIoU {change[index]:+.0f}", "image": picture}
+        row["saliency"] = np.repeat(grey[..., None], 3, axis=2)
+        row |= {t: paint(_mask_of(score, name), images.space, picture) for t, score in scores.items()}
+        rows.append(row | {"truth": paint(truth.mask(name), images.space, picture)})
+    return rows
+
+
+def _picked(scores: Sequence[Score], rule: Rule, count: int) -> tuple[np.ndarray, list[int]]:
+    """Return by how much what a rule looks at changes in each image (N,), and the images it picks."""
+    before, after = (_per_image(score, rule) for score in scores)
+    change = after - before
+    order = np.argsort(-change if rule == "iou" else change, kind="stable").tolist()
+    ends = [*order[: (count + 1) // 2], *order[len(order) - count // 2 :]]
+    return change, ends if rule == "iou" else order[:count]
+
+
+def _mask_of(score: Score, name: str) -> np.ndarray:
+    """Return the mask (H, W) of an image at the cross-fitted threshold of its half."""
+    maps, classes = score.of.one(score.split, name)
+    return to_mask(maps.numpy(), classes, score.result["cross_thresholds"][fold_of(name)])
 
 
 def to_mask(maps: np.ndarray, classes: Sequence[int], threshold: float) -> np.ndarray:

@@ -1,0 +1,165 @@
+"""Saliency maps of images: a folder of PNGs, or OpenCV's fine-grained ones. Never from masks of classes."""
+
+import functools
+import hashlib
+from collections.abc import Iterable
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
+
+from recamlib.data.images import read_grey
+from recamlib.errors import DataError, RecamError
+
+SHOWN = 5  # ids that an error names
+
+
+class MissingSaliencyError(RecamError):
+    """OpenCV's saliency module is not installed."""
+
+
+class Survey(NamedTuple):
+    """What a folder of saliency maps holds: a digest of names and contents, and the value that means 1."""
+
+    fingerprint: str
+    peak: int
+
+
+def fine_grained(image: Tensor) -> np.ndarray:
+    """Return how much each pixel differs from its surroundings: OpenCV's fine-grained static saliency.
+
+    Parameters
+    ----------
+    image
+        Shape ``(3, H, W)``, uint8, RGB.
+
+    Returns
+    -------
+    Shape ``(H, W)``, uint8; the most salient pixel has 255, unless the image is of one colour.
+
+    Raises
+    ------
+    MissingSaliencyError
+        If OpenCV is missing, or a build without this module lies over the one that has it.
+
+    Notes
+    -----
+    Source: Montabone and Soto (2010), centre-surround differences of intensity at several sizes. It knows
+    nothing of objects: a stand-in that needs no download, not what EPS and EDAM were published with.
+    """
+    finder = _saliency_module().StaticSaliencyFineGrained_create()
+    found = finder.computeSaliency(image.permute(1, 2, 0).flip(2).contiguous().numpy())[1]  # BGR in
+    return np.rint(255 * found).clip(0, 255).astype(np.uint8)
+
+
+def _saliency_module():
+    """Return ``cv2.saliency``, or raise an error that says what to install."""
+    try:
+        import cv2
+
+        return cv2.saliency
+    except (ImportError, AttributeError) as error:
+        names = {d.metadata["Name"] or "" for d in distributions()}
+        others = sorted(n for n in names if n.startswith("opencv") and n != "opencv-contrib-python-headless")
+        remedy = f"uninstall {', '.join(others)}, then " if others else ""
+        raise MissingSaliencyError(
+            f"OpenCV has no saliency module here ({error}): {remedy}install opencv-contrib-python-headless "
+            "(with --force-reinstall if it is there), or name a folder of saliency maps"
+        ) from None
+
+
+class SaliencyFolder:
+    """Saliency maps stored as one PNG per image, ``ID.png``: grey, 0 to 255 or 0 to 100, any size.
+
+    Parameters
+    ----------
+    folder
+        Where they lie; subfolders are not looked at.
+
+    Raises
+    ------
+    DataError
+        If the folder is missing or holds no PNG.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise DataError(f"{self.folder} is no folder; name one that holds a saliency map ID.png per image")
+        if not next(self.folder.glob("*.png"), None):
+            raise DataError(f"{self.folder} holds no PNG; a saliency map is called ID.png")
+
+    def survey(self) -> Survey:
+        """Return fingerprint and scale of the folder; read once per process.
+
+        Raises
+        ------
+        DataError
+            If a map is damaged or has a palette, or no value exceeds 1 (0 and 1 alone have no scale).
+        """
+        return _survey(self.folder.resolve())
+
+    def path(self, id: str) -> Path:
+        """Return the file of an image.
+
+        Raises
+        ------
+        DataError
+            If the id is no plain file name, or its file lies outside the folder.
+        """
+        if not id or id in (".", "..") or set(id) & set("/\\\0"):
+            raise DataError(f"{id!r} names no saliency map; an image id is a file name without folders")
+        path = self.folder / f"{id}.png"
+        if not path.resolve().is_relative_to(self.folder.resolve()):
+            raise DataError(f"{path} leads out of its folder; put the file itself there")
+        return path
+
+    def check(self, ids: Iterable[str]) -> None:
+        """Raise one DataError that counts the images without a map and names some of them."""
+        ids = tuple(ids)
+        missing = [id for id in ids if not self.path(id).is_file()]
+        if missing:
+            names = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
+            raise DataError(
+                f"{len(missing)} of {len(ids)} images have no saliency map in {self.folder}: {names}; "
+                "add ID.png for each, or leave the images out"
+            )
+
+    def map(self, id: str, size: tuple[int, int], *, peak: int) -> np.ndarray:
+        """Return the map of an image, shape `size` (H, W), uint8, 255 for 1.
+
+        Values are rounded down: at most theta times `peak` stays at most theta times 255.
+
+        Raises
+        ------
+        DataError
+            If the file is missing, damaged or has a palette.
+        """
+        values = read_grey(self.path(id)).astype(np.int64).clip(0, peak) * 255 // peak
+        found = torch.from_numpy(values.astype(np.uint8))[None]  # (1, h, w)
+        if tuple(found.shape[1:]) != tuple(size):
+            found = transforms.resize(
+                found, list(size), interpolation=InterpolationMode.BILINEAR, antialias=True
+            )
+        return found[0].numpy()
+
+
+@functools.lru_cache(maxsize=8)
+def _survey(folder: Path) -> Survey:
+    digest, highest = hashlib.sha256(), 0
+    files = SaliencyFolder(folder)
+    for path in filter(Path.is_file, sorted(folder.glob("*.png"))):
+        content = files.path(path.stem).read_bytes()
+        digest.update(f"{path.name}\n{len(content)}\n".encode() + content)
+        if highest <= 100:  # once a value exceeds 100, the scale is known
+            highest = max(highest, int(read_grey(path).max()))
+    if highest <= 1:
+        raise DataError(
+            f"the maps in {folder} hold no value above 1; store saliency as 0 to 255 or as 0 to 100"
+        )
+    return Survey(digest.hexdigest()[:12], 255 if highest > 100 else 100)

@@ -1,0 +1,133 @@
+"""Two ways to put a saliency map to use: EPS trains on it (ReCAM-E), EDAM merges it into maps (ReCAM-M)."""
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
+
+from recamlib.errors import DataError, RecamError, SettingsError
+
+
+def eps_loss(
+    scores: Tensor, saliency: Tensor, labels: Tensor, *, overlap: float = 0.4, share: float = 0.5
+) -> Tensor:
+    """How far the saliency that class maps and background map stand for is from the given one.
+
+    A class that is present counts as foreground if enough of what it claims is salient, else as background.
+
+    Parameters
+    ----------
+    scores
+        Scores of every cell before the softmax, shape ``(B, K + 1, h, w)``: images, classes and, last, the
+        background.
+    saliency
+        In [0, 1], shape ``(B, H, W)``, any size; its mean over each cell is what counts.
+    labels
+        Image-level labels in {0, 1}, shape ``(B, K)``. Absent classes are on neither side.
+    overlap
+        Share of the cells claimed by a class (probability above one half) that have to be salient (above
+        one half); a class that claims none has no overlap.
+    share
+        Weight of the foreground; the background's is one minus it.
+
+    Returns
+    -------
+    Scalar, mean over cells and images: squared error of ``share * foreground + (1 - share) *
+    (1 - background)``. No gradient passes through the choice of sides.
+
+    Raises
+    ------
+    RecamError
+        If the shapes do not fit (all are named).
+
+    Notes
+    -----
+    Source: EPS, "Railroad Is Not a Train" (CVPR 2021), which ReCAM-E adds to its losses. Facts followed from
+    its public code (eps.py): the softmax over K + 1 channels, the rounding, the division by the claimed
+    cells plus 1e-4 (so it is a precision, not an IoU), the sides of absent classes. It takes one pixel of
+    the saliency per cell, its first; here the mean is taken, which is the same where a cell is of one value.
+
+    Examples
+    --------
+    One class on two cells, sure of the first. Salient there: 0.9 for 1 and 0.1 for 0. Salient on the other
+    one: the class turns background, so everything is, and 0 stands for 1 there.
+
+    >>> import torch
+    >>> scores = torch.tensor([[[[0.9, 0.1]], [[0.1, 0.9]]]]).log()
+    >>> present = torch.tensor([[1]])
+    >>> [round(eps_loss(scores, torch.tensor([[s]]), present).item(), 4) for s in ([1.0, 0.0], [0.0, 1.0])]
+    [0.01, 0.5]
+    """
+    if scores.ndim != 4 or saliency.ndim != 3 or labels.shape != (len(scores), scores.shape[1] - 1):
+        raise RecamError(
+            f"scores have shape {tuple(scores.shape)}, saliency {tuple(saliency.shape)}, labels "
+            f"{tuple(labels.shape)}; they must be (images, classes + 1, h, w), (images, H, W) and "
+            "(images, classes)"
+        )
+    target = F.interpolate(saliency[:, None], scores.shape[2:], mode="area")[:, 0]  # (B, h, w)
+    shares = scores.softmax(1)  # (B, K + 1, h, w)
+    claimed = shares[:, :-1].detach().round().flatten(2)  # (B, K, h*w)
+    salient = target.round().flatten(1)[:, None]  # (B, 1, h*w)
+    overlaps = (claimed * salient).sum(2) / (claimed.sum(2) + 1e-4)  # (B, K)
+    present = labels.to(shares.dtype)
+    front = present * (overlaps > overlap)  # (B, K)
+    foreground = (shares[:, :-1] * front[..., None, None]).sum(1)  # (B, h, w)
+    background = shares[:, -1] + (shares[:, :-1] * (present - front)[..., None, None]).sum(1)
+    return F.mse_loss(share * foreground + (1 - share) * (1 - background), target)
+
+
+def edam_merge(
+    maps: np.ndarray, saliency: np.ndarray, *, theta: float = 0.2, alpha: float = 1e-6, beta: float = 0.99999
+) -> np.ndarray:
+    """Mask of maps whose background is where the image is not salient.
+
+    Parameters
+    ----------
+    maps
+        Shape ``(P, H, W)``, in [0, 1], each with peak 1; with P = 0 everything is background.
+    saliency
+        In [0, 1], shape ``(H, W)``.
+    theta
+        A pixel of this saliency or less is background, compared as float32.
+    alpha
+        A map below it is no candidate, even where the image is salient.
+    beta
+        A map above it wins over the background, even where the image is not salient.
+
+    Returns
+    -------
+    Which map wins, as 1 .. P, or 0 for the background; shape ``(H, W)``, uint8. Of equals the first wins.
+
+    Raises
+    ------
+    DataError
+        If the shapes differ.
+    SettingsError
+        If not ``0 <= alpha <= beta``: a map cannot be dropped and win.
+
+    Notes
+    -----
+    Source: the post-processing of EDAM (CVPR 2021), which ReCAM-M applies to ReCAM. Facts followed from its
+    public code (infer_cls.py): the background scores 1 or 0, dropped maps -2, certain ones 2, the highest
+    wins, and the first of equals. In that code the merge has no effect on the masks after CRF; here it is
+    the last step always.
+
+    Examples
+    --------
+    Two maps on four pixels, the last two salient. The first pixel is certain, the second one is not, the
+    third goes to the higher map, and nobody wants the fourth.
+
+    >>> maps = np.array([[[1.0, 0.9, 0.3, 0.0]], [[0.0, 0.0, 0.4, 0.0]]])
+    >>> edam_merge(maps, np.array([[0.1, 0.2, 0.5, 0.9]]))
+    array([[1, 0, 2, 0]], dtype=uint8)
+    """
+    maps, saliency = np.asarray(maps), np.asarray(saliency)
+    if maps.ndim != 3 or maps.shape[1:] != saliency.shape:
+        raise DataError(
+            f"maps have shape {maps.shape}, the saliency map {saliency.shape}: expected (classes, height, "
+            "width) and (height, width)"
+        )
+    if not 0 <= alpha <= beta:
+        raise SettingsError(f"alpha is {alpha} and beta {beta}: expected 0 <= alpha <= beta")
+    scores = np.where(maps < alpha, -2.0, np.where(maps > beta, 2.0, maps))  # (P, H, W)
+    background = saliency.astype(np.float32) <= np.float32(theta)  # (H, W)
+    return np.concatenate([background[None].astype(float), scores]).argmax(0).astype(np.uint8)

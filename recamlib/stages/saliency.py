@@ -1,0 +1,102 @@
+"""Saliency as settings and as a stage per image: what EPS trains on and EDAM merges."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import exca
+import numpy as np
+
+from recamlib import paths
+from recamlib.data.base import labels_only
+from recamlib.data.images import labels_from_png, labels_to_png
+from recamlib.data.saliency import SaliencyFolder, fine_grained
+from recamlib.provenance import measured, per_image
+from recamlib.stages.base import DataSettings, Settings, Split, Stage
+
+
+class Saliency(Settings):
+    """Where saliency maps come from: a folder of PNGs, or OpenCV's fine-grained saliency if none is named.
+
+    ``source``, ``fingerprint`` (of the files' names and contents) and ``peak`` (the value that means 1: 255
+    or 100) are filled in, not typed. They are part of the cache key, and the place of the folder is not, so
+    that a folder may be moved but not changed.
+    """
+
+    _exclude_from_cls_uid: ClassVar[tuple[str, ...]] = ("folder",)
+
+    folder: str = ""
+    source: Literal["fine_grained", "folder"]
+    fingerprint: str = ""
+    peak: int = 255
+
+    def __init__(self, **data: Any) -> None:
+        folder = data.get("folder")
+        data.setdefault("source", "folder" if folder else "fine_grained")
+        if folder and "fingerprint" not in data:
+            data |= SaliencyFolder(folder_of(folder)).survey()._asdict()
+        super().__init__(**data)
+
+    def describe(self) -> str:
+        """Return one line for people."""
+        if self.source == "fine_grained":
+            return "OpenCV's fine-grained static saliency, made from the images alone"
+        return f"folder of PNGs {self.fingerprint}, values 0 to {self.peak}"
+
+
+def folder_of(name: str) -> Path:
+    """Return a folder of saliency maps; one that is not absolute lies in the data folder."""
+    return paths.data_dir() / name
+
+
+class SaliencyMaps(Stage):
+    """Saliency maps at the size of their images; stored as the bytes of a grey PNG.
+
+    Every missing file is listed before the first one is read.
+    """
+
+    dataset: DataSettings = DataSettings()
+    saliency: Saliency = Saliency()
+    stage: Literal["SaliencyMaps"] = "SaliencyMaps"
+    infra: exca.MapInfra = exca.MapInfra(version="1")
+
+    @infra.apply(item_uid=lambda item: item[1], cache_type="Auto")
+    def make(self, items: Sequence[tuple[Split, str]]) -> Iterator[dict]:
+        """Yield for each (split, id) the map (H, W) as PNG bytes, 255 for 1, and cost."""
+        files = self._files(name for _, name in items)
+        for split, name in items:
+            with labels_only(), measured() as cost:
+                images = self.dataset.images(split)
+                if files:
+                    found = files.map(name, images.size(name), peak=self.saliency.peak)
+                else:
+                    found = fine_grained(images.image(name))
+            yield {"png": labels_to_png(found), "cost": per_image(cost, 1)}
+
+    def _files(self, names: Iterable[str]) -> SaliencyFolder | None:
+        """Return the folder, if there is one, with a map for each of these images."""
+        if self.saliency.source != "folder":
+            return None
+        files = SaliencyFolder(folder_of(self.saliency.folder))
+        files.check(names)
+        return files
+
+    def check(self, *splits: Split) -> None:
+        """Raise DataError if an image of these splits has no map: before anything is trained."""
+        self._files(dict.fromkeys(name for split in splits for name in self.dataset.images(split).ids))
+
+    def reader(self, split: Split) -> Callable[[str], np.ndarray]:
+        """Return a function from an image's id to its map (H, W), uint8, all of them made by then."""
+        ids = self.dataset.images(split).ids
+        stored = self.make([(split, name) for name in ids])
+        read = {name: partial(labels_from_png, item["png"]) for name, item in zip(ids, stored)}
+        return lambda name: read[name]()
+
+    def read(self, item: dict) -> np.ndarray:
+        """Return the map (H, W) of a stored item, float32 in [0, 1]."""
+        return labels_from_png(item["png"]) / np.float32(255)
+
+    def one(self, split: Split, name: str) -> np.ndarray:
+        """Return the map (H, W) of one image, float32 in [0, 1]."""
+        return self.read(next(iter(self.make([(split, name)]))))

@@ -1,0 +1,174 @@
+"""Saliency maps: folders with every oddity, OpenCV's own, and views that crop them with their image."""
+
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from recamlib.data import open_images
+from recamlib.data import saliency as reader
+from recamlib.data.saliency import MissingSaliencyError, SaliencyFolder, fine_grained
+from recamlib.data.views import IMAGENET_MEAN, IMAGENET_STD, LabelledViews, SaliencyViews, TrainView
+from recamlib.errors import DataError
+
+RAMP = np.arange(24, dtype=np.uint8).reshape(4, 6) * 4  # 0 to 92
+
+
+def folder(path, *, mode="L", **maps):
+    path.mkdir(exist_ok=True)
+    for name, values in maps.items():
+        Image.fromarray(np.asarray(values, np.uint8)).convert(mode).save(path / f"{name}.png")
+    return SaliencyFolder(path)
+
+
+def test_values_up_to_100_are_detected_over_the_whole_folder(tmp_path):
+    percent = folder(tmp_path / "percent", a=RAMP, b=np.full((2, 2), 100))
+    assert percent.survey().peak == 100
+    grey = folder(tmp_path / "grey", a=RAMP, b=np.full((2, 2), 101))
+    assert grey.survey().peak == 255
+    with pytest.raises(DataError, match="no value above 1; store saliency as 0 to 255 or as 0 to 100"):
+        folder(tmp_path / "binary", a=np.ones((2, 2))).survey()
+
+
+def test_a_map_up_to_100_keeps_every_decision_at_a_threshold(tmp_path):
+    levels = np.arange(101, dtype=np.uint8)[None]
+    found = folder(tmp_path, a=levels).map("a", (1, 101), peak=100) / np.float32(255)
+    for theta in range(101):
+        assert ((found <= np.float32(theta / 100)) == (levels <= theta)).all(), theta
+    assert found[0, 100] == 1
+
+
+def test_any_size_is_resized_and_the_same_size_is_kept(tmp_path):
+    maps = folder(tmp_path, a=RAMP)
+    assert (maps.map("a", (4, 6), peak=255) == RAMP).all()
+    resized = maps.map("a", (9, 15), peak=255)
+    assert resized.shape == (9, 15) and resized.dtype == np.uint8
+    assert abs(float(resized.mean()) - RAMP.mean()) < 3
+    assert maps.map("a", (1, 1), peak=255).shape == (1, 1)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "I;16"])
+def test_ways_to_store_grey(tmp_path, mode):
+    if mode == "I;16":
+        Image.fromarray(RAMP.astype(np.uint16) << 8).save(tmp_path / "a.png")
+        maps = SaliencyFolder(tmp_path)
+    else:
+        maps = folder(tmp_path, mode=mode, a=RAMP)
+    assert (maps.map("a", (4, 6), peak=255) == RAMP).all()
+
+
+def test_the_fingerprint_is_of_names_and_contents(tmp_path):
+    prints = [
+        folder(tmp_path / name, **maps).survey().fingerprint
+        for name, maps in {
+            "one": {"a": RAMP}, "same": {"a": RAMP}, "renamed": {"b": RAMP}, "changed": {"a": RAMP + 1},
+            "more": {"a": RAMP, "b": RAMP},
+        }.items()
+    ]  # fmt: skip
+    assert prints[0] == prints[1]
+    assert len(set(prints)) == 4
+
+
+def test_missing_maps_are_counted_and_some_are_named(tmp_path):
+    maps = folder(tmp_path, a=RAMP, b=RAMP)
+    maps.check(["a", "b"])
+    with pytest.raises(DataError, match=r"7 of 8 images have no saliency map in .*: 0, 1, 2, 3, 4, \.\.\.;"):
+        maps.check(["a", *"0123456"])
+    with pytest.raises(DataError, match="1 of 2 images .*: c; add ID.png"):
+        maps.check(["a", "c"])
+
+
+def test_folders_that_are_none(tmp_path):
+    with pytest.raises(DataError, match="is no folder; name one that holds"):
+        SaliencyFolder(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="holds no PNG"):
+        SaliencyFolder(tmp_path)
+
+
+@pytest.mark.parametrize("id", ["../a", "/etc/passwd", "..", ".", "", "b/a", "b\\a", "a\0"])
+def test_an_id_that_is_no_plain_name_is_refused(tmp_path, id):
+    with pytest.raises(DataError, match="names no saliency map"):
+        folder(tmp_path, a=RAMP).map(id, (4, 6), peak=255)
+
+
+def test_a_link_out_of_the_folder_is_refused(tmp_path):
+    folder(tmp_path / "elsewhere", a=RAMP)
+    maps = folder(tmp_path / "here", b=RAMP)
+    (maps.folder / "a.png").symlink_to(tmp_path / "elsewhere" / "a.png")
+    for use in (lambda: maps.map("a", (4, 6), peak=255), lambda: maps.check("a"), maps.survey):
+        with pytest.raises(DataError, match="leads out of its folder"):
+            use()
+
+
+def test_damaged_files_and_masks_are_refused_by_name(tmp_path):
+    maps = folder(tmp_path, good=RAMP)
+    whole = (tmp_path / "good.png").read_bytes()
+    for name, content in {"cut": whole[:-20], "empty": b"", "text": b"no picture"}.items():
+        (tmp_path / f"{name}.png").write_bytes(content)
+        with pytest.raises(DataError, match=rf"{name}\.png"):
+            maps.map(name, (4, 6), peak=255)
+    folder(tmp_path, mode="P", mask=RAMP)
+    with pytest.raises(DataError, match=r"mask\.png has a palette, as masks of classes do"):
+        maps.map("mask", (4, 6), peak=255)
+    with pytest.raises(DataError, match=r"gone\.png is missing"):
+        maps.map("gone", (4, 6), peak=255)
+
+
+def test_opencv_finds_what_differs_from_its_surroundings():
+    image = torch.full((3, 120, 160), 90, dtype=torch.uint8)
+    image[:, 40:60, 50:70] = 220
+    found = fine_grained(image)
+    assert found.shape == (120, 160) and found.dtype == np.uint8 and found.max() == 255
+    assert found[40:60, 50:70].mean() > 2 * found.mean()
+    assert (fine_grained(image) == found).all()
+    assert not fine_grained(torch.full((3, 5, 7), 128, dtype=torch.uint8)).any()
+    assert fine_grained(image[:, :1, :1]).shape == (1, 1)
+
+
+def test_another_opencv_in_its_place_is_named(monkeypatch):
+    class Other:
+        metadata = {"Name": "opencv-python-headless"}  # noqa: RUF012
+
+    monkeypatch.setitem(sys.modules, "cv2", types.ModuleType("cv2"))
+    monkeypatch.setattr(reader, "distributions", lambda: [Other()])
+    with pytest.raises(
+        MissingSaliencyError,
+        match="uninstall opencv-python-headless, then install opencv-contrib-python-headless",
+    ):
+        fine_grained(torch.zeros(3, 4, 4, dtype=torch.uint8))
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(MissingSaliencyError, match="or name a folder of saliency maps"):
+        fine_grained(torch.zeros(3, 4, 4, dtype=torch.uint8))
+
+
+def test_the_map_goes_through_the_same_scale_mirror_and_crop_as_the_image():
+    """With the image's own red channel as saliency, both channels of a view must say the same."""
+    images = open_images("hoofed", "train", count=4, size=64)
+    sizes = {"crop": 48, "long_side": (30, 90)}
+    views = SaliencyViews(images, lambda id: images.image(id)[0].numpy(), **sizes, seed=3)
+    plain = LabelledViews(images, TrainView(**sizes), seed=3)
+    smaller = 0
+    for epoch in range(6):
+        views.set_epoch(epoch)
+        plain.set_epoch(epoch)
+        for index in range(4):
+            view, labels, _ = views[index]
+            image, expected, _ = plain[index]
+            assert view.shape == (4, 48, 48)
+            assert torch.equal(view[:3], image) and torch.equal(labels, expected)
+            red = view[0] * IMAGENET_STD[0] + IMAGENET_MEAN[0]
+            inside = (view[:3] != 0).any(0)
+            smaller += not inside.all()
+            torch.testing.assert_close(view[3][inside], red[inside], atol=1e-5, rtol=0)
+            assert not view[3][~inside].any()
+    assert smaller  # some views had room around the image
+
+
+def test_a_map_of_another_size_stops_with_the_name_of_the_image():
+    images = open_images("hoofed", "train", count=2, size=64)
+    views = SaliencyViews(images, lambda id: RAMP, crop=32, long_side=(32, 40))
+    with pytest.raises(DataError, match=r"saliency map of hoofed_train_00000 has shape \(4, 6\)"):
+        views[0]
