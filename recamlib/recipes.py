@@ -10,8 +10,11 @@ from recamlib.stages import DataSettings, MapStage, Reactivate, TrainClassifier
 Parameters = Mapping[str, Any]
 
 
-def classifiers(data: DataSettings, given: Parameters, *, loss: str = "bce") -> list[TrainClassifier]:
-    """Return one classifier per seed from a notebook's parameters (``backbone``, ``lr``, ``seeds`` ...)."""
+def classifiers(data: DataSettings, given: Parameters, **more: Any) -> list[TrainClassifier]:
+    """Return one classifier per seed from a notebook's parameters (``backbone``, ``lr``, ``seeds`` ...).
+
+    `more` are settings of `TrainClassifier` that no parameter is named after, for example ``loss``.
+    """
     names = (
         "backbone", "epochs", "batch_size", "optimizer", "lr", "fc_lr_factor", "momentum", "crop",
         "precision",
@@ -19,7 +22,7 @@ def classifiers(data: DataSettings, given: Parameters, *, loss: str = "bce") -> 
     common = {name: given[name] for name in names}
     weights = given["weights"] or None
     return [
-        TrainClassifier(dataset=data, loss=loss, weights=weights, seed=seed, **common)
+        TrainClassifier(dataset=data, weights=weights, seed=seed, **common, **more)
         for seed in given["seeds"]
     ]
 
@@ -43,6 +46,16 @@ def option(given: Parameters) -> str:
     return "w" if given["dataset"] == "coco14" else "w*w'"
 
 
+def irn(given: Parameters) -> dict[str, dict[str, Any]]:
+    """Return the settings of ``"boundary"`` (`TrainBoundary`) and ``"walk"`` (`Walk`)."""
+    boundary = {name: given[f"boundary_{name}"] for name in ("epochs", "crop", "lr", "momentum")}
+    boundary |= {"batch_size": given["boundary_batch"], "radius": given["pair_radius"]}
+    return {
+        "boundary": {**boundary, "precision": given["precision"], "crf": usable(given["crf"])},
+        "walk": {name: given[f"walk_{name}"] for name in ("radius", "beta", "steps")},
+    }
+
+
 def refined(
     data: DataSettings, given: Parameters, *, part: int = 0, methods: Sequence[str] = METHODS
 ) -> dict[str, list[MapStage]]:
@@ -58,14 +71,8 @@ def refined(
         See :func:`recamlib.refinement.systems`.
     """
     bases = classifiers(data, given)
-    boundary = {name: given[f"boundary_{name}"] for name in ("epochs", "crop", "lr", "momentum")}
     return systems(
-        {"cam": bases, "recam": reactivated(bases, given)},
-        weights=option(given), scales=given["scales"], climbed=given["climb_images"], part=part,
-        methods=methods, climb={"steps": given["climb_steps"]},
-        walk={name: given[f"walk_{name}"] for name in ("radius", "beta", "steps")},
-        boundary={
-            **boundary, "batch_size": given["boundary_batch"], "radius": given["pair_radius"],
-            "precision": given["precision"], "crf": usable(given["crf"]),
-        },
+        {"cam": bases, "recam": reactivated(bases, given)}, weights=option(given), scales=given["scales"],
+        climb={"steps": given["climb_steps"]}, climbed=given["climb_images"], part=part, methods=methods,
+        **irn(given),
     )  # fmt: skip
