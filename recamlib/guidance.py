@@ -121,11 +121,13 @@ def network_table(scores: Mapping[str, Sequence[SegmentationScore]]) -> dict[str
     compared, found = partners(list(scores)), {}
     for name, mine in scores.items():
         partner = scores.get(compared.get(name, ""))
+        truth = mine[0].counts.sum(0)[:, 2]  # (K + 1,) pixels
         found[claim_row(name)] = table_row(
             [s.miou for s in mine],
             baseline=[s.miou for s in partner] if partner else None,
             interval=mine[0].interval(),
             difference=mine[0].interval_of_difference(partner[0]) if partner else None,
+            floor=100 * float(truth[0] / truth.sum() / np.count_nonzero(truth)),  # of background alone
             per_class=mine[0].per_class(), evaluation=mine[0].label, images=mine[0].result["images"],
         )  # fmt: skip
     return found

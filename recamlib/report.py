@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from recamlib import paths
-from recamlib.claims import RULE, SYNTHETIC, Claim, all_claims, verdict
+from recamlib.claims import RULE, SYNTHETIC, Claim, all_claims, row_verdict
 from recamlib.data.base import ImageSet
 from recamlib.entered import entered_numbers, from_server
 from recamlib.errors import RecamError
@@ -146,7 +146,7 @@ def _measured(claim: Claim, result: dict[str, Any]) -> tuple[Any, str, str] | No
     if claim.baseline is None:
         return round(entry["mean"], 1), describe_data(result), "reference"
     sign = claim.value - next(c.value for c in all_claims() if c.id == claim.baseline)
-    return round(entry["mean"], 1), describe_data(result), verdict(tuple(entry["difference_interval"]), sign)
+    return round(entry["mean"], 1), describe_data(result), row_verdict(entry, sign)
 
 
 def scoreboard_page(results: Iterable[dict[str, Any]]) -> str:

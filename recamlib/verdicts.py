@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from recamlib.claims import paper_value, seed_interval, sentence, verdict
+from recamlib.claims import paper_value, row_verdict, seed_interval, sentence, verdict
 from recamlib.losses import bce_gradient, sce_gradient
 from recamlib.metrics import bootstrap_contrast
 
@@ -216,15 +216,17 @@ def margin_of_the_stronger(scores: Mapping[str, Sequence[Any]]) -> dict[str, Any
 def plugged_in(rows: Mapping[str, Any]) -> dict[str, Any]:
     """Judge Table 4: ReCAM against IRN, ReCAM-E against EPS, ReCAM-M against EDAM's merge of CAM.
 
-    Each on the rule of the scoreboard, from rows of networks on val; a row that is not there has not run.
+    Each by the rule of the scoreboard, from rows of networks on val; a row that is not there has not run.
     """
     claims = {}
     for side, name in (("without", "ReCAM"), ("with", "ReCAM-E"), ("with", "ReCAM-M")):
         row, rule = rows.get(f"{side}_saliency.{name}"), "DeepLabV2's difference on val lies above zero"
-        answer, text = "not run", "no network was trained on its masks"
+        answer, text = "not run", "no network of it and of its baseline was trained"
         if row and "difference_interval" in row:
             low, high = row["difference_interval"]
-            answer = verdict((low, high), +1)
+            answer = row_verdict(row, +1)
             text = f"{row['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
+            if row["mean"] <= row["floor"]:
+                text += f"; at {row['mean']:.1f} no better than all background, {row['floor']:.1f}"
         claims[f"table4.{side}_saliency.{name}.val"] = sentence(answer, text, rule=rule)
     return claims

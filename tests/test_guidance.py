@@ -7,6 +7,7 @@ import pytest
 import recamlib as rc
 from recamlib import guidance
 from recamlib.claims import all_claims, load_paper
+from recamlib.metrics import confusion, mean_iou
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +46,7 @@ def result(irn=True, segmented=True):
                 row |= {"difference": 1.0, "difference_interval": [0.5, 1.5]}
             rows[f"{method}.{kind}"] = row
             if segmented and method == ("irn" if irn else "none"):
-                rows[guidance.claim_row(f"{method}.{kind}")] = row
+                rows[guidance.claim_row(f"{method}.{kind}")] = row | {"floor": 15.0}
     return {"notebook": "05_table4_saliency", "parameters": {"dataset": "hoofed", "profile": "smoke",
             "backbone": "resnet_small"}, "images": {"scored": 9}, "rows": rows, "claims": {}}  # fmt: skip
 
@@ -89,6 +90,10 @@ def test_from_systems_to_the_rows_of_table_four():
     assert "difference" not in found["without_saliency.CAM"]
     merged = found["with_saliency.ReCAM-M"]["mean"] - found["with_saliency.EDAM's merge"]["mean"]
     assert found["with_saliency.ReCAM-M"]["difference"] == pytest.approx(merged)
+    score = rc.SegmentationScore(of=nets["none.cam"][0])
+    masks = map(score.of.dataset.masks("val").mask, score.images.ids)
+    nothing = sum(confusion(0 * mask, mask, num_classes=6) for mask in masks)
+    assert found["without_saliency.CAM"]["floor"] == pytest.approx(100 * mean_iou(nothing))
     assert guidance.segmenters(rows, [], arch="deeplabv2_small") == {}
     assert guidance.network_table({}) == {}
     score = rc.SaliencyScore(dataset=rc.DataSettings(train_count=10, val_count=6, size=64))
@@ -149,6 +154,10 @@ def test_the_scoreboard_matches_the_val_column_of_table_four():
     assert board.loc["table4.with_saliency.EPS.val", "verdict"] == "reference"
     assert board.loc["table4.with_saliency.EPS.val", "here"] == 41.5
     assert board.loc["table4.with_saliency.EDAM.val", "verdict"] == "not run"
+    alone = result()  # trained without its partner: shown, not judged
+    del alone["rows"]["with_saliency.ReCAM-E"]["difference_interval"]
+    board = rc.report.scoreboard([alone]).set_index("claim")
+    assert board.loc["table4.with_saliency.ReCAM-E.val", "verdict"] == "reference"
     coco = result()
     coco["parameters"]["dataset"] = "coco14"  # the table is of VOC
     board = rc.report.scoreboard([coco]).set_index("claim")
@@ -162,9 +171,10 @@ def test_verdicts_in_the_notebook_are_those_of_the_scoreboard():
     rows = result()["rows"]
     rows["with_saliency.ReCAM-E"] = rows["with_saliency.ReCAM-E"] | {"difference_interval": [-2.0, -1.0]}
     del rows["with_saliency.ReCAM-M"]
+    rows["without_saliency.ReCAM"] = rows["without_saliency.ReCAM"] | {"floor": 41.6}
     claims = rc.verdicts.plugged_in(rows)
     assert {name: claim["verdict"] for name, claim in claims.items()} == {
-        "table4.without_saliency.ReCAM.val": "holds",
+        "table4.without_saliency.ReCAM.val": "cannot tell",  # a network that calls everything background
         "table4.with_saliency.ReCAM-E.val": "does not hold",
         "table4.with_saliency.ReCAM-M.val": "not run",
     }
