@@ -125,7 +125,12 @@ def combine_weights(fc1: Tensor, fc2: Tensor, option: str) -> Tensor:
 
 
 def merge_scales(
-    maps: Sequence[Tensor], size: tuple[int, int], *, stride: int | None = None, eps: float = 1e-5
+    maps: Sequence[Tensor],
+    size: tuple[int, int],
+    *,
+    stride: int | None = None,
+    cell: int = 16,
+    eps: float = 1e-5,
 ) -> Tensor:
     """Sum the maps of one image over scales and bring each class to a maximum of 1.
 
@@ -137,6 +142,8 @@ def merge_scales(
         Height and width of the image, pixels.
     stride
         Pixels of the image per pixel of the result; None for the image's own size.
+    cell
+        Output stride of the network the maps come from.
     eps
         Added to the maximum.
 
@@ -147,7 +154,7 @@ def merge_scales(
     Notes
     -----
     Source: step/make_cam.py of the authors' code. At image size the maps are stretched to the next multiple
-    of 16 and cropped, because that is the area the feature maps cover.
+    of the network's stride, there 16, and cropped: that is the area the feature maps cover.
 
     Examples
     --------
@@ -157,7 +164,7 @@ def merge_scales(
     """
     height, width = size
     if stride is None:
-        target = (math.ceil(height / 16) * 16, math.ceil(width / 16) * 16)
+        target = (math.ceil(height / cell) * cell, math.ceil(width / cell) * cell)
     else:
         height, width = target = (math.ceil(height / stride), math.ceil(width / stride))
     if not maps[0].shape[0]:

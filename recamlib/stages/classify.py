@@ -36,13 +36,13 @@ class TrainClassifier(Stage):
     Defaults train the small embedded network from scratch; profiles hold the paper's settings.
     With pre-trained ``weights``, BatchNorm keeps its running statistics (scale and shift are trained) and the
     stem stays fixed, as in the authors' code. ``probe`` keeps the logits of the val images after every epoch,
-    for Figure 4.
+    for Figure 4. ``checkpointing`` saves memory, not time, and is for transformers.
     """
 
     dataset: DataSettings = DataSettings()
     backbone: str = "resnet_small"
     weights: str | None = None
-    output_stride: Literal[8, 16] = 16
+    output_stride: Literal[8, 14, 16, 32] = 16
     loss: Literal["bce", "sce", "sce_single"] = "bce"
     epochs: int = pydantic.Field(12, ge=1)
     batch_size: int = pydantic.Field(16, ge=1)
@@ -54,6 +54,7 @@ class TrainClassifier(Stage):
     crop: int = pydantic.Field(96, ge=32)
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     probe: bool = False
+    checkpointing: bool = False
     seed: int = pydantic.Field(0, ge=0)
     stage: Literal["TrainClassifier"] = "TrainClassifier"
     infra: exca.MapInfra = exca.MapInfra(version="1")
@@ -69,7 +70,10 @@ class TrainClassifier(Stage):
     def build(self, weights: str | None = None) -> CamClassifier:
         """Return the untrained classifier, its fixed parts fixed."""
         classes = len(self.dataset.images("train_aug").space)
-        backbone = build_backbone(self.backbone, output_stride=self.output_stride, weights=weights)
+        backbone = build_backbone(
+            self.backbone, output_stride=self.output_stride, weights=weights,
+            checkpointing=self.checkpointing,
+        )  # fmt: skip
         if self.weights:
             freeze_batch_norm(backbone)
             freeze_stem(backbone)

@@ -80,4 +80,4 @@ class AdvCams(MapStage):
         if not item["scales"]:
             return no_maps(item["size"], stride)
         scales = [torch.from_numpy(np.array(m)) for m in item["scales"]]
-        return merge_scales(scales, tuple(item["size"]), stride=stride)
+        return merge_scales(scales, tuple(item["size"]), stride=stride, cell=self.cell)

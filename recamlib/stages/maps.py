@@ -42,6 +42,11 @@ class MapStage(Stage):
         raise NotImplementedError
 
     @property
+    def cell(self) -> int:
+        """Pixels of the image per cell of the network's features."""
+        return getattr(self.model, "base", self.model).output_stride
+
+    @property
     def reactivated(self) -> bool:
         """Whether the maps are ReCAM's."""
         return isinstance(self.model, Reactivate) and self.model.sce_weight > 0
@@ -122,7 +127,7 @@ class ExtractCams(MapStage):
             return no_maps(item["size"], stride)
         option = options_of(self.model).index(self.weights)
         scales = [torch.from_numpy(np.array(m[option])) for m in item["scales"]]  # (P, h_s, w_s)
-        return merge_scales(scales, tuple(item["size"]), stride=stride)
+        return merge_scales(scales, tuple(item["size"]), stride=stride, cell=self.cell)
 
 
 def options_of(model: TrainClassifier | Reactivate) -> tuple[WeightOption, ...]:
