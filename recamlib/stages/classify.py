@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from recamlib import engine
-from recamlib.cams import class_activation_maps, class_features
+from recamlib.cams import Gap, class_activation_maps, class_features
 from recamlib.data.base import ImageSet, labels_only
 from recamlib.data.views import LabelledViews, TrainView, normalise
 from recamlib.losses import bce_loss, reactivation_loss, sce_loss, sce_single_loss
@@ -123,6 +123,7 @@ class Reactivate(Stage):
 
     ``sce_weight=0`` is the control of Table 1: as many further epochs at the same rates, with BCE alone.
     The maps of Eq. 5 pass gradients to FC1 and the backbone, as in the authors' code, unless ``detach_maps``.
+    ``gap`` is what Eq. 5 divides by (:func:`recamlib.cams.class_features`).
     """
 
     base: TrainClassifier = TrainClassifier()
@@ -134,6 +135,7 @@ class Reactivate(Stage):
     momentum: float = pydantic.Field(1e-4, ge=0, lt=1)
     weight_decay: float = pydantic.Field(1e-4, ge=0)
     detach_maps: bool = False
+    gap: Gap = "pixels"
     stage: Literal["Reactivate"] = "Reactivate"
     infra: exca.MapInfra = exca.MapInfra(version="1")
 
@@ -169,7 +171,8 @@ class Reactivate(Stage):
             if self.sce_weight == 0:
                 return {"loss": bce, "bce": bce}
             maps = class_activation_maps(features, net.classifier.fc1.weight)  # (B, K, h, w)
-            pooled = class_features(features, maps.detach() if self.detach_maps else maps)  # (B, K, C)
+            maps = maps.detach() if self.detach_maps else maps
+            pooled = class_features(features, maps, gap=self.gap)  # (B, K, C)
             sce = reactivation_loss(pooled, labels, classifier=net.head)
         return {"loss": bce + self.sce_weight * sce, "bce": bce, "sce": sce}
 
