@@ -10,9 +10,9 @@ _MODULES = (
 )  # fmt: skip
 _STAGES = (
     "MULTI_SCALES", "OPTIONS", "AdvCams", "Classify", "ConfidentLabels", "DataSettings", "ExtractCams",
-    "PseudoMasks", "Reactivate", "Score", "SegmentationScore", "TrainBoundary", "TrainClassifier",
-    "TrainSegmenter", "TrainUpperBound", "Walk", "cams_of", "examples", "pipeline_cost",
-    "prediction_examples", "score_table",
+    "PackageCams", "PseudoMasks", "Reactivate", "Score", "SegmentationScore", "TrainBoundary",
+    "TrainClassifier", "TrainSegmenter", "TrainUpperBound", "Walk", "WalkGrid", "WalkStudy", "cams_of",
+    "examples", "pipeline_cost", "prediction_examples", "score_table", "seconds_per_image",
 )  # fmt: skip
 __all__ = sorted((*_MODULES, *_STAGES))
 

@@ -10,19 +10,21 @@ from recamlib.stages.climb import AdvCams
 from recamlib.stages.costs import pipeline_cost
 from recamlib.stages.maps import OPTIONS, ExtractCams, MapStage
 from recamlib.stages.masks import PseudoMasks
+from recamlib.stages.package import PackageCams, seconds_per_image
 from recamlib.stages.predict import MULTI_SCALES, SegmentationScore
 from recamlib.stages.score import Score
 from recamlib.stages.segment import TrainSegmenter
 from recamlib.stages.tables import cams_of, examples, prediction_examples, score_table
+from recamlib.stages.tune import WalkGrid, WalkStudy
 from recamlib.stages.upper_bound import TrainUpperBound
 from recamlib.stages.walk import Walk
 
 __all__ = [
     "MULTI_SCALES", "OPTIONS", "AdvCams", "BoundaryMaps", "Classify", "ConfidentLabels", "DataSettings",
-    "ExtractCams", "MapStage", "PseudoMasks", "Reactivate", "Score", "SegmentationScore", "Stage",
-    "TrainBoundary", "TrainClassifier", "TrainSegmenter", "TrainUpperBound", "Walk", "cams_of", "examples",
-    "pipeline_cost",
-    "prediction_examples", "score_table",
+    "ExtractCams", "MapStage", "PackageCams", "PseudoMasks", "Reactivate", "Score", "SegmentationScore",
+    "Stage", "TrainBoundary", "TrainClassifier", "TrainSegmenter", "TrainUpperBound", "Walk", "WalkGrid",
+    "WalkStudy", "cams_of", "examples", "pipeline_cost", "prediction_examples", "score_table",
+    "seconds_per_image",
 ]  # fmt: skip
 
 if os.environ.get("TQDM_DISABLE"):  # a notebook that is executed unwatched: no log lines in the report

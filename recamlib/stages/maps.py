@@ -39,7 +39,10 @@ class MapStage(Stage):
 
     def merge(self, item: dict, *, stride: int | None = None) -> Tensor:
         """Return the normalised maps (P, H, W) of a stored item, at image size or at a stride."""
-        raise NotImplementedError
+        if not item["scales"]:
+            return no_maps(item["size"], stride)
+        scales = [torch.from_numpy(np.array(m)) for m in item["scales"]]  # (P, h_s, w_s)
+        return merge_scales(scales, tuple(item["size"]), stride=stride, cell=self.cell)
 
     @property
     def cell(self) -> int:

@@ -22,6 +22,7 @@ from recamlib.provenance import measured
 from recamlib.stages.base import Split, Stage
 from recamlib.stages.climb import AdvCams
 from recamlib.stages.maps import ExtractCams
+from recamlib.stages.package import PackageCams
 from recamlib.stages.walk import Walk
 from recamlib.sweep import THRESHOLDS, ThresholdSweep
 
@@ -40,7 +41,7 @@ class Score(Stage):
     ``limit`` scores a random part of the split, the same one for every method.
     """
 
-    of: ExtractCams | AdvCams | Walk = pydantic.Field(ExtractCams(), discriminator="stage")
+    of: ExtractCams | AdvCams | PackageCams | Walk = pydantic.Field(ExtractCams(), discriminator="stage")
     split: Split = "train"
     limit: int = pydantic.Field(0, ge=0)
     stage: Literal["Score"] = "Score"
