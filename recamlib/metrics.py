@@ -18,6 +18,7 @@ __all__ = [
     "THRESHOLDS",
     "ThresholdSweep",
     "accuracy",
+    "bootstrap_average_precision",
     "bootstrap_difference",
     "bootstrap_interval",
     "class_counts",
@@ -81,6 +82,15 @@ def bootstrap_difference(
         raise RecamError(f"counts have shapes {a.shape} and {b.shape}: both must be of the same images")
     of_a, of_b = _resampled([a, b], seed=seed, repeats=repeats)
     return _interval(of_a - of_b, level)
+
+
+def bootstrap_average_precision(
+    scores: Tensor, labels: Tensor, *, seed: int, repeats: int = 200, level: float = 0.95
+) -> tuple[float, float]:
+    """Interval of `mean_average_precision` that drawing the images ``(N, K)`` again would give, in [0, 1]."""
+    rng = np.random.default_rng(seed)
+    drawn = [rng.integers(0, len(scores), len(scores)) for _ in range(repeats)]
+    return _interval(np.array([mean_average_precision(scores[i], labels[i]) for i in drawn]), level)
 
 
 def split_single_multi(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

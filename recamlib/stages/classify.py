@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from recamlib import engine
 from recamlib.cams import Gap, class_activation_maps, class_features
-from recamlib.data.base import ImageSet, labels_only
-from recamlib.data.views import LabelledViews, TrainView, normalise
+from recamlib.data.base import labels_only
+from recamlib.data.views import LabelledViews, TrainView
+from recamlib.inference import image_logits
 from recamlib.losses import bce_loss, reactivation_loss, sce_loss, sce_single_loss
 from recamlib.models.backbones import build_backbone, freeze_batch_norm, freeze_stem
 from recamlib.models.classifier import CamClassifier, ReactivationHead
@@ -205,7 +206,7 @@ def run_training(
     probe = None
     if base.probe and stage is base:
         val = base.dataset.images("val")
-        probe = lambda net, epoch: {"logits": predict(net, val)}  # noqa: E731
+        probe = lambda net, epoch: {"logits": image_logits(net, val)}  # noqa: E731
     with measured() as cost:
         history = engine.fit(
             model, views, step, optimizer, epochs=stage.epochs, batch_size=stage.batch_size, seed=base.seed,
@@ -219,25 +220,15 @@ def run_training(
     return result
 
 
-@torch.inference_mode()
-def predict(model: CamClassifier, images: ImageSet) -> list[list[float]]:
-    """Return logits (N, K) of whole images at their own size, one at a time, model on its own device."""
-    device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    rows = []
-    for name in images.ids:
-        x = normalise(images.image(name))[None].to(device, memory_format=torch.channels_last)  # (1, 3, H, W)
-        rows.append(model(x).float().squeeze(0).tolist())
-    model.train(was_training)
-    return rows
-
-
 class Classify(Stage):
-    """Logits of a trained classifier on whole images: accuracy of Figure 1a, mean average precision."""
+    """Logits of a trained classifier on whole images: accuracy of Figure 1a, mean average precision.
+
+    ``scale`` resizes the images: a network trained on small crops does not know objects at their full size.
+    """
 
     model: TrainClassifier | Reactivate = pydantic.Field(TrainClassifier(), discriminator="stage")
     split: Split = "val"
+    scale: float = pydantic.Field(1.0, gt=0)
     stage: Literal["Classify"] = "Classify"
     infra: exca.MapInfra = exca.MapInfra(version="1")
 
@@ -249,7 +240,7 @@ class Classify(Stage):
             model, _fc2 = self.model.load()
             model.to(default_device(), memory_format=torch.channels_last)
             with measured() as cost, labels_only():
-                logits = np.array(predict(model, images), dtype=np.float32)
+                logits = np.array(image_logits(model, images, scale=self.scale), dtype=np.float32)
             yield {"logits": logits, "labels": images.label_matrix(), "cost": cost, "images": len(images.ids)}
 
     @cached_property
