@@ -8,7 +8,7 @@ import pandas as pd
 from scipy import stats
 
 from recamlib.claims import sentence, verdict
-from recamlib.experiments import Plan
+from recamlib.experiments import CENTRE, Level, Plan
 from recamlib.metrics import bootstrap_average_precision
 from recamlib.packaged import Method
 from recamlib.stages import (
@@ -21,10 +21,20 @@ from recamlib.stages import (
     score_table,
     seconds_per_image,
 )
+from recamlib.stages.maps import WeightOption
 from recamlib.stages.tables import average_precision, logits_of
 
 ROWS = dict(zip(OPTIONS, ("recam_w", "recam_w_prime", "recam_w_plus_w_prime", "recam_w_times_w_prime")))
 FEWEST = 4  # classifiers that a rank correlation needs
+
+
+def pair(
+    centre: Mapping[str, Mapping[str, Any]], *, seed: int, option: WeightOption
+) -> list[tuple[TrainClassifier | Reactivate, WeightOption]]:
+    """Return the classifier of a notebook's settings and its reactivation, each with a weight option."""
+    plan = Plan("own", centre, (), ())
+    cam, recam = plan.stages(Level(CENTRE, "", {}), seed)
+    return [(cam.model, "w"), (recam.model, option)]
 
 
 def table1_of(plan: Plan) -> dict[str, dict[str, Any]]:
@@ -61,8 +71,8 @@ def table1_frame(table: Mapping[str, Any]) -> pd.DataFrame:
         level, name = title.split(": ")
         span = row.get("difference_interval", [np.nan, np.nan])
         lines.append({
-            "backbone": level, "row": name, "mIoU": row["mean"], "low": row["low"], "high": row["high"],
-            "difference": row.get("difference", np.nan), "difference low": span[0],
+            "backbone": level, "row": name, "mIoU": row["mean"], "mIoU low": row["low"],
+            "mIoU high": row["high"], "difference": row.get("difference", np.nan), "difference low": span[0],
             "difference high": span[1], "mAP": float(np.mean(row["average_precision"])),
             **{f"seconds, {part}": f"{value:.3g}" for part, value in row["seconds"].items()},
         })  # fmt: skip
@@ -118,7 +128,7 @@ def methods_frame(table: Mapping[str, Any]) -> pd.DataFrame:
     for name, row in table.items():
         span = row.get("difference_interval", [np.nan, np.nan])
         lines.append({
-            "method": name, "mIoU": row["mean"], "low": row["low"], "high": row["high"],
+            "method": name, "mIoU": row["mean"], "mIoU low": row["low"], "mIoU high": row["high"],
             "difference": row.get("difference", np.nan), "difference low": span[0],
             "difference high": span[1], "images": row["images"],
             "seconds per image": f"{row['seconds']:.3g}",

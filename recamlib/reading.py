@@ -53,15 +53,18 @@ def pooled_interval(values: np.ndarray, *, levels: int = 1) -> tuple[np.ndarray,
 def table(responses: Sequence[Mapping[str, Any]], *, at: At = "cross") -> pd.DataFrame:
     """Return one row per level, the centre first; all numbers are points of mIoU or percent of pixels.
 
-    Columns: ``factor``; ``cam`` and ``recam``; ``difference`` with ``low`` and ``high`` over seeds
-    (simultaneous) and ``images low``, ``images high`` over images (paired bootstrap of the counts summed over
-    seeds); ``change`` of the difference from the centre's, paired by seed, with ``change low`` and
-    ``change high`` (simultaneous); ``false_positives``, ``false_negatives``; ``sign`` by `RULE`; ``seeds``.
+    Columns: ``factor``; ``cam`` and ``recam`` with ``low`` and ``high`` over seeds; their ``difference`` with
+    ``low`` and ``high`` over seeds (simultaneous) and ``images low``, ``images high`` over images (paired
+    bootstrap of the counts summed over seeds); ``change`` of the difference from the centre's, paired by
+    seed, with ``change low`` and ``change high`` (simultaneous); ``false_positives``, ``false_negatives``;
+    ``sign`` by `RULE`; ``seeds``.
     """
     names = list(dict.fromkeys(r["level"] for r in responses))
     grouped = [[r for r in responses if r["level"] == name] for name in names]
     values = np.array([[r[at]["miou"] for r in group] for group in grouped])  # (L, S)
     low, high = pooled_interval(values, levels=len(names))
+    alone = {key: np.array([[r[key] for r in group] for group in grouped]) for key in ("cam", "recam")}
+    spans = {key: pooled_interval(found) for key, found in alone.items()}
     changes = (values - values[:1])[1:]
     ends = pooled_interval(changes, levels=max(1, len(changes))) if len(changes) else ([], [])
     rows = []
@@ -70,7 +73,8 @@ def table(responses: Sequence[Mapping[str, Any]], *, at: At = "cross") -> pd.Dat
         span = [100 * end for end in bootstrap_difference(after, before, seed=0)]
         rows.append({
             "level": name, "factor": group[0]["factor"],
-            **{key: float(np.mean([r[key] for r in group])) for key in ("cam", "recam")},
+            **{key: found[i].mean() for key, found in alone.items()},
+            **{f"{key} {end}": spans[key][j][i] for key in alone for j, end in enumerate(("low", "high"))},
             "difference": values[i].mean(), "low": low[i], "high": high[i],
             "images low": span[0], "images high": span[1],
             "change": changes[i - 1].mean() if i else np.nan,
@@ -136,3 +140,26 @@ def changed(frame: pd.DataFrame) -> dict[str, Any]:
     rule = "some level changes ReCAM minus CAM of the centre: its interval over seeds does not contain zero"
     # an interval that contains zero does not show that nothing changes
     return sentence("holds" if moving(frame) else "cannot tell", text, rule=rule)
+
+
+def shown(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns people look at, named for them, as `recamlib.report.shown` wants its intervals."""
+    names = {"cam": "CAM", "recam": "ReCAM"}
+    parts = {}
+    for key, title in names.items():
+        parts |= {title: frame[key]} | {f"{title} {end}": frame[f"{key} {end}"] for end in ("low", "high")}
+    for title, low, high in (
+        ("difference (seeds)", "low", "high"), ("difference (images)", "images low", "images high"),
+    ):  # fmt: skip
+        parts |= {title: frame["difference"], f"{title} low": frame[low], f"{title} high": frame[high]}
+    parts |= {key: frame[key] for key in ("change", "change low", "change high")}
+    parts |= {key.replace("_", " "): frame[key] for key in ("false_positives", "false_negatives")}
+    return pd.DataFrame(parts | {key: frame[key] for key in ("sign", "seeds")})
+
+
+def rows(name: str, frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Return the levels of a study as rows of a result, ``"STUDY: level"``; the mean is the difference."""
+    kept = frame.astype(object).where(frame.notna(), None)
+    return {
+        f"{name}: {level}": {"mean": row["difference"], **row.to_dict()} for level, row in kept.iterrows()
+    }
