@@ -4,15 +4,17 @@ import importlib
 from typing import Any
 
 _MODULES = (
-    "advcam", "boundary", "cams", "claims", "crf", "data", "engine", "guidance", "losses", "metrics", "paths",
-    "plots", "plots_refine", "plots_segment", "recipes", "refinement", "report", "saliency", "segloss",
-    "segment_tables", "segmentation", "stages", "toy", "verdicts", "walk",
+    "advcam", "beyond", "boundary", "cams", "claims", "crf", "data", "engine", "experiments", "guidance",
+    "losses", "metrics", "paths", "plots", "plots_beyond", "plots_refine", "plots_segment", "reading",
+    "recipes", "refinement", "report", "saliency", "segloss", "segment_tables", "segmentation", "stages",
+    "toy", "verdicts", "walk",
 )  # fmt: skip
 _STAGES = (
     "MULTI_SCALES", "OPTIONS", "AdvCams", "Classify", "ConfidentLabels", "DataSettings", "ExtractCams",
-    "PseudoMasks", "Reactivate", "Saliency", "SaliencyMaps", "SaliencyMerge", "SaliencyScore", "Score",
-    "SegmentationScore", "TrainBoundary", "TrainClassifier", "TrainSegmenter", "TrainUpperBound", "Walk",
-    "cams_of", "examples", "mask_examples", "pipeline_cost", "prediction_examples", "score_table",
+    "PackageCams", "PseudoMasks", "Reactivate", "Saliency", "SaliencyMaps", "SaliencyMerge", "SaliencyScore",
+    "Score", "SegmentationScore", "TrainBoundary", "TrainClassifier", "TrainSegmenter", "TrainUpperBound",
+    "Walk", "WalkGrid", "WalkStudy", "cams_of", "examples", "mask_examples", "pipeline_cost",
+    "prediction_examples", "score_table", "seconds_per_image",
 )  # fmt: skip
 __all__ = sorted((*_MODULES, *_STAGES))
 

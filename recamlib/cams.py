@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,6 +21,9 @@ __all__ = [
 
 OPTIONS = ("w", "w'", "w+w'", "w*w'")
 """Weight options of Eq. (9)."""
+
+Gap = Literal["pixels", "mask"]
+"""What the sum of Eq. (5) is divided by."""
 
 
 def class_activation_maps(features: Tensor, weight: Tensor, *, eps: float = 1e-5) -> Tensor:
@@ -55,7 +59,7 @@ def class_activation_maps(features: Tensor, weight: Tensor, *, eps: float = 1e-5
     return scores.unflatten(2, features.shape[2:])  # (B, K, h, w)
 
 
-def class_features(features: Tensor, maps: Tensor) -> Tensor:
+def class_features(features: Tensor, maps: Tensor, *, gap: Gap = "pixels", eps: float = 1e-5) -> Tensor:
     """Mean over pixels of the features, weighted by the map of each class.
 
     Parameters
@@ -64,6 +68,11 @@ def class_features(features: Tensor, maps: Tensor) -> Tensor:
         Shape ``(B, C, h, w)``: images, channels, feature map.
     maps
         Shape ``(B, K, h, w)``: one weight per class and pixel.
+    gap
+        What the sum over pixels is divided by: their number (``"pixels"``), or the sum of the map
+        (``"mask"``), so that the feature of a small object is as long as that of a large one.
+    eps
+        Added to the sum of the map.
 
     Returns
     -------
@@ -71,7 +80,7 @@ def class_features(features: Tensor, maps: Tensor) -> Tensor:
 
     Notes
     -----
-    Source: Eq. (5) and the GAP of Eq. (6). The sum is divided by ``h * w``, not by the sum of the map. It is
+    Source: Eq. (5) and the GAP of Eq. (6), which divides by ``h * w``; ``"mask"`` is our own. It is
     one batched matrix product: the ``(B, K, C, h, w)`` tensor of the formula is never built.
 
     Examples
@@ -83,9 +92,14 @@ def class_features(features: Tensor, maps: Tensor) -> Tensor:
     >>> class_features(torch.tensor([[[[4.0, 6.0]]]]), maps)
     tensor([[[2.],
              [5.]]])
+    >>> class_features(torch.tensor([[[[4.0, 6.0]]]]), maps, gap="mask", eps=0)
+    tensor([[[4.],
+             [5.]]])
     """
-    pixels = math.prod(features.shape[2:])
-    return maps.flatten(2) @ features.flatten(2).mT / pixels  # (B, K, hw) @ (B, hw, C) -> (B, K, C)
+    sums = maps.flatten(2) @ features.flatten(2).mT  # (B, K, hw) @ (B, hw, C) -> (B, K, C)
+    if gap == "pixels":
+        return sums / math.prod(features.shape[2:])
+    return sums / (maps.sum((2, 3))[..., None] + eps)
 
 
 def combine_weights(fc1: Tensor, fc2: Tensor, option: str) -> Tensor:
@@ -125,7 +139,12 @@ def combine_weights(fc1: Tensor, fc2: Tensor, option: str) -> Tensor:
 
 
 def merge_scales(
-    maps: Sequence[Tensor], size: tuple[int, int], *, stride: int | None = None, eps: float = 1e-5
+    maps: Sequence[Tensor],
+    size: tuple[int, int],
+    *,
+    stride: int | None = None,
+    cell: int = 16,
+    eps: float = 1e-5,
 ) -> Tensor:
     """Sum the maps of one image over scales and bring each class to a maximum of 1.
 
@@ -137,6 +156,8 @@ def merge_scales(
         Height and width of the image, pixels.
     stride
         Pixels of the image per pixel of the result; None for the image's own size.
+    cell
+        Output stride of the network the maps come from.
     eps
         Added to the maximum.
 
@@ -147,7 +168,7 @@ def merge_scales(
     Notes
     -----
     Source: step/make_cam.py of the authors' code. At image size the maps are stretched to the next multiple
-    of 16 and cropped, because that is the area the feature maps cover.
+    of the network's stride, there 16, and cropped: that is the area the feature maps cover.
 
     Examples
     --------
@@ -157,7 +178,7 @@ def merge_scales(
     """
     height, width = size
     if stride is None:
-        target = (math.ceil(height / 16) * 16, math.ceil(width / 16) * 16)
+        target = (math.ceil(height / cell) * cell, math.ceil(width / cell) * cell)
     else:
         height, width = target = (math.ceil(height / stride), math.ceil(width / stride))
     if not maps[0].shape[0]:

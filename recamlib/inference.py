@@ -1,4 +1,4 @@
-"""Predictions of a segmentation network for whole images: several scales, mirror image, windows."""
+"""Predictions for whole images: a classifier's and a segmentation network's, the latter in windows."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,14 +8,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recamlib.data.base import ImageSet
 from recamlib.data.views import IMAGENET_MEAN, IMAGENET_STD, normalise, rescale
 from recamlib.errors import SettingsError, nearest
 from recamlib.extraction import PRECISIONS
+from recamlib.models.classifier import CamClassifier
 
 OVERLAP = 1 / 3
 """Share of a window that the next one sees again."""
 
 Network = Callable[[Tensor], Tensor]
+
+
+@torch.inference_mode()
+def image_logits(model: CamClassifier, images: ImageSet, *, scale: float = 1.0) -> list[list[float]]:
+    """Return class scores ``(N, K)`` of whole images, resized by `scale`, one at a time.
+
+    The model runs in evaluation mode on the device it is on, and comes back in the mode it was in.
+    """
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    rows = []
+    for name in images.ids:
+        x = normalise(rescale(images.image(name), scale))[None]  # (1, 3, H, W)
+        x = x.to(device, memory_format=torch.channels_last)
+        rows.append(model(x).float().squeeze(0).tolist())
+    model.train(was_training)
+    return rows
 
 
 @torch.inference_mode()

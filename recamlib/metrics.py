@@ -20,6 +20,7 @@ __all__ = [
     "THRESHOLDS",
     "ThresholdSweep",
     "accuracy",
+    "bootstrap_average_precision",
     "bootstrap_contrast",
     "bootstrap_difference",
     "bootstrap_interval",
@@ -99,6 +100,15 @@ def bootstrap_contrast(
     """
     drawn = _resampled(list(samples), seed=seed, repeats=repeats)  # (S, repeats)
     return _interval(np.asarray(signs, dtype=np.float64) @ drawn, level)
+
+
+def bootstrap_average_precision(
+    scores: Tensor, labels: Tensor, *, seed: int, repeats: int = 200, level: float = 0.95
+) -> tuple[float, float]:
+    """Interval of `mean_average_precision` that drawing the images ``(N, K)`` again would give, in [0, 1]."""
+    rng = np.random.default_rng(seed)
+    drawn = [rng.integers(0, len(scores), len(scores)) for _ in range(repeats)]
+    return _interval(np.array([mean_average_precision(scores[i], labels[i]) for i in drawn]), level)
 
 
 def split_single_multi(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

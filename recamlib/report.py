@@ -88,6 +88,17 @@ def discussion(result: dict[str, Any]):
     return Markdown("\n".join(lines))
 
 
+def answer(claims: dict[str, Any], name: str):
+    """Return the measured answer to a question, what it rests on and its rule, as displayable Markdown."""
+    from IPython.display import Markdown
+
+    if name not in claims:
+        return Markdown("*Not run in this profile.*")
+    claim = claims[name]
+    rule = claim["numbers"].get("rule", "")
+    return Markdown(f"**{MARKS[claim['verdict']]}**: {_cell(claim['evidence'])}. *Rule: {_cell(rule)}.*")
+
+
 def _cell(text: Any) -> str:
     """Escape text for a Markdown table cell; strings from data stay strings."""
     return html.escape(str(text), quote=False).replace("|", "\\|").replace("\n", " ")
@@ -95,15 +106,23 @@ def _cell(text: Any) -> str:
 
 def load_results() -> list[dict[str, Any]]:
     """Return all results at hand, best first: measured runs, then the latest run of every profile."""
-    files = sorted((paths.book_dir() / "measured").glob("*.json"))
-    files += sorted(paths.results_dir().glob("*/latest_*.json"))
+    latest = _read_results(sorted(paths.results_dir().glob("*/latest_*.json")))
+    return sorted(load_measured() + latest, key=lambda r: _rank(r["parameters"]["profile"]))
+
+
+def load_measured() -> list[dict[str, Any]]:
+    """Return the results of full-size runs that are kept with the book."""
+    return _read_results(sorted((paths.book_dir() / "measured").glob("*.json")))
+
+
+def _read_results(files: Iterable[Path]) -> list[dict[str, Any]]:
     results = []
     for file in files:
         result = json.loads(file.read_text())
         # a run whose recipe failed is kept as a record, with the reason, but carries no verdict
         if "notebook" in result and "provisional" not in result:
             results.append(result)
-    return sorted(results, key=lambda r: _rank(r["parameters"]["profile"]))
+    return results
 
 
 def _rank(profile: str) -> int:

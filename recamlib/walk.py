@@ -9,10 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recamlib.chebyshev import matrix_powers, power_terms
 from recamlib.errors import DataError, SettingsError
 from recamlib.pairs import pair_affinities, pair_offsets, straight_path
 
-__all__ = ["pair_affinities", "pair_offsets", "random_walk", "random_walks", "straight_path"]
+__all__ = [
+    "pair_affinities", "pair_offsets", "random_walk", "random_walks", "straight_path", "walk_lengths",
+]  # fmt: skip
 
 
 def random_walk(
@@ -101,11 +104,7 @@ def random_walks(
     """
     if len(maps) != len(boundaries):
         raise DataError(f"{len(maps)} images have maps, but {len(boundaries)} have a boundary")
-    if not 0 < beta < math.inf:
-        raise SettingsError(f"beta is {beta!r}: the power of the affinities must be above 0 and finite")
-    if isinstance(steps, bool) or not isinstance(steps, Integral) or steps < 0:
-        raise SettingsError(f"steps is {steps!r}: it must be a whole number, 0 or more")
-    pair_offsets(radius)
+    _check_settings(radius, beta, steps)
     for image, (m, b) in enumerate(zip(maps, boundaries)):
         _check(m, b, f"image {image}: " if len(maps) > 1 else "")
     walked = [m.clone() for m in maps]  # without classes or cells they stay as they are
@@ -114,9 +113,46 @@ def random_walks(
     for group in _groups([boundaries[i].numel() for i in full], limit):
         images = [full[g] for g in group]
         parts = ([tensors[i] for i in images] for tensors in (maps, boundaries))
-        for image, end in zip(images, _walk(*parts, radius=radius, beta=beta, steps=steps)):
+        for image, end in zip(images, _walk(*parts, radius=radius, beta=beta, steps=[steps])[0]):
             walked[image] = end
     return walked
+
+
+@torch.no_grad()
+def walk_lengths(
+    maps: Tensor, boundary: Tensor, *, steps: Sequence[int], radius: float = 5, beta: float = 10.0
+) -> list[Tensor]:
+    """Random walks of one image for several numbers of steps, at the price of the longest.
+
+    The products with the matrix are the same for all of them; only the weights of their sum differ.
+    Parameters and errors are those of `random_walk`.
+
+    Returns
+    -------
+    One ``(K, h, w)`` tensor for each number of steps, in their order.
+
+    Examples
+    --------
+    >>> maps, wall = torch.tensor([[[1.0, 0.0, 0.0, 0.0]]]), torch.tensor([[0.0, 0.0, 1.0, 0.0]])
+    >>> [round(walked[0, 0, 0].item(), 3) for walked in walk_lengths(maps, wall, steps=(0, 1, 256))]
+    [1.0, 0.5, 0.5]
+    """
+    _check(maps, boundary, "")
+    for number in steps:
+        _check_settings(radius, beta, number)
+    if not maps.numel():
+        return [maps.clone() for _ in steps]
+    walked = _walk([maps], [boundary], radius=radius, beta=beta, steps=steps)
+    return [parts[0] for parts in walked]
+
+
+def _check_settings(radius: float, beta: float, steps: int) -> None:
+    """Raise if a setting is out of range."""
+    if not 0 < beta < math.inf:
+        raise SettingsError(f"beta is {beta!r}: the power of the affinities must be above 0 and finite")
+    if isinstance(steps, bool) or not isinstance(steps, Integral) or steps < 0:
+        raise SettingsError(f"steps is {steps!r}: it must be a whole number, 0 or more")
+    pair_offsets(radius)
 
 
 def _check(maps: Tensor, boundary: Tensor, image: str) -> None:
@@ -166,9 +202,9 @@ def _transitions(boundary: Tensor, radius: float, beta: float) -> tuple[Tensor, 
 
 
 def _walk(
-    maps: Sequence[Tensor], boundaries: Sequence[Tensor], *, radius: float, beta: float, steps: int
-) -> list[Tensor]:
-    """Walk some images in one block-diagonal matrix."""
+    maps: Sequence[Tensor], boundaries: Sequence[Tensor], *, radius: float, beta: float, steps: Sequence[int]
+) -> list[list[Tensor]]:
+    """Walk some images in one block-diagonal matrix; for every number of steps, one tensor an image."""
     weights, places, starts, cut = [], [], [], 1e-6
     for m, boundary in zip(maps, boundaries):
         weight, place = _transitions(boundary.float(), radius, beta)
@@ -187,39 +223,8 @@ def _walk(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse")  # "in beta state"
         matrix = torch.sparse_csr_tensor(ends, places.flatten(), weights.flatten(), size=(len(start),) * 2)
-    walked = _series(matrix, start, _chebyshev(steps, max(cut, 1e-15)))
-    parts = zip(maps, walked.split(counts))
-    return [part[:, : len(m)].mT.reshape(m.shape).to(m.dtype) for m, part in parts]
-
-
-def _series(matrix: Tensor, start: Tensor, terms: Sequence[float]) -> Tensor:
-    """Sum of Chebyshev polynomials of a matrix times the columns of `start`, weighted by `terms`."""
-    # A product with one vector takes half the time, but sparse ones on the CPU need MKL.
-    if alone := start.shape[1] == 1 and (start.is_cuda or torch.backends.mkl.is_available()):
-        start = start[:, 0].contiguous()  # (cells,)
-    times = torch.addmv if alone else torch.addmm
-    before, now = start, matrix @ start
-    end = terms[0] * start
-    for number, term in enumerate(terms[1:], 1):
-        if number > 1:
-            before, now = now, times(before, matrix, now, beta=-1, alpha=2)
-        if term:
-            end.add_(now, alpha=term)
-    return end[:, None] if alone else end
-
-
-def _chebyshev(steps: int, cut: float) -> list[float]:
-    """Coefficients of ``x ** steps`` in Chebyshev polynomials, without a tail of sum `cut` or less.
-
-    Term k is the chance that heads and tails of `steps` tossed coins differ by k. They sum to 1.
-    """
-    longest = math.ceil(math.sqrt(2 * steps * math.log(4 / cut)))  # Hoeffding: leaves out cut / 2 at most
-    ways = math.lgamma(steps + 1) - steps * math.log(2)
-    terms = []
-    for k in range(min(steps, longest) + 1):
-        chance = ways - math.lgamma((steps - k) / 2 + 1) - math.lgamma((steps + k) / 2 + 1)
-        terms.append((2 if k else 1) * math.exp(chance) if (steps - k) % 2 == 0 else 0.0)
-    rest = cut / 2
-    while terms[-1] <= rest:
-        rest -= terms.pop()
-    return terms
+    walked = matrix_powers(matrix, start, [power_terms(number, max(cut, 1e-15)) for number in steps])
+    return [
+        [part[:, : len(m)].mT.reshape(m.shape).to(m.dtype) for m, part in zip(maps, one.split(counts))]
+        for one in walked
+    ]

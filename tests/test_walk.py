@@ -10,15 +10,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recamlib.chebyshev import power_terms
 from recamlib.errors import DataError, SettingsError
 from recamlib.paths import ROOT
 from recamlib.walk import (
-    _chebyshev,
     pair_affinities,
     pair_offsets,
     random_walk,
     random_walks,
     straight_path,
+    walk_lengths,
 )
 
 sys.path.append(str(ROOT / "benchmarks"))  # the slow side of the benchmark is the reference here
@@ -202,7 +203,7 @@ def test_errors_name_the_image():
 
 @pytest.mark.parametrize("steps", [0, 1, 2, 3, 16, 255, 256, 5000])
 def test_the_series_is_the_power(steps):
-    terms = _chebyshev(steps, 1e-8)
+    terms = power_terms(steps, 1e-8)
     x = np.linspace(-1, 1, 1001)
     np.testing.assert_allclose(np.polynomial.chebyshev.chebval(x, terms), x**steps, rtol=0, atol=1.1e-8)
     assert len(terms) <= steps + 1
@@ -210,8 +211,8 @@ def test_the_series_is_the_power(steps):
 
 
 def test_256_steps_take_about_80_products():
-    assert len(_chebyshev(256, 1e-6)) - 1 == 80
-    assert len(_chebyshev(256, 1e-7)) - 1 < 90
+    assert len(power_terms(256, 1e-6)) - 1 == 80
+    assert len(power_terms(256, 1e-7)) - 1 < 90
 
 
 @pytest.mark.parametrize(("radius", "pairs"), [(2, 4), (5, 34), (10, 152), (2.5, 10)])
@@ -287,3 +288,16 @@ def test_figures_of_the_walk(tmp_path, monkeypatch):
     dense = fig.axes[-1].lines[-1]
     assert dense.get_xdata()[0] == 40
     assert dense.get_ydata()[0] == pytest.approx(200)
+
+
+def test_several_lengths_are_the_walks_of_each():
+    generator = torch.Generator().manual_seed(0)
+    maps, boundary = torch.rand(2, 9, 13, generator=generator), torch.rand(9, 13, generator=generator) ** 3
+    lengths = (0, 1, 16, 256)
+    together = walk_lengths(maps, boundary, steps=lengths, beta=4)
+    for steps, walked in zip(lengths, together):
+        alone = random_walk(maps, boundary, steps=steps, beta=4)
+        torch.testing.assert_close(walked, alone, rtol=0, atol=1e-7)
+    assert [m.shape for m in walk_lengths(maps[:0], boundary, steps=lengths)] == [(0, 9, 13)] * 4
+    with pytest.raises(SettingsError, match="steps is -1"):
+        walk_lengths(maps, boundary, steps=(1, -1))

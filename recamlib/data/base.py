@@ -57,7 +57,13 @@ class ImageSet(ABC):
         return np.stack([self.labels(id) for id in self.ids])
 
     def select(
-        self, *, classes: Iterable[str] = (), single_label: bool = False, limit: int = 0, seed: int = 0
+        self,
+        *,
+        classes: Iterable[str] = (),
+        single_label: bool = False,
+        multi_label: bool = False,
+        limit: int = 0,
+        seed: int = 0,
     ) -> "ImageSet":
         """Return a part of this set; nothing is copied.
 
@@ -69,6 +75,8 @@ class ImageSet(ABC):
         single_label
             Keep images with exactly one class in the full space, so a horse with its rider is left out
             even when only horses are asked for.
+        multi_label
+            Keep images with several classes in the full space.
         limit
             Keep this many images at most, drawn with `seed`, in their old order; 0 keeps all.
 
@@ -77,14 +85,24 @@ class ImageSet(ABC):
         DataError
             If a class is unknown or no image is left.
         """
-        return _Selection(self, classes=tuple(classes), single_label=single_label, limit=limit, seed=seed)
+        return _Selection(
+            self, classes=tuple(classes), single_label=single_label, multi_label=multi_label, limit=limit,
+            seed=seed,
+        )  # fmt: skip
 
 
 class _Selection(ImageSet):
     """A part of another image set, perhaps with fewer classes."""
 
     def __init__(
-        self, parent: ImageSet, *, classes: tuple[str, ...], single_label: bool, limit: int, seed: int
+        self,
+        parent: ImageSet,
+        *,
+        classes: tuple[str, ...],
+        single_label: bool,
+        multi_label: bool,
+        limit: int,
+        seed: int,
     ) -> None:
         space = parent.space.subset(classes) if classes else parent.space
         self._parent = parent
@@ -92,6 +110,8 @@ class _Selection(ImageSet):
         ids = list(parent.ids)
         if single_label:
             ids = [id for id in ids if parent.full_labels(id).sum() == 1]
+        if multi_label:
+            ids = [id for id in ids if parent.full_labels(id).sum() > 1]
         if classes:
             ids = [id for id in ids if parent.labels(id)[self._columns].any()]
         if limit < 0:
@@ -100,6 +120,7 @@ class _Selection(ImageSet):
             kept = np.sort(np.random.default_rng(seed).permutation(len(ids))[:limit])
             ids = [ids[i] for i in kept]
         wanted = [f"classes {', '.join(classes)}"] * bool(classes) + ["single label"] * single_label
+        wanted += ["several labels"] * multi_label
         source = f"{parent.source} ({'; '.join(wanted)})" if wanted else parent.source
         super().__init__(space, ids, source=source)
 

@@ -12,10 +12,13 @@ from recamlib.models.cuts import CUTS, SmallResNet, unstride
 from recamlib.models.weights import REGISTRY, find_weights, load_features, read_weights
 
 NAMES = tuple(CUTS)
-"""Backbones that need no prefix."""
+"""Convolutional backbones that need no prefix."""
 
-STRIDES = (8, 16, 32)
-"""Output strides a backbone can be built for."""
+SCRATCH = ("vit_small_scratch", "swin_small_scratch")
+"""Transformers that need none: made for training from scratch on pictures of about 100 pixels on a CPU."""
+
+STRIDES = (8, 14, 16, 32)
+"""Output strides a backbone can be built for; 14 is the patch of some transformers."""
 
 
 class Backbone(nn.Module):
@@ -38,6 +41,11 @@ class Backbone(nn.Module):
         self.name, self.channels, self.output_stride = name, channels, output_stride
         self.stage_names = tuple(body)
         self.body = nn.ModuleDict(body)
+
+    def stem(self) -> list[nn.Module]:
+        """Return the first convolution and, if it is next, the normalisation after it."""
+        owners = [m for m in self.modules() if next(m.parameters(recurse=False), None) is not None]
+        return owners[: 1 + isinstance(owners[1], nn.modules.batchnorm._BatchNorm)]
 
     def stages(self, x: Tensor) -> dict[str, Tensor]:
         """Return the output of every stage by name, for normalised images ``(B, 3, H, W)``."""
@@ -71,24 +79,30 @@ class TimmBackbone(Backbone):
         return self.body["net"](x)[-1]
 
 
-def build_backbone(name: str, *, output_stride: int = 16, weights: str | Path | None = None) -> Backbone:
+def build_backbone(
+    name: str, *, output_stride: int = 16, weights: str | Path | None = None, checkpointing: bool = False
+) -> Backbone:
     """Return a feature extractor by name.
 
     Parameters
     ----------
     name
-        One of `NAMES`, or ``"timm/NAME"`` for any convolutional network of timm. ``resnet_small`` is made for
-        training from scratch on pictures of about 100 pixels on a CPU.
+        One of `NAMES` or `SCRATCH`, or ``"timm/NAME"`` for any convolutional network of timm and for its
+        ViT (DINOv2's too), DeiT and Swin. ``resnet_small`` is made for training from scratch, too.
     output_stride
-        8, 16 or 32: the last stages are built with stride 1 until it is reached.
+        8, 16 or 32: the last stages are built with stride 1 until it is reached. A transformer has its own:
+        the side of a patch (14 for DINOv2), and 32 for Swin.
     weights
         None for random ones, ``"imagenet"`` for the registry of torchvision or timm (needs a network), the
         path of a .safetensors or .pth file, or the bare name of a file in the weights folder.
+    checkpointing
+        Compute activations again in the backward pass instead of keeping them: less memory, more time, the
+        same gradients. For transformers.
 
     Raises
     ------
     SettingsError
-        If the name or the stride is unknown; the nearest name is given.
+        If the name or the stride is unknown (the nearest name is given), or checkpointing is not to be had.
     WeightsError
         If the weights cannot be found or read, or do not fit; the keys are named.
 
@@ -99,11 +113,21 @@ def build_backbone(name: str, *, output_stride: int = 16, weights: str | Path | 
     """
     if output_stride not in STRIDES:
         raise SettingsError(f"output_stride is {output_stride}, expected one of {STRIDES}")
+    if name.startswith("timm/") or name in SCRATCH:
+        from recamlib.models import transformers  # timm takes seconds to import
+
+        if transformers.is_transformer(name):
+            return transformers.build_transformer(
+                name, output_stride=output_stride, weights=weights, checkpointing=checkpointing
+            )
+    if checkpointing:
+        raise SettingsError(f"checkpointing is for transformers, and {name} is none: leave it off")
     if name.startswith("timm/"):
         return _build_timm(name, output_stride=output_stride, weights=weights)
     if name not in NAMES:
-        known = ", ".join(NAMES)
-        raise SettingsError(f"unknown backbone {name!r}{nearest(name, NAMES)}: use {known} or timm/NAME")
+        plain = (*NAMES, *SCRATCH)
+        hint = nearest(name, plain)
+        raise SettingsError(f"unknown backbone {name!r}{hint}: use {', '.join(plain)} or timm/NAME")
     body = CUTS[name](_torchvision_net(name, weights))
     stride = 16 if name == "squeezenet1_1" else 32
     for stage in reversed(body.values()):
@@ -133,11 +157,12 @@ def freeze_batch_norm(module: nn.Module) -> nn.Module:
 
 
 def freeze_stem(backbone: Backbone) -> Backbone:
-    """Stop training the first convolution and the normalisation after it (the authors' conv1 and bn1)."""
-    owners = [m for m in backbone.modules() if next(m.parameters(recurse=False), None) is not None]
-    for i, module in enumerate(owners[:2]):
-        if i == 0 or isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.requires_grad_(False)
+    """Stop training the first convolution and the normalisation after it (the authors' conv1 and bn1).
+
+    In a transformer that is the projection of patches; it has no BatchNorm, and its LayerNorms are trained.
+    """
+    for module in backbone.stem():
+        module.requires_grad_(False)
     return backbone
 
 

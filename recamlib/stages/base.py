@@ -44,6 +44,9 @@ class Settings(pydantic.BaseModel):
 class DataSettings(Settings):
     """Which images: a data set, narrowed to some classes, to single-label images or to a random part.
 
+    ``train_labels`` narrows ``train_aug`` alone, to images with one class or with several, so that runs which
+    learn from either kind are still scored on the same images.
+
     ``fingerprint`` identifies the ids and labels found on disk, so that results of a part of VOC are never
     mistaken for results of the whole; it is filled in, not typed.
     """
@@ -57,6 +60,7 @@ class DataSettings(Settings):
     size: int = pydantic.Field(96, ge=48, le=2048)
     scene_seed: int = pydantic.Field(0, ge=0)
     single_share: float = pydantic.Field(0.6, ge=0, le=1)
+    train_labels: Literal["any", "single", "multi"] = "any"
     fingerprint: str = ""
 
     def __init__(self, **data: Any) -> None:
@@ -100,7 +104,11 @@ class DataSettings(Settings):
 @functools.lru_cache(maxsize=16)
 def _images(settings: DataSettings, split: Split, root: str) -> ImageSet:
     images = open_images(settings.name, split, **settings._options(split))
-    return images.select(classes=settings.classes, single_label=settings.single_label, limit=settings.limit)
+    kind = settings.train_labels if split == "train_aug" else "any"
+    return images.select(
+        classes=settings.classes, single_label=settings.single_label or kind == "single",
+        multi_label=kind == "multi", limit=settings.limit,
+    )  # fmt: skip
 
 
 @functools.lru_cache(maxsize=4)

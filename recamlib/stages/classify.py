@@ -10,9 +10,10 @@ import pydantic
 import torch
 from torch import Tensor, nn
 
-from recamlib.cams import class_activation_maps, class_features
+from recamlib.cams import Gap, class_activation_maps, class_features
 from recamlib.data.base import labels_only
 from recamlib.data.views import LabelledViews, SaliencyViews, TrainView
+from recamlib.inference import image_logits
 from recamlib.losses import bce_loss, reactivation_loss, sce_loss, sce_single_loss
 from recamlib.models.backbones import build_backbone, freeze_batch_norm, freeze_stem
 from recamlib.models.classifier import CamClassifier, ReactivationHead
@@ -20,7 +21,7 @@ from recamlib.provenance import default_device, measured
 from recamlib.saliency import eps_loss
 from recamlib.stages.base import DataSettings, Split, Stage, check_weights, load_weights_into
 from recamlib.stages.saliency import Saliency, SaliencyMaps
-from recamlib.stages.training import predict, run_training, trained
+from recamlib.stages.training import run_training, trained
 
 LOSSES = {"bce": bce_loss, "sce": sce_loss, "sce_single": sce_single_loss}
 
@@ -33,12 +34,13 @@ class TrainClassifier(Stage):
     stem stays fixed, as in the authors' code. ``probe`` keeps the logits of the val images after every epoch,
     for Figure 4. With ``saliency`` there is one more channel, for the background, and ``saliency_weight``
     times the loss of EPS is added (Table 4); what is reactivated from such a classifier keeps that loss.
+    ``checkpointing`` saves memory, not time, and is for transformers.
     """
 
     dataset: DataSettings = DataSettings()
     backbone: str = "resnet_small"
     weights: str | None = None
-    output_stride: Literal[8, 16] = 16
+    output_stride: Literal[8, 14, 16, 32] = 16
     loss: Literal["bce", "sce", "sce_single"] = "bce"
     epochs: int = pydantic.Field(12, ge=1)
     batch_size: int = pydantic.Field(16, ge=1)
@@ -52,6 +54,7 @@ class TrainClassifier(Stage):
     probe: bool = False
     saliency: Saliency | None = None
     saliency_weight: float = pydantic.Field(1.0, ge=0)
+    checkpointing: bool = False
     seed: int = pydantic.Field(0, ge=0)
     stage: Literal["TrainClassifier"] = "TrainClassifier"
     infra: exca.MapInfra = exca.MapInfra(version="1")
@@ -71,7 +74,10 @@ class TrainClassifier(Stage):
     def build(self, weights: str | None = None) -> CamClassifier:
         """Return the untrained classifier, its fixed parts fixed."""
         classes = len(self.dataset.images("train_aug").space)
-        backbone = build_backbone(self.backbone, output_stride=self.output_stride, weights=weights)
+        backbone = build_backbone(
+            self.backbone, output_stride=self.output_stride, weights=weights,
+            checkpointing=self.checkpointing,
+        )  # fmt: skip
         if self.weights:
             freeze_batch_norm(backbone)
             freeze_stem(backbone)
@@ -140,6 +146,7 @@ class Reactivate(Stage):
     ``sce_weight=0`` is the control of Table 1: as many further epochs at the same rates, with BCE alone.
     A base that was trained with saliency keeps the loss of EPS beside the two: ReCAM-E of Table 4.
     The maps of Eq. 5 pass gradients to FC1 and the backbone, as in the authors' code, unless ``detach_maps``.
+    ``gap`` is what Eq. 5 divides by (:func:`recamlib.cams.class_features`).
     """
 
     base: TrainClassifier = TrainClassifier()
@@ -151,6 +158,7 @@ class Reactivate(Stage):
     momentum: float = pydantic.Field(1e-4, ge=0, lt=1)
     weight_decay: float = pydantic.Field(1e-4, ge=0)
     detach_maps: bool = False
+    gap: Gap = "pixels"
     stage: Literal["Reactivate"] = "Reactivate"
     infra: exca.MapInfra = exca.MapInfra(version="1")
 
@@ -187,7 +195,8 @@ class Reactivate(Stage):
             if self.sce_weight == 0:
                 return {"loss": bce + sum(eps.values()), "bce": bce, **eps}
             maps = class_activation_maps(features, net.classifier.fc1.weight)  # (B, K, h, w)
-            pooled = class_features(features, maps.detach() if self.detach_maps else maps)  # (B, K, C)
+            maps = maps.detach() if self.detach_maps else maps
+            pooled = class_features(features, maps, gap=self.gap)  # (B, K, C)
             sce = reactivation_loss(pooled, labels, classifier=net.head)
         return {"loss": bce + self.sce_weight * sce + sum(eps.values()), "bce": bce, "sce": sce, **eps}
 
@@ -204,10 +213,14 @@ class Reactivate(Stage):
 
 
 class Classify(Stage):
-    """Logits of a trained classifier on whole images: accuracy of Figure 1a, mean average precision."""
+    """Logits of a trained classifier on whole images: accuracy of Figure 1a, mean average precision.
+
+    ``scale`` resizes the images: a network trained on small crops does not know objects at their full size.
+    """
 
     model: TrainClassifier | Reactivate = pydantic.Field(TrainClassifier(), discriminator="stage")
     split: Split = "val"
+    scale: float = pydantic.Field(1.0, gt=0)
     stage: Literal["Classify"] = "Classify"
     infra: exca.MapInfra = exca.MapInfra(version="1")
 
@@ -219,7 +232,7 @@ class Classify(Stage):
             model, _fc2 = self.model.load()
             model.to(default_device(), memory_format=torch.channels_last)
             with measured() as cost, labels_only():
-                logits = np.array(predict(model, images), dtype=np.float32)
+                logits = np.array(image_logits(model, images, scale=self.scale), dtype=np.float32)
             yield {"logits": logits, "labels": images.label_matrix(), "cost": cost, "images": len(images.ids)}
 
     @cached_property

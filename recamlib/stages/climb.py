@@ -4,13 +4,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import exca
-import numpy as np
 import pydantic
-import torch
-from torch import Tensor
 
 from recamlib.advcam import adversarial_maps
-from recamlib.cams import combine_weights, merge_scales
+from recamlib.cams import combine_weights
 from recamlib.data.base import labels_only
 from recamlib.provenance import default_device, measured
 from recamlib.stages.classify import Reactivate, TrainClassifier
@@ -19,7 +16,6 @@ from recamlib.stages.maps import (
     Request,
     WeightOption,
     check_option,
-    no_maps,
     open_window,
     scale_items,
 )  # fmt: skip
@@ -74,10 +70,3 @@ class AdvCams(MapStage):
     def items(self, requests: Sequence[Request]) -> Iterator[dict]:
         """Yield the stored item of each request in order, computing what is missing."""
         return self.climb(requests)
-
-    def merge(self, item: dict, *, stride: int | None = None) -> Tensor:
-        """Merge one stored item at image size, or at a stride; (P, H, W) in [0, 1]."""
-        if not item["scales"]:
-            return no_maps(item["size"], stride)
-        scales = [torch.from_numpy(np.array(m)) for m in item["scales"]]
-        return merge_scales(scales, tuple(item["size"]), stride=stride)

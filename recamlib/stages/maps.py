@@ -42,7 +42,15 @@ class MapStage(Stage):
 
     def merge(self, item: dict, *, stride: int | None = None) -> Tensor:
         """Return the normalised maps (P, H, W) of a stored item, at image size or at a stride."""
-        raise NotImplementedError
+        if not item["scales"]:
+            return no_maps(item["size"], stride)
+        scales = [torch.from_numpy(np.array(m)) for m in item["scales"]]  # (P, h_s, w_s)
+        return merge_scales(scales, tuple(item["size"]), stride=stride, cell=self.cell)
+
+    @property
+    def cell(self) -> int:
+        """Pixels of the image per cell of the network's features."""
+        return getattr(self.model, "base", self.model).output_stride
 
     @property
     def reactivated(self) -> bool:
@@ -151,7 +159,7 @@ class ExtractCams(MapStage):
             return no_maps(item["size"], stride)
         option = self.options.index(self.weights)
         scales = [torch.from_numpy(np.array(m[option])) for m in item["scales"]]  # (P, h_s, w_s)
-        return merge_scales(scales, tuple(item["size"]), stride=stride)
+        return merge_scales(scales, tuple(item["size"]), stride=stride, cell=self.cell)
 
 
 def options_of(model: TrainClassifier | Reactivate) -> tuple[WeightOption, ...]:

@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from tqdm.auto import tqdm
 
 from recamlib.claims import table_row
-from recamlib.metrics import iou_from_counts
+from recamlib.metrics import iou_from_counts, mean_average_precision
 from recamlib.plots import overlay, paint
 from recamlib.stages.base import Split
-from recamlib.stages.classify import Reactivate, TrainClassifier
+from recamlib.stages.classify import Classify, Reactivate, TrainClassifier
 from recamlib.stages.maps import ExtractCams, MapStage, WeightOption
 from recamlib.stages.predict import SegmentationScore
 from recamlib.stages.saliency import Saliency, SaliencyMaps
@@ -31,6 +32,7 @@ def score_table(
     split: Split,
     baseline: str | Mapping[str, str] | None = None,
     limits: Mapping[str, int] | None = None,
+    classify: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Score rows and return them for :func:`recamlib.claims.record`.
 
@@ -45,6 +47,8 @@ def score_table(
         rows come after what they are compared with.
     limits
         Row to the size of the random part of the split it is scored on; absent means all.
+    classify
+        Whether rows also tell how well their classifiers classify, see `average_precision`.
     """
     table: dict[str, dict[str, Any]] = {}
     scores: dict[str, list[Score]] = {}
@@ -65,8 +69,20 @@ def score_table(
             per_class=mine[0].per_class(),
             by_label_count=mine[0].by_label_count(),
             images=mine[0].result["images"],
+            **({"average_precision": [average_precision(stage) for stage in stages]} if classify else {}),
         )
     return table
+
+
+def logits_of(maps: MapStage) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return scores and labels (N, K) of ``val`` images, at the first scale that maps are taken from."""
+    found = Classify(model=maps.model, scale=maps.scales[0]).result
+    return tuple(torch.tensor(np.array(found[key])) for key in ("logits", "labels"))
+
+
+def average_precision(maps: MapStage) -> float:
+    """Return the mean average precision, percent, on ``val`` of the classifier that maps come from."""
+    return 100 * mean_average_precision(*logits_of(maps))
 
 
 Rule = Literal["iou", "false_positives", "false_negatives"]

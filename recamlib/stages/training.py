@@ -4,13 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from recamlib import engine
-from recamlib.data.base import ImageSet
-from recamlib.data.views import normalise
-from recamlib.models.classifier import CamClassifier
+from recamlib.inference import image_logits
 from recamlib.provenance import measured
 from recamlib.stages.base import Stage, store_trained
 
@@ -35,7 +32,7 @@ def run_training(
     probe = None
     if base.probe and stage is base:
         val = base.dataset.images("val")
-        probe = lambda net, epoch: {"logits": predict(net, val)}  # noqa: E731
+        probe = lambda net, epoch: {"logits": image_logits(net, val)}  # noqa: E731
     with measured() as cost:
         history = engine.fit(
             model, views, step, optimizer, epochs=stage.epochs, batch_size=stage.batch_size, seed=base.seed,
@@ -47,17 +44,3 @@ def run_training(
     if probes:
         result["probe_logits"] = np.array(probes, dtype=np.float32)  # (E + 1, N, K)
     return result
-
-
-@torch.inference_mode()
-def predict(model: CamClassifier, images: ImageSet) -> list[list[float]]:
-    """Return logits (N, K) of whole images at their own size, one at a time, model on its own device."""
-    device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    rows = []
-    for name in images.ids:
-        x = normalise(images.image(name))[None].to(device, memory_format=torch.channels_last)  # (1, 3, H, W)
-        rows.append(model(x).float().squeeze(0).tolist())
-    model.train(was_training)
-    return rows

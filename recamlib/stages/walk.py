@@ -79,13 +79,7 @@ class Walk(MapStage):
                     radius=self.radius, beta=self.beta, steps=self.steps,
                 )  # fmt: skip
             for item, m in zip(upstream, walked):
-                m = m.cpu()
-                peak = m.max().clamp(min=1e-5) if m.numel() else 1.0
-                yield {
-                    "maps": (m / peak).numpy().astype(np.float16) if item["classes"] else [],
-                    "classes": item["classes"], "size": item["size"],
-                    "cost": per_image(cost, len(window)),
-                }  # fmt: skip
+                yield walked_item(m.cpu(), item) | {"cost": per_image(cost, len(window))}
 
     def items(self, requests: Sequence[Request]) -> Iterator[dict]:
         """Yield the stored item of each request in order, computing what is missing."""
@@ -102,3 +96,12 @@ class Walk(MapStage):
         maps = F.interpolate(maps[None], scale_factor=STRIDE, mode="bilinear", align_corners=False)[0]
         maps = maps[:, :height, :width]
         return maps / maps.max().clamp(min=1e-5)
+
+
+def walked_item(maps: Tensor, item: dict) -> dict:
+    """Return what is stored of walked maps (P, h, w): divided by their largest value, in half precision."""
+    peak = maps.max().clamp(min=1e-5) if maps.numel() else 1.0
+    return {
+        "maps": (maps / peak).numpy().astype(np.float16) if item["classes"] else [],
+        "classes": item["classes"], "size": item["size"],
+    }  # fmt: skip

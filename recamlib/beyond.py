@@ -1,0 +1,234 @@
+"""What notebook 06 asks beyond the paper: other backbones, other CAM methods, better classifiers."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from recamlib.claims import sentence, verdict
+from recamlib.experiments import CENTRE, Level, Plan
+from recamlib.metrics import bootstrap_average_precision
+from recamlib.packaged import Method
+from recamlib.stages import (
+    OPTIONS,
+    ExtractCams,
+    MapStage,
+    PackageCams,
+    Reactivate,
+    TrainClassifier,
+    score_table,
+    seconds_per_image,
+)
+from recamlib.stages.maps import WeightOption
+from recamlib.stages.tables import average_precision, logits_of
+
+ROWS = dict(zip(OPTIONS, ("recam_w", "recam_w_prime", "recam_w_plus_w_prime", "recam_w_times_w_prime")))
+FEWEST = 4  # classifiers that a rank correlation needs
+
+
+def pair(
+    centre: Mapping[str, Mapping[str, Any]], *, seed: int, option: WeightOption
+) -> list[tuple[TrainClassifier | Reactivate, WeightOption]]:
+    """Return the classifier of a notebook's settings and its reactivation, each with a weight option."""
+    plan = Plan("own", centre, (), ())
+    cam, recam = plan.stages(Level(CENTRE, "", {}), seed)
+    return [(cam.model, "w"), (recam.model, option)]
+
+
+def table1_of(plan: Plan) -> dict[str, dict[str, Any]]:
+    """Return Table 1's rows for each level of a plan, ``"LEVEL: row"``, with what they cost.
+
+    ``seconds`` holds those of training the classifier, of reactivating it and of the maps of one image; mean
+    over seeds, on the device and with the load of the run.
+    """
+    table = {}
+    for level in plan.levels:
+        pairs = [plan.stages(level, seed) for seed in plan.seeds]
+        rows: dict[str, list[MapStage]] = {"bce_only": [cam for cam, _ in pairs]}
+        for option, name in ROWS.items():
+            rows[name] = [
+                ExtractCams(model=recam.model, scales=recam.scales, weights=option) for _, recam in pairs
+            ]
+        limits = dict.fromkeys(rows, plan.limit)
+        scored = score_table(rows, split="train", baseline="bce_only", limits=limits, classify=True)
+        seconds = {
+            "classifier": [cam.model.result["cost"]["seconds"] for cam, _ in pairs],
+            "reactivation": [recam.model.result["cost"]["seconds"] for _, recam in pairs],
+            "maps": [seconds_per_image(cam, split="train", limit=plan.limit) for cam, _ in pairs],
+        }
+        for name, row in scored.items():
+            title = f"{level.title}: {name}"
+            table[title] = row | {"seconds": {key: float(np.mean(v)) for key, v in seconds.items()}}
+    return table
+
+
+def table1_frame(table: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the rows of `table1_of` as a frame: one line per level and row, cost beside it."""
+    lines = []
+    for title, row in table.items():
+        level, name = title.split(": ")
+        span = row.get("difference_interval", [np.nan, np.nan])
+        lines.append({
+            "backbone": level, "row": name, "mIoU": row["mean"], "mIoU low": row["low"],
+            "mIoU high": row["high"], "difference": row.get("difference", np.nan), "difference low": span[0],
+            "difference high": span[1], "mAP": float(np.mean(row["average_precision"])),
+            **{f"seconds, {part}": f"{value:.3g}" for part, value in row["seconds"].items()},
+        })  # fmt: skip
+    return pd.DataFrame(lines).set_index(["backbone", "row"])
+
+
+def on_every_backbone(table: Mapping[str, Any], *, row: str = ROWS["w*w'"]) -> dict[str, Any]:
+    """Return whether one of ReCAM's rows lies above BCE on every backbone."""
+    rows = {title.split(": ")[0]: found for title, found in table.items() if title.endswith(f": {row}")}
+    answers = [verdict(tuple(found["difference_interval"]), +1) for found in rows.values()]
+    answer = "does not hold" if "does not hold" in answers else "cannot tell"
+    if set(answers) == {"holds"}:
+        answer = "holds"
+    text = "; ".join(
+        f"{name} {found['difference']:+.1f} [{found['difference_interval'][0]:+.1f}, "
+        f"{found['difference_interval'][1]:+.1f}]" for name, found in rows.items()
+    )  # fmt: skip
+    return sentence(answer, text, rule=f"{row} has an interval above BCE only on every backbone")
+
+
+def compare_methods(
+    model: TrainClassifier | Reactivate,
+    methods: Sequence[Method],
+    *,
+    scales: Sequence[float],
+    limit: int = 0,
+    slow_limit: int = 0,
+) -> dict[str, dict[str, Any]]:
+    """Return our maps and those of the grad-cam package for one classifier, scored on the same images.
+
+    Score-CAM runs the network once per channel, so it has a part of the images of its own; our maps are
+    scored on that part too, as ``"cam (part)"``.
+    """
+    ours = ExtractCams(model=model, scales=tuple(scales))
+    rows: dict[str, list[MapStage]] = {"cam": [ours]}
+    limits, partners = {"cam": limit}, {}
+    for method in methods:
+        slow = method == "scorecam" and slow_limit != limit
+        if slow:
+            rows["cam (part)"], limits["cam (part)"] = [ours], slow_limit
+        rows[method] = [PackageCams(model=model, method=method, scales=tuple(scales))]
+        limits[method] = slow_limit if slow else limit
+        partners[method] = "cam (part)" if slow else "cam"
+    table = score_table(rows, split="train", baseline=partners, limits=limits)
+    for name, (stage,) in rows.items():
+        table[name]["seconds"] = seconds_per_image(stage, split="train", limit=limits[name])
+    return table
+
+
+def methods_frame(table: Mapping[str, Any]) -> pd.DataFrame:
+    """Return `compare_methods` as a frame: mIoU, difference to our maps, seconds per image."""
+    lines = []
+    for name, row in table.items():
+        span = row.get("difference_interval", [np.nan, np.nan])
+        lines.append({
+            "method": name, "mIoU": row["mean"], "mIoU low": row["low"], "mIoU high": row["high"],
+            "difference": row.get("difference", np.nan), "difference low": span[0],
+            "difference high": span[1], "images": row["images"],
+            "seconds per image": f"{row['seconds']:.3g}",
+        })  # fmt: skip
+    return pd.DataFrame(lines).set_index("method")
+
+
+def best_method(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return whether our maps are as good as any method's: no interval of a difference lies above zero."""
+    others = {name: row for name, row in table.items() if "difference" in row}
+    spans = {name: row["difference_interval"] for name, row in others.items()}
+    text = "; ".join(
+        f"{name} minus CAM {others[name]['difference']:+.1f} [{a:+.1f}, {b:+.1f}]"
+        for name, (a, b) in spans.items()
+    )
+    if any(low > 0 for low, _ in spans.values()):
+        answer = "does not hold"
+    else:
+        answer = "holds" if all(high <= 0 for _, high in spans.values()) else "cannot tell"
+    return sentence(answer, text, rule="no method has an interval above CAM's maps, and none contains more")
+
+
+def precision_points(plans: Iterable[Plan]) -> list[dict[str, Any]]:
+    """Return mAP on ``val`` and mIoU of CAM and ReCAM for every classifier of some plans, with intervals.
+
+    Levels that change the reactivation or the reading of its maps are left out: the classifier is the same.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for plan in plans:
+        own = ("data.", "classifier.")
+        levels = [level for level in plan.levels if all(key.startswith(own) for key in level.changes)]
+        for level, seed in ((level, seed) for level in levels for seed in plan.seeds):
+            cam, recam = plan.scores(level, seed)
+            key = f"{cam.of.model.uid} {recam.of.model.uid} {recam.of.weights} {plan.limit}"
+            if key in found:
+                continue
+            scores, labels = logits_of(cam.of)
+            low, high = bootstrap_average_precision(scores, labels, seed=0)
+            point = {
+                "classifier": f"{cam.of.model.backbone}, {plan.name}: {level.title}", "seed": seed,
+                "map": average_precision(cam.of), "map_interval": [100 * low, 100 * high],
+            }  # fmt: skip
+            for name, score in (("cam", cam), ("recam", recam)):
+                point |= {name: score.miou, f"{name}_interval": list(score.interval())}
+            found[key] = point
+    return list(found.values())
+
+
+def stored_points(results: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the same from stored results that carry both: the BCE row and ReCAM's, one point per seed."""
+    points = []
+    for result in results:
+        rows = result.get("rows", {})
+        cam, recam = rows.get("bce_only", {}), rows.get(ROWS["w*w'"], {})
+        seeds = zip(cam.get("average_precision", ()), cam.get("per_seed", ()), recam.get("per_seed", ()))
+        where = f"{result['parameters']['backbone']}, {result['notebook']}, {result['parameters']['profile']}"
+        points += [
+            {"classifier": where, "seed": i, "map": p, "cam": a, "recam": b}
+            for i, (p, a, b) in enumerate(seeds)
+        ]
+    return points
+
+
+def rank_correlation(points: Sequence[Mapping[str, Any]], kind: str) -> tuple[float, float, float]:
+    """Return Spearman's correlation of mAP and mIoU over classifiers (means over seeds), with its interval.
+
+    The interval draws classifiers again, with replacement; nan with fewer than four of them.
+    """
+    frame = pd.DataFrame(points).groupby("classifier")[["map", kind]].mean().to_numpy()
+    if len(frame) < FEWEST:
+        return float("nan"), float("nan"), float("nan")
+    rng = np.random.default_rng(0)
+    draws = []
+    for _ in range(2000):
+        part = frame[rng.integers(0, len(frame), len(frame))]
+        if len(np.unique(part[:, 0])) > 2:  # ranks of two values say nothing
+            draws.append(stats.spearmanr(part[:, 0], part[:, 1]).statistic)
+    low, high = np.nanquantile(draws, [0.025, 0.975])
+    return float(stats.spearmanr(frame[:, 0], frame[:, 1]).statistic), float(low), float(high)
+
+
+def better_map(points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return whether classifiers with a higher mAP have CAMs of higher mIoU; ReCAM's stand beside it."""
+    kinds = {kind: rank_correlation(points, kind) for kind in ("cam", "recam")}
+    text = "; ".join(
+        f"{name} {value:+.2f} [{low:+.2f}, {high:+.2f}]" for name, (value, low, high) in kinds.items()
+    )
+    count = len({point["classifier"] for point in points})
+    _, low, high = kinds["cam"]
+    rule = f"the rank correlation of CAM over {FEWEST} classifiers or more has an interval above zero"
+    return sentence(verdict((low, high), +1), f"{text}, {count} classifiers", rule=rule)
+
+
+def tuned_walk(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return whether the setting of the walk that was chosen on train beats the published one on val."""
+    beta, steps, threshold = found["chosen"]
+    val, train = found["val"], found["train"]
+    text = (
+        f"beta {beta:g}, {steps} steps, threshold {threshold:g}: {val['difference']:+.1f} "
+        f"[{val['interval'][0]:+.1f}, {val['interval'][1]:+.1f}] on val, {train['difference']:+.1f} on train"
+    )
+    rule = "the interval over val images of tuned minus published lies above zero"
+    return sentence(verdict(tuple(val["interval"]), +1), text, rule=rule)
