@@ -77,14 +77,16 @@ class Tab:
         self.events.clear()
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1,
                   mobile=width < 600)  # fmt: skip
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        wishes = {"color-scheme": "dark" if dark else "light", "reduced-motion": "reduce"}
+        features = [{"name": f"prefers-{name}", "value": value} for name, value in wishes.items()]
+        self.call("Emulation.setEmulatedMedia", features=features)
         went = self.call("Page.navigate", url=address)
         if "errorText" in went:
             raise BrowserError(f"Chromium cannot open {address}: {went['errorText']}")
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
             self._receive(f"opening {address}")
-        self.evaluate("Promise.all([window.MathJax?.startup?.promise, document.fonts.ready]).then(() => true)")
+        ready = "[window.MathJax?.startup?.promise, document.fonts.ready]"
+        self.evaluate(f"Promise.all({ready}).then(() => true)")
 
     def evaluate(self, script: str) -> Any:
         """Return what a JavaScript expression is, promises awaited, as plain data.
@@ -115,7 +117,7 @@ def browser() -> Iterator[Tab]:
     """
     program = find_chromium()
     if program is None or shutil.which(program) is None:
-        what = f"RECAM_CHROMIUM names {program}, which cannot be run" if program else "no Chromium on the PATH"
+        what = f"RECAM_CHROMIUM names {program}, which does not run" if program else "no Chromium on the PATH"
         raise BrowserError(f"{what}: install it (Debian: apt install chromium) or set RECAM_CHROMIUM")
     with tempfile.TemporaryDirectory(prefix="recam-chromium-", ignore_cleanup_errors=True) as profile:
         flags = [

@@ -1,6 +1,5 @@
 """Pages of the book that are made from results when it is built: no number in them is typed."""
 
-import io
 import json
 from collections.abc import Callable
 
@@ -8,6 +7,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from recamlib import paths, plots_refine
+from recamlib.figures import to_svg
 from recamlib.plots import set_style
 from recamlib.report import load_results, scoreboard_page
 
@@ -55,7 +55,6 @@ def _svg(draw: Callable[[Axes], Axes]) -> str:
     """Return a figure as the text of an SVG file."""
     fig, ax = plt.subplots(figsize=(7.5, 3.6))
     draw(ax)
-    file = io.StringIO()
-    fig.savefig(file, format="svg", metadata={"Date": None})
+    text = to_svg(fig)
     plt.close(fig)
-    return file.getvalue()
+    return text

@@ -23,6 +23,10 @@
     else if (alt.includes(name) || alt.startsWith("_images/") || alt.includes("../")) say(`alternative text is a file name, ${alt}`, image);
     else if (image.closest("article") && alt.trim().length < 15) say(`alternative text says little, ${alt}`, image);
   }
+  const alts = new Map();
+  for (const image of all("article img[alt]"))
+    if (alts.has(image.alt) && alts.get(image.alt) !== image.src) say(`two images with one alternative text, ${image.alt}`, image);
+    else alts.set(image.alt, image.src);
   for (const canvas of all("canvas, svg, object, video"))
     if (shown(canvas) && !canvas.closest("[aria-hidden=true], mjx-container, [role=img]") && !canvas.closest("[aria-label]"))
       say("drawing without a name", canvas);
