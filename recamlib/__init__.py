@@ -4,9 +4,9 @@ import importlib
 from typing import Any
 
 _MODULES = (
-    "advcam", "boundary", "cams", "claims", "crf", "data", "engine", "losses", "metrics", "paths", "plots",
-    "plots_refine", "plots_segment", "refinement", "report", "segmentation", "stages", "toy", "verdicts",
-    "walk",
+    "advcam", "boundary", "cams", "claims", "crf", "data", "engine", "explorer", "losses", "metrics",
+    "paths", "plots", "plots_refine", "plots_segment", "refinement", "report", "segmentation", "stages",
+    "toy", "verdicts", "walk",
 )  # fmt: skip
 _STAGES = (
     "MULTI_SCALES", "OPTIONS", "AdvCams", "Classify", "ConfidentLabels", "DataSettings", "ExtractCams",

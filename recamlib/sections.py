@@ -55,7 +55,7 @@ def dress(notebook: Path, static: Path) -> str:
 
 
 def command(stem: str, parameters: dict[str, Any]) -> str:
-    """Return the command that runs a notebook with these parameters: the profile, then what differs from it."""
+    """Return the command that runs a notebook with these parameters: profile, then what differs from it."""
     profile = parameters.get("profile", DEFAULT)
     try:
         defaults = {name: item.default for name, item in read_parameters(find_notebook(stem)).items()}
@@ -124,7 +124,7 @@ def _wide(table: str) -> str:
 
 
 def _replace_outputs(content: nbformat.NotebookNode, folder: Path, address: str) -> None:
-    """Write every figure and table to a file of its own, and let the page show it with a link to that file."""
+    """Write every figure and table to a file of its own; the page shows it with a link to that file."""
     figures = tables = 0
     for cell in content.cells:
         for output in cell.get("outputs", []):

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import time
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
@@ -9,9 +10,12 @@ import pytest
 
 from recamlib.book import build_book, toc_files
 from recamlib.chromium import Tab, browser, find_chromium
+from recamlib.claims import all_claims
+from recamlib.explorer import iou_of, latest
 from recamlib.pages import book_pages
 from recamlib.paths import book_dir
 from recamlib.profiles import list_notebooks
+from recamlib.report import load_results
 
 pytestmark = pytest.mark.timeout(1800)  # the first test runs every notebook that has not run yet
 chromium = pytest.mark.skipif(find_chromium() is None, reason="no Chromium (Debian: apt install chromium)")
@@ -140,8 +144,128 @@ def test_every_page_of_the_contents_is_built_and_every_section_has_its_boxes(boo
     assert [name for name in names if not (book / f"{name}.html").is_file()] == []
     for notebook in list_notebooks():
         page = (book / "notebooks" / f"{notebook.stem}.html").read_text(encoding="utf-8")
-        number = re.search(r'recam <span class="n">run</span>|recam run \S+', page)
-        assert number and "Run this page again" in page and "Where these numbers come from" in page
+        text = re.sub(r"<[^>]*>", "", page)
+        assert f"recam run {notebook.stem[:2]} --profile smoke\n" in text
+        assert "Run this page again" in text and "Where these numbers come from" in text
         files = {path.name for path in (book / "_static" / "sections" / notebook.stem).iterdir()}
         assert {"result.json", "rows.csv", "table_1.csv", "figure_1.svg"} <= files
         assert all(f"{notebook.stem}/{name}" in page for name in files)
+
+
+def press(tab: Tab, key: str, times: int = 1) -> None:
+    """Press a key on what has the focus."""
+    codes = {"Tab": 9, "ArrowRight": 39, "ArrowLeft": 37, "Enter": 13, " ": 32}
+    for _ in range(times):
+        for kind in ("keyDown", "keyUp"):
+            text = {"text": "\r" if key == "Enter" else " "} if key in ("Enter", " ") else {}
+            tab.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=codes[key],
+                     **(text if kind == "keyDown" else {}))  # fmt: skip
+
+
+def place(tab: Tab, selector: str) -> dict[str, float]:
+    """Scroll to an element and return where it is on the screen."""
+    return tab.evaluate(
+        f"(() => {{ const e = document.querySelector({selector!r}); e.scrollIntoView({{block: 'center'}});"
+        "const b = e.getBoundingClientRect(); return {x: b.x, y: b.y, width: b.width, height: b.height} })()"
+    )
+
+
+def mouse(tab: Tab, kind: str, x: float, y: float) -> None:
+    tab.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)
+
+
+def click(tab: Tab, selector: str) -> None:
+    """Press and let go of the mouse in the middle of an element."""
+    box = place(tab, selector)
+    for kind in ("mousePressed", "mouseReleased"):
+        mouse(tab, kind, box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+
+
+def wait(tab: Tab, script: str) -> None:
+    """Wait until an expression is true on the page."""
+    end = time.monotonic() + 20
+    while not tab.evaluate(script):
+        assert time.monotonic() < end, f"waited in vain for {script}"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def explorer(tab, book):
+    """The explorer page, open, and the data it was made of."""
+    tab.open((book / "explorer.html").as_uri())
+    wait(tab, "document.querySelector('#explorer')?.dataset.ready === 'yes'")
+    return latest(load_results())
+
+
+def expect_iou(tab: Tab, found: dict, scene: int, method: str, threshold: float) -> None:
+    """Wait until the page shows what this library counts for the same maps."""
+    wanted = iou_of(found, found["scenes"][scene], method, threshold)
+    text = f"IoU {wanted:.1f} %"
+    wait(tab, f"document.querySelector('#explorer-iou').textContent === {text!r}")
+    assert tab.evaluate("Number(document.querySelector('#threshold').value)") == pytest.approx(threshold)
+
+
+@chromium
+def test_the_explorer_by_mouse(tab, explorer):
+    thresholds = explorer["thresholds"]
+    expect_iou(tab, explorer, 0, "CAM", thresholds["CAM"])
+    click(tab, ".scenes label:nth-of-type(9) img")
+    expect_iou(tab, explorer, 8, "CAM", thresholds["CAM"])
+    click(tab, ".methods label:nth-of-type(2)")
+    expect_iou(tab, explorer, 8, "ReCAM", thresholds["ReCAM"])
+    painted = "document.querySelector('#explorer-mask').toDataURL()"
+    before, box = tab.evaluate(painted), place(tab, "#threshold")
+    start, end = (box["x"] + box["width"] * share for share in (thresholds["ReCAM"], 0.8))
+    y = box["y"] + box["height"] / 2
+    mouse(tab, "mousePressed", start, y)
+    for step in range(1, 6):
+        mouse(tab, "mouseMoved", start + (end - start) * step / 5, y)
+    mouse(tab, "mouseReleased", end, y)
+    moved = tab.evaluate("Number(document.querySelector('#threshold').value)")
+    assert moved == pytest.approx(0.8, abs=0.05)
+    expect_iou(tab, explorer, 8, "ReCAM", moved)
+    assert tab.evaluate(painted) != before
+    assert spoken(tab) == []
+
+
+@chromium
+def test_the_explorer_by_keyboard(tab, explorer):
+    tab.evaluate("document.querySelector('.scenes input').focus()")
+    press(tab, "ArrowRight", 6)
+    expect_iou(tab, explorer, 6, "CAM", explorer["thresholds"]["CAM"])
+    press(tab, "Tab")
+    press(tab, "ArrowRight", 3)
+    expect_iou(tab, explorer, 6, "ReCAM + IRN", explorer["thresholds"]["ReCAM + IRN"])
+    press(tab, "Tab")
+    press(tab, "ArrowLeft", 2)
+    expect_iou(tab, explorer, 6, "ReCAM + IRN", round(explorer["thresholds"]["ReCAM + IRN"] - 0.02, 2))
+
+
+def test_the_explorer_is_small(book):
+    assert (book / "explorer.html").stat().st_size < 2**20
+
+
+@chromium
+def test_the_scoreboard_is_filtered_and_sorted_by_keyboard(tab, book):
+    tab.open((book / "index.html").as_uri())
+    rows = "[...document.querySelectorAll('.claims tbody tr')].filter(r => !r.hidden)"
+    every = len(all_claims())
+    assert tab.evaluate(f"{rows}.length") == every
+    tab.evaluate("document.querySelector('.filters select').focus()")
+    press(tab, "Tab", 3)
+    tab.call("Input.insertText", text="bce_only")
+    assert tab.evaluate(f"{rows}.map(r => r.cells[0].textContent)") == [
+        "Table 1 bce_only.voc12", "Table 1 bce_only.coco14",
+    ]  # fmt: skip
+    assert tab.evaluate("document.querySelector('.filters output').textContent") == f"2 of {every} claims"
+    press(tab, "Tab")
+    press(tab, "Enter")  # show all
+    wait(tab, f"{rows}.length === {every}")
+    press(tab, "Tab", 2)  # past the first column
+    press(tab, "Enter")
+    papers = tab.evaluate(f"{rows}.map(r => r.cells[1].dataset.value)")
+    numbers = [float(value) for value in papers if value]
+    assert len(numbers) > 100 and numbers == sorted(numbers) and "" not in papers[: len(numbers)]
+    press(tab, " ")
+    papers = tab.evaluate(f"{rows}.map(r => r.cells[1].dataset.value)")
+    assert [float(v) for v in papers if v] == sorted(numbers, reverse=True) and papers[0]
