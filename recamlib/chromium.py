@@ -30,6 +30,21 @@ def find_chromium() -> str | None:
     return os.environ.get("RECAM_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 
 
+def require_chromium() -> str:
+    """Return the path of Chromium.
+
+    Raises
+    ------
+    BrowserError
+        If there is none, saying where to get it.
+    """
+    program = find_chromium()
+    if program is None or shutil.which(program) is None:
+        what = f"RECAM_CHROMIUM names {program}, which does not run" if program else "no Chromium on the PATH"
+        raise BrowserError(f"{what}: install it (Debian: apt install chromium) or set RECAM_CHROMIUM")
+    return program
+
+
 class Tab:
     """One page: open an address, ask it, look at it. What it says and asks for is kept in ``events``."""
 
@@ -115,10 +130,7 @@ def browser() -> Iterator[Tab]:
     BrowserError
         If there is no Chromium, or it does not start.
     """
-    program = find_chromium()
-    if program is None or shutil.which(program) is None:
-        what = f"RECAM_CHROMIUM names {program}, which does not run" if program else "no Chromium on the PATH"
-        raise BrowserError(f"{what}: install it (Debian: apt install chromium) or set RECAM_CHROMIUM")
+    program = require_chromium()
     with tempfile.TemporaryDirectory(prefix="recam-chromium-", ignore_cleanup_errors=True) as profile:
         flags = [
             "--headless=new", "--remote-debugging-port=0", f"--user-data-dir={profile}", "--disable-gpu",

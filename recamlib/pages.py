@@ -8,6 +8,8 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from recamlib import paths, plots_refine
+from recamlib.api_pages import api_pages
+from recamlib.compare import RULE, compare_page
 from recamlib.explorer import explorer_page, latest
 from recamlib.figures import to_svg
 from recamlib.plots import set_style
@@ -31,8 +33,11 @@ def book_pages() -> dict[str, str]:
     found = latest(results)
     return {
         **_opening(found),
+        **api_pages(),
         "scoreboard.md": scoreboard_page(results),
         "explorer_data.md": explorer_page(found),
+        "compared.md": compare_page(results),
+        "compare_rule.md": RULE,
         "measured_walk.md": walk_page(),
         "_static/walk_sparsity.svg": _svg(plots_refine.sparsity),
         "_static/walk_cost.svg": _svg(plots_refine.cost_line),

@@ -71,7 +71,8 @@ def _filters(frame: pd.DataFrame) -> str:
     )  # fmt: skip
     return (
         f'<form class="filters" hidden>{choices}'
-        '<label>name <input type="search" name="text" autocomplete="off"></label><button type="reset">show all</button>'
+        '<label>name <input type="search" name="text" autocomplete="off"></label>'
+        '<button type="reset">show all</button>'
         f'<output aria-live="polite">{len(frame)} of {len(frame)} claims</output></form>'
     )
 

@@ -115,10 +115,10 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
         for first, *others in rows
     )  # fmt: skip
     thead = f"<thead><tr>{top}</tr></thead>" if head else ""
-    return _wide(f'<table class="facts">{thead}<tbody>{body}</tbody></table>')
+    return wide(f'<table class="facts">{thead}<tbody>{body}</tbody></table>')
 
 
-def _wide(table: str) -> str:
+def wide(table: str) -> str:
     """Return a table in a box of its own that scrolls, by keyboard too, where the page is too narrow."""
     return f'<div class="wide" tabindex="0" role="region" aria-label="Table">{table}</div>'
 
@@ -138,7 +138,7 @@ def _replace_outputs(content: nbformat.NotebookNode, folder: Path, address: str)
                 tables += 1
                 name, table = f"table_{tables}.csv", _only_table(data["text/html"])
                 (folder / name).write_text(table_csv(table), encoding="utf-8")
-                data["text/html"] = f"{_wide(table)}{_link(f'{address}/{name}', 'Table as CSV')}"
+                data["text/html"] = f"{wide(table)}{_link(f'{address}/{name}', 'Table as CSV')}"
 
 
 def _figure(address: str, picture: str) -> str:
