@@ -12,6 +12,7 @@ TITLES = {
     "method": "Library: the method", "data": "Library: data", "models": "Library: networks",
     "stages": "Library: stages", "report": "Library: report and tools",
 }  # fmt: skip
+OPTIONS = "   :members:\n   :ignore-module-all:\n   :member-order: bysource"
 
 
 def modules() -> dict[str, list[str]]:
@@ -34,7 +35,7 @@ def api_pages() -> dict[str, str]:
     for room, names in modules().items():
         parts = [f"# {TITLES[room]}\n"]
         for name in names:
-            parts.append(f"## {name.removeprefix('recamlib.')}\n\n```{{eval-rst}}\n.. automodule:: {name}\n"
-                         "   :members:\n   :ignore-module-all:\n   :member-order: bysource\n```\n")  # fmt: skip
+            heading = f"## {name.removeprefix('recamlib.')}\n"
+            parts += [heading, f"```{{eval-rst}}\n.. automodule:: {name}\n{OPTIONS}\n```\n"]
         pages[f"api/{room}.md"] = "\n".join(parts)
     return pages
