@@ -4,9 +4,10 @@ import importlib
 from typing import Any
 
 _MODULES = (
-    "advcam", "beyond", "boundary", "cams", "claims", "crf", "data", "engine", "experiments", "guidance",
-    "losses", "metrics", "paths", "plots", "plots_beyond", "plots_refine", "plots_segment", "reading",
-    "recipes", "refinement", "report", "saliency", "segloss", "segment_tables", "segmentation", "stages",
+    "advcam", "beyond", "boundary", "cams", "claims", "crf", "data", "engine", "experiments", "explorer",
+    "guidance", "losses", "metrics", "paths", "plots", "plots_beyond", "plots_refine", "plots_segment",
+    "reading", "recipes", "refinement", "report", "saliency", "segloss", "segment_tables", "segmentation",
+    "stages",
     "toy", "verdicts", "walk",
 )  # fmt: skip
 _STAGES = (

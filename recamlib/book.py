@@ -15,6 +15,7 @@ import yaml
 from recamlib.errors import RecamError
 from recamlib.paths import book_dir
 from recamlib.runner import executed_dir
+from recamlib.sections import dress
 
 # what tex-chtml.js loads on demand: fonts and TeX packages; the rest (speech, menus) is twenty times as big
 _MATHJAX_PARTS = ("tex-chtml.js", "output", "input/tex")
@@ -83,7 +84,7 @@ def toc_files(toc: Path) -> list[str]:
 
 
 def _stage_notebooks(staged: Path, executed: Path) -> None:
-    """Copy the executed notebooks that the table of contents names into ``notebooks/``."""
+    """Put the executed notebooks that the table of contents names into ``notebooks/``, dressed as pages."""
     target = staged / "notebooks"
     target.mkdir(exist_ok=True)
     for name in toc_files(staged / "_toc.yml"):
@@ -93,7 +94,7 @@ def _stage_notebooks(staged: Path, executed: Path) -> None:
         notebook = executed / f"{stem}.ipynb"
         if not notebook.is_file():
             raise BookError(f"the book needs {stem}, which has not been run: recam run {stem[:2]}")
-        shutil.copy(notebook, target)
+        (target / notebook.name).write_text(dress(notebook, staged / "_static"), encoding="utf-8")
 
 
 def _copy_mathjax(target: Path) -> None:

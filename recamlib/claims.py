@@ -157,6 +157,12 @@ def read(path: Path) -> dict[str, Any]:
     return json.loads(Path(path).read_text())
 
 
+def result_path(notebook: str, parameters: dict[str, Any]) -> Path:
+    """Return where the result of a notebook with these parameters is kept: their hash is its address."""
+    digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()
+    return paths.results_dir() / notebook / digest[:12] / "result.json"
+
+
 def record(notebook: str, *, parameters: dict[str, Any], images: dict[str, int], **content: Any) -> Path:
     """Write ``results/<notebook>/<hash of parameters>/result.json`` and return its path.
 
@@ -171,9 +177,8 @@ def record(notebook: str, *, parameters: dict[str, Any], images: dict[str, int],
     content
         ``rows`` (see :func:`table_row`), ``claims`` (see :func:`sentence`), figures' numbers, anything plain.
     """
-    text = json.dumps(parameters, sort_keys=True)
-    folder = paths.results_dir() / notebook / hashlib.sha256(text.encode()).hexdigest()[:12]
-    folder.mkdir(parents=True, exist_ok=True)
+    path = result_path(notebook, parameters)
+    path.parent.mkdir(parents=True, exist_ok=True)
     result = {
         "notebook": notebook, "parameters": parameters, "images": images,
         "provenance": {
@@ -182,11 +187,10 @@ def record(notebook: str, *, parameters: dict[str, Any], images: dict[str, int],
         },
         **content,
     }  # fmt: skip
-    path = folder / "result.json"
     part = path.with_suffix(f".part{os.getpid()}")
     part.write_text(json.dumps(result, indent=1, default=_plain) + "\n")
     os.replace(part, path)
-    latest = folder.parent / f"latest_{parameters.get('profile', 'smoke')}.json"
+    latest = path.parent.parent / f"latest_{parameters.get('profile', 'smoke')}.json"
     latest.write_text(path.read_text())
     return path
 

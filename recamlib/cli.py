@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from recamlib.cli_compare import compare
 from recamlib.cli_data import data
 from recamlib.cli_submit import submit
 from recamlib.errors import RecamError, SettingsError
@@ -101,10 +102,15 @@ def run(
 @app.command()
 def report(
     profile: Annotated[str, typer.Option(help="Kind of run: a file in notebooks/profiles.")] = "quick",
+    pdf: Annotated[bool, typer.Option("--pdf", help="Print it to one PDF too, through Chromium.")] = False,
 ) -> None:
     """Run all notebooks and build the book."""
     from recamlib.runner import NotebookError, run_notebook
 
+    if pdf:
+        from recamlib.chromium import require_chromium
+
+        require_chromium()  # before an hour of notebooks, not after
     notebooks = list_notebooks()
     # all of them are checked before the first one runs
     settings = [profile_parameters(profile, path.stem) for path in notebooks]
@@ -127,6 +133,12 @@ def report(
     index = _build_book()
     out.print(f"the report took {_duration(time.monotonic() - begin)}; open it with a browser:", markup=False)
     out.print(index.as_uri(), markup=False)
+    if pdf:
+        from recamlib.paths import book_dir
+        from recamlib.pdf import print_book
+
+        target = index.parent.parent / "report.pdf"
+        out.print(f"printed: {print_book(index.parent, book_dir() / '_toc.yml', target)}", markup=False)
 
 
 @app.command()
@@ -150,6 +162,9 @@ def keep(
 def book() -> None:
     """Build the book from notebooks that have run."""
     out.print(_build_book().as_uri(), markup=False)
+
+
+app.command()(compare)
 
 
 @app.command("list")

@@ -1,25 +1,61 @@
 """Pages of the book that are made from results when it is built: no number in them is typed."""
 
-import io
 import json
 from collections.abc import Callable
+from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from recamlib import paths, plots_refine
+from recamlib.api_pages import api_pages
+from recamlib.compare import RULE, compare_page
+from recamlib.explorer import explorer_page, latest
+from recamlib.figures import to_svg
 from recamlib.plots import set_style
-from recamlib.report import load_results, scoreboard_page
+from recamlib.plots_method import method_picture
+from recamlib.report import load_results
+from recamlib.scoreboard import scoreboard_page
+
+FALLBACK = """\
+```{figure} _static/hero.png
+:alt: Rows of scenes; columns image, CAM, ReCAM, the mask of each, and the true mask
+Embedded scenes, a small network from scratch, one seed: the two images whose IoU gains most by reactivation
+and the two that lose most, chosen by that rule. The scenes are synthetic.
+```
+"""
 
 
 def book_pages() -> dict[str, str]:
     """Return the text of all such pages and pictures, by their path inside the book."""
     set_style()
+    results = load_results()
+    found = latest(results)
     return {
-        "scoreboard.md": scoreboard_page(load_results()),
+        **_opening(found),
+        **api_pages(),
+        "scoreboard.md": scoreboard_page(results),
+        "explorer_data.md": explorer_page(found),
+        "compared.md": compare_page(results),
+        "compare_rule.md": RULE,
         "measured_walk.md": walk_page(),
         "_static/walk_sparsity.svg": _svg(plots_refine.sparsity),
         "_static/walk_cost.svg": _svg(plots_refine.cost_line),
+    }
+
+
+def _opening(found: dict[str, Any] | None) -> dict[str, str]:
+    """Return the picture that the book opens with, and its file if it is drawn from what the explorer has."""
+    if found is None:
+        return {"picture.md": FALLBACK}
+    fig, caption = method_picture(found)
+    text = to_svg(fig)
+    plt.close(fig)
+    alt = "From left to right: an image of two animals; the activation map of each class; the maps after " \
+        "reactivation; the pseudo masks of both and the true mask"  # fmt: skip
+    return {
+        "_static/method.svg": text,
+        "picture.md": f"```{{figure}} _static/method.svg\n:alt: {alt}\n{caption}\n```\n",
     }
 
 
@@ -55,7 +91,6 @@ def _svg(draw: Callable[[Axes], Axes]) -> str:
     """Return a figure as the text of an SVG file."""
     fig, ax = plt.subplots(figsize=(7.5, 3.6))
     draw(ax)
-    file = io.StringIO()
-    fig.savefig(file, format="svg", metadata={"Date": None})
+    text = to_svg(fig)
     plt.close(fig)
-    return file.getvalue()
+    return text

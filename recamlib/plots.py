@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from recamlib.data.labels import LabelSpace
+from recamlib.figures import show_as_svg
 
 # Okabe and Ito's colours, told apart with every kind of colour vision.
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#6E6E6E"
@@ -26,6 +27,7 @@ def set_style() -> None:
         "figure.dpi": 110, "savefig.dpi": 160, "savefig.bbox": "tight", "axes.spines.top": False,
         "axes.spines.right": False, "axes.titlesize": "medium", "figure.constrained_layout.use": True,
     })  # fmt: skip
+    show_as_svg()
 
 
 def gradient_magnitudes(terms: Mapping[str, np.ndarray], grid: np.ndarray, *, cases: Mapping) -> Figure:

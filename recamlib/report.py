@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from recamlib import paths
-from recamlib.claims import RULE, SYNTHETIC, Claim, all_claims, row_verdict
+from recamlib.claims import SYNTHETIC, Claim, all_claims, row_verdict
 from recamlib.data.base import ImageSet
 from recamlib.entered import entered_numbers, from_server
 from recamlib.errors import RecamError
@@ -166,25 +166,6 @@ def _measured(claim: Claim, result: dict[str, Any]) -> tuple[Any, str, str] | No
         return round(entry["mean"], 1), describe_data(result), "reference"
     sign = claim.value - next(c.value for c in all_claims() if c.id == claim.baseline)
     return round(entry["mean"], 1), describe_data(result), row_verdict(entry, sign)
-
-
-def scoreboard_page(results: Iterable[dict[str, Any]]) -> str:
-    """Return the scoreboard as Markdown: counts, the rule, and one table per part of the paper."""
-    frame = scoreboard(results)
-    counts = frame["verdict"].value_counts()
-    total = ", ".join(f"**{counts.get(name, 0)}** {name}" for name in MARKS)
-    lines = [f"Of {len(frame)} claims: {total}.", "", RULE, ""]
-    for part, group in frame.groupby(frame["claim"].str.split(".").str[0], sort=False):
-        lines += [f"### {part.replace('table', 'Table ').replace('prose', 'In words')}", ""]
-        lines += ["| claim | paper | here | measured on | verdict |", "|---|---|---|---|---|"]
-        for _, row in group.iterrows():
-            digits = "g" if part == "prose" else ".1f"
-            paper = f"{row['paper']:{digits}}" if pd.notna(row["paper"]) else _cell(row["where"])
-            here = "" if row["here"] is None else _cell(row["here"])
-            name = row["claim"].split(".", 1)[1]
-            lines.append(f"| `{name}` | {paper} | {here} | {_cell(row['data'])} | {MARKS[row['verdict']]} |")
-        lines.append("")
-    return "\n".join(lines)
 
 
 def keep_benchmarks() -> Path:

@@ -5,6 +5,8 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -20,3 +22,18 @@ def close_figures():
     yield
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
+
+
+@pytest.fixture(scope="session")
+def executed(tmp_path_factory) -> Callable[[Path], Path]:
+    """Return a function that gives a notebook's executed smoke run, running it the first time."""
+    from recamlib.runner import run_notebook
+
+    folder, done = tmp_path_factory.mktemp("executed"), {}
+
+    def run(notebook: Path) -> Path:
+        if notebook not in done:
+            done[notebook] = run_notebook(notebook.stem, profile="smoke", output_dir=folder, progress=False)
+        return done[notebook]
+
+    return run

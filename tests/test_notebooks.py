@@ -12,7 +12,6 @@ import pytest
 
 from recamlib import paths
 from recamlib.profiles import list_notebooks
-from recamlib.runner import run_notebook
 
 TOLERANCE = 8.0  # points of mIoU or accuracy
 BASELINES = Path(__file__).parent / "baselines"
@@ -31,8 +30,8 @@ def summary(result: dict) -> dict:
 
 
 @pytest.mark.parametrize("notebook", list_notebooks(), ids=lambda path: path.stem)
-def test_trained_numbers_stay_where_they_were(notebook, tmp_path):
-    run_notebook(notebook.stem, profile="smoke", output_dir=tmp_path, progress=False)
+def test_trained_numbers_stay_where_they_were(notebook, executed):
+    executed(notebook)
     latest = paths.results_dir() / notebook.stem / "latest_smoke.json"
     found = summary(json.loads(latest.read_text()))
     stored = BASELINES / f"{notebook.stem}_smoke.json"

@@ -11,6 +11,7 @@ import recamlib as rc
 from recamlib.claims import all_claims, load_paper, table_row
 from recamlib.data.labels import HOOFED
 from recamlib.errors import RecamError, SettingsError
+from recamlib.scoreboard import scoreboard_page
 
 
 @pytest.fixture(autouse=True)
@@ -129,8 +130,10 @@ def test_the_scoreboard_is_filled_from_results_and_the_rest_is_not_run():
     assert board.loc["table1.bce_only.voc12", "verdict"] == "reference"
     assert board.loc["table2.irn.cam_miou.voc12", "verdict"] == "not run"
     assert here["data"].str.startswith("synthetic").all()
-    page = rc.report.scoreboard_page([result])
-    assert all(f"`{claim.id.split('.', 1)[1]}`" in page for claim in all_claims())
+    page = scoreboard_page([result])
+    assert page.count("<tr data-part") == len(all_claims())
+    assert all(f"<code>{claim.id.split('.', 1)[1]}</code>" in page for claim in all_claims())
+    assert f"<strong>{(board['verdict'] != 'not run').sum()} of {len(board)}</strong>" in page
 
 
 def test_a_run_whose_recipe_failed_carries_no_verdict(results):

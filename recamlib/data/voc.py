@@ -10,11 +10,12 @@ from defusedxml.common import DefusedXmlException
 
 from recamlib.data.base import ImageSet, MaskSet
 from recamlib.data.images import image_size, read_image, read_mask
-from recamlib.data.labels import VOC12, LabelSpace
+from recamlib.data.labels import BACKGROUND, VOC12, LabelSpace
 from recamlib.errors import DataError, SettingsError, nearest
 
 FETCH = "download it with `recam data fetch voc12`"
 LISTS = {"train": ("train.txt",), "val": ("val.txt",), "train_aug": ("train_aug.txt", "trainaug.txt")}
+CLASSES = "classes.txt"  # in the devkit, one name a line: the classes, if they are not VOC's
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
@@ -41,6 +42,8 @@ def list_file(folder: Path, split: str) -> Path:
     for name in LISTS[split]:
         if (lists / name).is_file():
             return lists / name
+    if split == "train_aug" and (folder / CLASSES).is_file():
+        return list_file(folder, "train")  # one's own data has no SBD part
     remedy = "get the SBD part with `recam data fetch sbd`" if split == "train_aug" else FETCH
     raise DataError(f"{lists / LISTS[split][0]} is missing; {remedy}")
 
@@ -68,6 +71,28 @@ def read_ids(path: Path) -> tuple[str, ...]:
         twice = next(id for i, id in enumerate(ids) if id in ids[:i])
         raise DataError(f"{path} names {twice!r} twice; remove one of the lines")
     return tuple(ids)
+
+
+def space_of(folder: Path) -> LabelSpace:
+    """Return the label space of a devkit: VOC's, or the one its ``classes.txt`` lists, one name a line.
+
+    Raises
+    ------
+    DataError
+        If the list is empty, or names a class twice or the background.
+    """
+    path = folder / CLASSES
+    if not path.is_file():
+        return VOC12
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as a list of classes ({error}); write one name a line") from None
+    if BACKGROUND in names:
+        raise DataError(f"{path} names {BACKGROUND!r}, which is always there as value 0; remove the line")
+    if not names or len(set(names)) < len(names):
+        raise DataError(f"{path} has to name at least one class and none twice; write one name a line")
+    return LabelSpace("voc12", tuple(names))
 
 
 def read_classes(path: Path, space: LabelSpace) -> tuple[str, ...]:
@@ -122,11 +147,12 @@ class VocImages(ImageSet):
     split
         ``train``, ``val`` or ``train_aug``.
     space
-        Label space of the annotations.
+        Label space of the annotations; by default what `space_of` finds.
     """
 
-    def __init__(self, root: Path, split: str, *, space: LabelSpace = VOC12) -> None:
+    def __init__(self, root: Path, split: str, *, space: LabelSpace | None = None) -> None:
         self._folder = devkit(root)
+        space = space or space_of(self._folder)
         self._labels: dict[str, np.ndarray] = {}
         source = list_file(self._folder, split)
         super().__init__(space, read_ids(source), source=str(source))
@@ -151,8 +177,9 @@ class VocImages(ImageSet):
 class VocMasks(MaskSet):
     """True masks of a VOC devkit: official ones first, SBD's for the other images of ``train_aug``."""
 
-    def __init__(self, root: Path, split: str, *, space: LabelSpace = VOC12) -> None:
+    def __init__(self, root: Path, split: str, *, space: LabelSpace | None = None) -> None:
         self._folder = devkit(root)
+        space = space or space_of(self._folder)
         source = list_file(self._folder, split)
         super().__init__(space, read_ids(source), source=str(source))
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from recamlib import paths
-from recamlib.data import open_images, open_masks
+from recamlib.data import VOC12, open_images, open_masks
 from recamlib.data.base import ImageSet, MaskSet
 from recamlib.errors import SettingsError, WeightsError, nearest
 
@@ -118,6 +118,8 @@ def _fingerprint(name: str, root: str) -> str:
     for split in ("train_aug", "train", "val"):
         images = open_images(name, split)
         digest.update("\n".join(images.ids).encode() + images.label_matrix().tobytes())
+        if images.space != VOC12 and name == "voc12":  # one's own classes
+            digest.update("\n".join(images.space.classes).encode())
     return digest.hexdigest()[:12]
 
 
