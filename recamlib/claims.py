@@ -4,7 +4,6 @@ import datetime
 import functools
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from scipy import stats
 
 from recamlib import paths
 from recamlib.errors import RecamError
+from recamlib.files import read_sealed, storage_errors, write_sealed
 from recamlib.provenance import commit, device_name, versions
 
 RULE = (
@@ -140,8 +140,8 @@ def parameters(namespace: dict[str, Any]) -> dict[str, Any]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return a stored result."""
-    return json.loads(Path(path).read_text())
+    """Return a stored result, or raise ResultsError if it is not what was stored."""
+    return read_sealed(Path(path))
 
 
 def record(notebook: str, *, parameters: dict[str, Any], images: dict[str, int], **content: Any) -> Path:
@@ -160,7 +160,8 @@ def record(notebook: str, *, parameters: dict[str, Any], images: dict[str, int],
     """
     text = json.dumps(parameters, sort_keys=True)
     folder = paths.results_dir() / notebook / hashlib.sha256(text.encode()).hexdigest()[:12]
-    folder.mkdir(parents=True, exist_ok=True)
+    with storage_errors():
+        folder.mkdir(parents=True, exist_ok=True)
     result = {
         "notebook": notebook, "parameters": parameters, "images": images,
         "provenance": {
@@ -170,11 +171,8 @@ def record(notebook: str, *, parameters: dict[str, Any], images: dict[str, int],
         **content,
     }  # fmt: skip
     path = folder / "result.json"
-    part = path.with_suffix(f".part{os.getpid()}")
-    part.write_text(json.dumps(result, indent=1, default=_plain) + "\n")
-    os.replace(part, path)
-    latest = folder.parent / f"latest_{parameters.get('profile', 'smoke')}.json"
-    latest.write_text(path.read_text())
+    for target in (path, folder.parent / f"latest_{parameters.get('profile', 'smoke')}.json"):
+        write_sealed(target, result, default=_plain)
     return path
 
 

@@ -1,10 +1,9 @@
 """The training loop: seeds, optimizer, poly schedule, precision, progress, checkpoint and exact resume."""
 
-import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from recamlib.data.base import labels_only
-from recamlib.errors import RecamError
+from recamlib.errors import RecamError, ResultsError
+from recamlib.files import file_digest, read_sealed, storage_errors, whole_file, write_sealed
 from recamlib.provenance import default_device
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -156,7 +156,7 @@ def fit(
             loader = DataLoader(views, batch_size=batch_size, sampler=order, num_workers=default_workers())
             name = f"{describe} {epoch + 1}/{-(-total // per_epoch)}"
             bar = tqdm(loader, desc=name, initial=begin, total=end, leave=False, disable=None)
-            for batch in bar:
+            for batch in _whole_batches(bar):
                 set_poly_rate(optimizer, done, max_steps=total, power=power)
                 losses = _step(fabric, wrapped, optimizer, loss_step, batch, parts=accumulate)
                 done += 1
@@ -178,6 +178,19 @@ def fit(
     return history
 
 
+def _whole_batches(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Pass batches on; if a loader process is killed, the error says so and what to do."""
+    try:
+        yield from batches
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise TrainingError(
+            "a loader process died (killed, or out of memory?): run again, perhaps with RECAM_WORKERS=0; "
+            "training goes on from its last checkpoint"
+        ) from error
+
+
 def _step(fabric, model, optimizer, loss_step, batch: Batch, *, parts: int = 1) -> dict[str, float]:
     """Take one step of gradient descent, over a batch in so many parts, and return the named losses."""
     model.train()
@@ -196,7 +209,8 @@ def _step(fabric, model, optimizer, loss_step, batch: Batch, *, parts: int = 1) 
 
 def _save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: dict) -> None:
     """Write model, optimizer tensors and progress; the JSON is renamed last, so half a checkpoint is none."""
-    folder.mkdir(parents=True, exist_ok=True)
+    with storage_errors():
+        folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"model.{k}": v.contiguous() for k, v in model.state_dict().items()}
     scalars: dict[str, Any] = {}
     for index, slots in optimizer.state_dict()["state"].items():
@@ -206,11 +220,11 @@ def _save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, prog
             elif value is not None:
                 scalars[f"{index}.{name}"] = value
     name = f"step_{progress['step']}.safetensors"
-    save_file(tensors, folder / f"{name}.part")
-    os.replace(folder / f"{name}.part", folder / name)
-    text = json.dumps({**progress, "file": name, "optimizer": scalars})
-    (folder / "progress.json.part").write_text(text)
-    os.replace(folder / "progress.json.part", folder / "progress.json")
+    with whole_file(folder / name) as part:
+        save_file(tensors, part)
+        digest = file_digest(part)
+    record = {**progress, "file": name, "sha256": digest, "optimizer": scalars}
+    write_sealed(folder / "progress.json", record)
     for old in folder.glob("step_*.safetensors"):
         if old.name != name:
             old.unlink()
@@ -218,15 +232,18 @@ def _save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, prog
 
 def _restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Load the last whole checkpoint into model and optimizer, or return a fresh start."""
+    fresh = {"step": 0, "sums": {}, "history": {}}
+    if not (folder / "progress.json").exists():
+        return fresh
     try:
-        progress = json.loads((folder / "progress.json").read_text())
+        progress = read_sealed(folder / "progress.json")
+        if file_digest(folder / progress["file"]) != progress["sha256"]:
+            raise ResultsError(f"{progress['file']} is not as it was written")
         tensors = load_file(folder / progress["file"])
-    except FileNotFoundError:
-        return {"step": 0, "sums": {}, "history": {}}
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         # a damaged checkpoint costs this one training; say so and start it again
         tqdm.write(f"checkpoint in {folder.name} is damaged ({error}); training starts again")
-        return {"step": 0, "sums": {}, "history": {}}
+        return fresh
     model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
     slots: dict[int, dict[str, Any]] = {}
     entries = [(k[10:], v) for k, v in tensors.items() if k.startswith("optimizer.")]

@@ -16,6 +16,10 @@ class WeightsError(RecamError):
     """A weights file is missing, damaged, or does not fit the network."""
 
 
+class ResultsError(RecamError):
+    """A stored result or cached step is damaged, or the results folder cannot be written."""
+
+
 class SettingsError(RecamError):
     """A parameter, profile or setting is unknown or out of range."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from recamlib import paths
-from recamlib.claims import RULE, SYNTHETIC, Claim, all_claims, verdict
+from recamlib.claims import RULE, SYNTHETIC, Claim, all_claims, read, verdict
 from recamlib.data.base import ImageSet
 from recamlib.entered import entered_numbers, from_server
 from recamlib.errors import RecamError
@@ -95,11 +95,11 @@ def _cell(text: Any) -> str:
 
 def load_results() -> list[dict[str, Any]]:
     """Return all results at hand, best first: measured runs, then the latest run of every profile."""
-    files = sorted((paths.book_dir() / "measured").glob("*.json"))
-    files += sorted(paths.results_dir().glob("*/latest_*.json"))
+    # what is tracked is looked after by git
+    found = [json.loads(file.read_text()) for file in sorted((paths.book_dir() / "measured").glob("*.json"))]
+    found += [read(file) for file in sorted(paths.results_dir().glob("*/latest_*.json"))]
     results = []
-    for file in files:
-        result = json.loads(file.read_text())
+    for result in found:
         # a run whose recipe failed is kept as a record, with the reason, but carries no verdict
         if "notebook" in result and "provisional" not in result:
             results.append(result)

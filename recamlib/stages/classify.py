@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
-import exca
 import numpy as np
 import pydantic
 import torch
@@ -26,6 +25,7 @@ from recamlib.stages.base import (
     load_weights_into,
     store_trained,
 )  # fmt: skip
+from recamlib.stages.infra import StageCache
 
 LOSSES = {"bce": bce_loss, "sce": sce_loss, "sce_single": sce_single_loss}
 
@@ -56,7 +56,7 @@ class TrainClassifier(Stage):
     probe: bool = False
     seed: int = pydantic.Field(0, ge=0)
     stage: Literal["TrainClassifier"] = "TrainClassifier"
-    infra: exca.MapInfra = exca.MapInfra(version="1")
+    infra: StageCache = StageCache(version="1")
 
     def views(self) -> LabelledViews:
         """Return the training crops of this run, from images and image-level labels alone.
@@ -131,7 +131,7 @@ class Reactivate(Stage):
     weight_decay: float = pydantic.Field(1e-4, ge=0)
     detach_maps: bool = False
     stage: Literal["Reactivate"] = "Reactivate"
-    infra: exca.MapInfra = exca.MapInfra(version="1")
+    infra: StageCache = StageCache(version="1")
 
     @property
     def dataset(self) -> DataSettings:
@@ -232,7 +232,7 @@ class Classify(Stage):
     model: TrainClassifier | Reactivate = pydantic.Field(TrainClassifier(), discriminator="stage")
     split: Split = "val"
     stage: Literal["Classify"] = "Classify"
-    infra: exca.MapInfra = exca.MapInfra(version="1")
+    infra: StageCache = StageCache(version="1")
 
     @infra.apply(item_uid=str, cache_type="Auto")
     def logits(self, items: Sequence[str]) -> Iterator[dict[str, Any]]:
