@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from scipy import stats
 
 from recamlib import paths
 from recamlib.errors import RecamError
-from recamlib.files import read_sealed, storage_errors, write_sealed
+from recamlib.files import read_sealed, read_yaml, storage_errors, write_sealed
 from recamlib.provenance import commit, device_name, versions
 
 RULE = (
@@ -43,14 +42,20 @@ class Claim:
 
 def load_paper() -> dict[str, Any]:
     """Return the paper's numbers as transcribed in ``data/claims.yml``."""
-    return yaml.safe_load((paths.ROOT / "data" / "claims.yml").read_text())
+    return read_yaml(paths.ROOT / "data" / "claims.yml")
 
 
 @functools.cache
 def all_claims() -> tuple[Claim, ...]:
     """Return every claim of the paper: each cell of Tables 1 to 4 and each sentence, in the paper's order."""
-    paper, claims = load_paper(), []
-    table = paper["table1"]
+    try:
+        return tuple(_claims(load_paper()))
+    except (LookupError, TypeError, AttributeError) as error:
+        raise RecamError(f"data/claims.yml does not hold the paper's tables ({error!r}); restore it") from None
+
+
+def _claims(paper: dict[str, Any]) -> list[Claim]:
+    claims, table = [], paper["table1"]
     for column, name in enumerate(table["columns"]):
         for row, entry in table["rows"].items():
             baseline = None if row == "bce_only" else f"table1.bce_only.{name}"
@@ -73,7 +78,7 @@ def all_claims() -> tuple[Claim, ...]:
                 claims.append(Claim(f"table4.{side}.{row}.{split}", "Table 4", value))
     for name, entry in paper["prose"].items():
         claims.append(Claim(f"prose.{name}", entry["where"], entry.get("value")))
-    return tuple(claims)
+    return claims
 
 
 def paper_value(claim_id: str) -> float | None:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import yaml
 from safetensors import SafetensorError
 
 from recamlib import paths
-from recamlib.errors import ResultsError
+from recamlib.errors import ResultsError, SettingsError
 
 _STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
@@ -88,6 +89,36 @@ def read_sealed(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.pop("digest", None) != _digest(content):
         raise ResultsError(f"{path} is not as it was written; delete it and run what made it again")
     return content
+
+
+class _PlainYaml(yaml.SafeLoader):
+    """YAML that is read quickly and fits into memory: no aliases, no deep nesting."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):  # a few lines of them can stand for any number of values
+            raise yaml.YAMLError(f"an alias (*name) is refused{self.peek_event().start_mark}")
+        if self.depth == 20:
+            raise yaml.YAMLError(f"more than {self.depth} levels are refused{self.peek_event().start_mark}")
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+def read_yaml(path: Path) -> Any:
+    """Return what a YAML file of plain values says.
+
+    Raises
+    ------
+    SettingsError
+        If the file is missing, is not YAML, or uses aliases.
+    """
+    try:
+        return _PlainYaml(path.read_text(encoding="utf-8")).get_single_data()
+    except (OSError, yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise SettingsError(f"{path} cannot be read as YAML: {' '.join(str(error).split())[:300]}") from None
 
 
 def _digest(content: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ import recamlib as rc
 from recamlib.claims import all_claims, load_paper, table_row
 from recamlib.data.labels import HOOFED
 from recamlib.errors import RecamError, SettingsError
+from recamlib.files import write_sealed
 
 
 @pytest.fixture(autouse=True)
@@ -136,7 +137,7 @@ def test_the_scoreboard_is_filled_from_results_and_the_rest_is_not_run():
 def test_a_run_whose_recipe_failed_carries_no_verdict(results):
     path = results / "02_table1_ablations" / "latest_smoke.json"
     record()
-    path.write_text(json.dumps({"provisional": "diverged", **rc.claims.read(path)}))
+    write_sealed(path, {"provisional": "diverged", **rc.claims.read(path)})
     assert not [r for r in rc.report.load_results() if r["images"] == {"train": 9, "scored": 7}]
 
 

@@ -13,11 +13,14 @@ from pycocotools.coco import COCO
 
 from recamlib.data._regions import region_mask
 from recamlib.data.base import ImageSet, MaskSet
-from recamlib.data.images import image_size, read_image
+from recamlib.data.images import MAX_PIXELS, image_size, inside, read_image
 from recamlib.data.labels import COCO14
 from recamlib.errors import DataError, SettingsError, nearest
 
 FETCH = "download it with `recam data fetch coco14`"
+_DAMAGE = (
+    OSError, ValueError, LookupError, TypeError, AssertionError, AttributeError, RecursionError, MemoryError,
+)  # fmt: skip
 _PARTS = {"train": "train2014", "train_aug": "train2014", "val": "val2014"}
 
 # Official category ids have gaps; sorted by id they are the classes of COCO14 in order.
@@ -65,13 +68,19 @@ def _load(path: Path, stamp: int) -> COCO:
                 raise DataError(f"{path}: annotation {annotation['id']} belongs to the unknown image {image}")
         for image in coco.imgs.values():
             name = image["file_name"]
-            if Path(name).name != name or "\\" in name or "\0" in name:
+            if Path(name).name != name or "\\" in name or name in ("", "..") or not name.isprintable():
                 raise DataError(f"{path} names the image file {name!r}; a name without folders is expected")
+            if not all(type(image[side]) is int and image[side] > 0 for side in ("height", "width")):
+                raise DataError(f"{path} gives no height and width in pixels for {name!r}; correct it")
+            if image["height"] * image["width"] > MAX_PIXELS:
+                raise DataError(f"{path} gives {name!r} more than {MAX_PIXELS:,} pixels; store it smaller")
+        if not all(type(number) is int for number in coco.imgs):
+            raise DataError(f"{path} has an image whose id is no whole number; correct it")
         if len({Path(image["file_name"]).stem for image in coco.imgs.values()}) < len(coco.imgs):
             raise DataError(f"{path} names an image file twice; correct it")
     except DataError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AssertionError, AttributeError) as error:
+    except _DAMAGE as error:
         raise DataError(f"{path} is not a readable COCO instances file ({error!r}); fetch it again") from None
     return coco
 
@@ -133,7 +142,7 @@ class CocoImages(ImageSet):
         """Return the file of an image."""
         if id not in self._paths:
             raise DataError(f"{self.source} has no image {id!r}")
-        return self._paths[id]
+        return inside(self._paths[id], self._paths[id].parents[1])
 
     def image(self, id: str) -> torch.Tensor:
         return read_image(self.path(id))
@@ -184,4 +193,5 @@ class CocoMasks(MaskSet):
         return self._numbers[id]
 
     def _image_size(self, id: str) -> tuple[int, int]:
-        return image_size(self._folder / self._coco.imgs[self._number(id)]["file_name"])
+        name = self._coco.imgs[self._number(id)]["file_name"]
+        return image_size(inside(self._folder / name, self._folder.parent))

@@ -41,11 +41,15 @@ class Process(Liveness):
 
 
 class _Claims(InflightRegistry):
-    """Who computes what; claims of processes that are dead go with the release of any other."""
+    """Who computes what; claims of processes that are dead are cleared away."""
 
     def release(self, item_uids: list[str]) -> None:
-        """Remove own claims, and those that a killed run left on what it had completed."""
+        """Remove own claims, and those of dead processes."""
         super().release(item_uids)
+        self.clear_dead()
+
+    def clear_dead(self) -> None:
+        """Remove claims that a killed run left, on what it had completed as well."""
         dead: dict[WorkerInfo, list[str]] = {}
         for uid, worker in self.get().items():
             dead.setdefault(worker, []).append(uid)
@@ -79,6 +83,8 @@ class StageCache(exca.MapInfra):
             for part in self.uid_folder(create=True).glob("save-tmp-*"):  # left by a killed run
                 if time.time() - part.stat().st_mtime > _STALE:
                     part.unlink(missing_ok=True)
+            with self._inflight_registry() as claims:
+                claims.clear_dead()
         try:
             super()._check_configs(write)
         except RuntimeError as error:  # another stage's settings, other defaults, or a damaged file
