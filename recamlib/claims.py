@@ -51,7 +51,7 @@ def all_claims() -> tuple[Claim, ...]:
     try:
         return tuple(_claims(load_paper()))
     except (LookupError, TypeError, AttributeError) as error:
-        raise RecamError(f"data/claims.yml does not hold the paper's tables ({error!r}); restore it") from None
+        raise RecamError(f"data/claims.yml lacks the paper's tables ({error!r}); fetch it again") from None
 
 
 def _claims(paper: dict[str, Any]) -> list[Claim]:

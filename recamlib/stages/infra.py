@@ -84,7 +84,8 @@ class StageCache(exca.MapInfra):
                 if time.time() - part.stat().st_mtime > _STALE:
                     part.unlink(missing_ok=True)
             with self._inflight_registry() as claims:
-                claims.clear_dead()
+                if os.access(claims.db_path, os.W_OK):
+                    claims.clear_dead()
         try:
             super()._check_configs(write)
         except RuntimeError as error:  # another stage's settings, other defaults, or a damaged file

@@ -11,14 +11,13 @@ import re
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import small_stages as small
 from measured import keep
+from server import Server
 
 from recamlib.stages.infra import StageCache
 
@@ -28,35 +27,6 @@ KINDS = (
     else ("TrainClassifier", "Reactivate", "ExtractCams", "PseudoMasks")
 )  # fmt: skip
 SEED = int(os.environ.get("RECAM_KILL_SEED", 0))
-HERE = Path(__file__).parent
-
-
-class Server:
-    """A process with torch imported that forks one child per run."""
-
-    def __init__(self) -> None:
-        command = [sys.executable, "-W", "ignore", str(HERE / "worker.py")]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "RECAM_WORKERS": "0"}
-        self.process = subprocess.Popen(
-            command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-
-    def start(self, stage: str, results: Path, log: Path) -> int:
-        job = {"stage": stage, "results": str(results), "log": str(log)}
-        self.process.stdin.write(json.dumps(job) + "\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())["pid"]
-
-    def wait(self) -> int:
-        return json.loads(self.process.stdout.readline())["status"]
-
-    def run(self, stage: str, results: Path, log: Path) -> float:
-        """Run to the end and return the seconds it took."""
-        start = time.perf_counter()
-        self.start(stage, results, log)
-        status = self.wait()
-        assert status == 0, Path(f"{log}.out").read_text()
-        return time.perf_counter() - start
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +42,7 @@ def unbroken(tmp_path_factory):
         known[name] = {"before": before, "seconds": seconds, "steps": log.read_bytes().count(b"s"),
                        **json.loads(Path(f"{log}.json").read_text())}  # fmt: skip
     yield server, known
-    server.process.stdin.close()
-    server.process.wait()
+    server.close()
 
 
 def lines_of(folder: Path) -> set[bytes]:

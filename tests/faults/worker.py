@@ -1,7 +1,7 @@
 """Server of the kill tests: imports once, then forks a child for every run, so that a kill costs little.
 
-Reads lines of JSON ``{"stage", "results", "log"}``, answers ``{"pid"}`` at once and ``{"pid", "status"}``
-when the child has ended. The child writes its pid and one byte per training step to the log.
+Reads lines of JSON ``{"stage", "results", "log"}`` and answers ``{"pid"}``; an empty line waits for a child
+and answers ``{"pid", "status"}``. The child writes its pid and one byte per training step to the log.
 """
 
 import json
@@ -37,6 +37,10 @@ def main() -> None:
     """Serve until the input ends."""
     torch.set_num_threads(1)
     for line in sys.stdin:
+        if not line.strip():
+            pid, status = os.wait()
+            print(json.dumps({"pid": pid, "status": status}), flush=True)
+            continue
         job = json.loads(line)
         pid = os.fork()
         if pid == 0:
@@ -50,8 +54,6 @@ def main() -> None:
                 traceback.print_exc()
                 os._exit(1)
         print(json.dumps({"pid": pid}), flush=True)
-        status = os.waitpid(pid, 0)[1]
-        print(json.dumps({"pid": pid, "status": status}), flush=True)
 
 
 if __name__ == "__main__":
