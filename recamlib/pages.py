@@ -8,8 +8,9 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from recamlib import paths, plots_refine
+from recamlib.pages_trust import trust_pages
 from recamlib.plots import set_style
-from recamlib.report import load_results, scoreboard_page
+from recamlib.report import escaped, load_results, scoreboard_page
 
 
 def book_pages() -> dict[str, str]:
@@ -18,6 +19,7 @@ def book_pages() -> dict[str, str]:
     return {
         "scoreboard.md": scoreboard_page(load_results()),
         "measured_walk.md": walk_page(),
+        **trust_pages(),
         "_static/walk_sparsity.svg": _svg(plots_refine.sparsity),
         "_static/walk_cost.svg": _svg(plots_refine.cost_line),
     }
@@ -44,7 +46,8 @@ def walk_page() -> str:
     lines = ["| walk | sparse | dense | ratio | largest difference, of the maximum | device, date |"]
     lines += ["|---|---|---|---|---|---|"]
     lines += [
-        f"| {what} | {ours:.4g} s | {dense:.4g} s | **{dense / ours:.0f}** | {error:.0e} | {device}, {day} |"
+        f"| {escaped(what)} | {ours:.4g} s | {dense:.4g} s | **{dense / ours:.0f}** | {error:.0e} | "
+        f"{escaped(device)}, {escaped(day)} |"
         for what, ours, dense, error, device, day in rows
     ]
     lines += ["", "Both forms of a row ran in one go on one machine; the ratio is what can be compared."]

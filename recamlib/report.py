@@ -2,6 +2,7 @@
 
 import html
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -77,20 +78,34 @@ def discussion(result: dict[str, Any]):
     lines += ["| claim | verdict | evidence | rule |", "|---|---|---|---|"]
     for name, claim in result.get("claims", {}).items():
         rule = claim["numbers"].get("rule", "")
-        lines.append(f"| `{name}` | {MARKS[claim['verdict']]} | {_cell(claim['evidence'])} | {_cell(rule)} |")
+        mark = MARKS.get(claim["verdict"]) or escaped(claim["verdict"])
+        lines.append(f"| {_code(name)} | {mark} | {escaped(claim['evidence'])} | {escaped(rule)} |")
     where = result["provenance"]
     versions = ", ".join(f"{name} {number}" for name, number in where["versions"].items())
     lines += [
         "",
-        f"*{describe_data(result)}; commit {where['commit']}, {where['device']}, {versions}, "
-        f"{where['date']}.*",
+        f"*{escaped(describe_data(result))}; commit {escaped(where['commit'])}, {escaped(where['device'])}, "
+        f"{escaped(versions)}, {escaped(where['date'])}.*",
     ]
     return Markdown("\n".join(lines))
 
 
-def _cell(text: Any) -> str:
-    """Escape text for a Markdown table cell; strings from data stay strings."""
-    return html.escape(str(text), quote=False).replace("|", "\\|").replace("\n", " ")
+def escaped(text: Any) -> str:
+    """Escape text for Markdown, a table cell too: strings from data stay strings.
+
+    Examples
+    --------
+    >>> escaped("a_b | <i>c</i>")
+    'a&#95;b \\\\| &lt;i&gt;c&lt;/i&gt;'
+    """
+    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    marked = "".join(f"&#{ord(c)};" if c in "\\`*_[]{}$~" else c for c in html.escape(line, quote=False))
+    return marked.replace("|", "\\|")
+
+
+def _code(name: str) -> str:
+    """Return a name as code if it is one, else as escaped text."""
+    return f"`{name}`" if re.fullmatch(r"[\w.+-]+", name, re.ASCII) else escaped(name)
 
 
 def load_results() -> list[dict[str, Any]]:
@@ -158,10 +173,11 @@ def scoreboard_page(results: Iterable[dict[str, Any]]) -> str:
         lines += ["| claim | paper | here | measured on | verdict |", "|---|---|---|---|---|"]
         for _, row in group.iterrows():
             digits = "g" if part == "prose" else ".1f"
-            paper = f"{row['paper']:{digits}}" if pd.notna(row["paper"]) else _cell(row["where"])
-            here = "" if row["here"] is None else _cell(row["here"])
+            paper = f"{row['paper']:{digits}}" if pd.notna(row["paper"]) else escaped(row["where"])
+            here = "" if row["here"] is None else escaped(row["here"])
             name = row["claim"].split(".", 1)[1]
-            lines.append(f"| `{name}` | {paper} | {here} | {_cell(row['data'])} | {MARKS[row['verdict']]} |")
+            mark = MARKS[row["verdict"]]
+            lines.append(f"| {_code(name)} | {paper} | {here} | {escaped(row['data'])} | {mark} |")
         lines.append("")
     return "\n".join(lines)
 
