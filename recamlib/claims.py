@@ -1,23 +1,24 @@
 """The paper's numbers against measured ones: addressed results, comparisons, verdicts by a stated rule."""
 
-import datetime
 import functools
-import hashlib
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from scipy import stats
 
 from recamlib import paths
 from recamlib.errors import RecamError
-from recamlib.provenance import commit, device_name, versions
+from recamlib.files import read_yaml
+from recamlib.results import parameters, read, record, result_path
+
+__all__ = [
+    "RULE", "SYNTHETIC", "VERDICTS", "Claim", "all_claims", "compare", "curve", "load_paper", "paper_value",
+    "parameters", "read", "record", "result_path", "row_verdict", "seed_interval", "sentence", "table_row",
+    "verdict",
+]  # fmt: skip
 
 RULE = (
     "A row of a table holds here if the 95 % interval of its difference to its baseline lies wholly on "
@@ -46,14 +47,20 @@ class Claim:
 
 def load_paper() -> dict[str, Any]:
     """Return the paper's numbers as transcribed in ``data/claims.yml``."""
-    return yaml.safe_load((paths.ROOT / "data" / "claims.yml").read_text())
+    return read_yaml(paths.ROOT / "data" / "claims.yml")
 
 
 @functools.cache
 def all_claims() -> tuple[Claim, ...]:
     """Return every claim of the paper: each cell of Tables 1 to 4 and each sentence, in the paper's order."""
-    paper, claims = load_paper(), []
-    table = paper["table1"]
+    try:
+        return tuple(_claims(load_paper()))
+    except (LookupError, TypeError, AttributeError) as error:
+        raise RecamError(f"data/claims.yml lacks the paper's tables ({error!r}); fetch it again") from None
+
+
+def _claims(paper: dict[str, Any]) -> list[Claim]:
+    claims, table = [], paper["table1"]
     for column, name in enumerate(table["columns"]):
         for row, entry in table["rows"].items():
             baseline = None if row == "bce_only" else f"table1.bce_only.{name}"
@@ -77,7 +84,7 @@ def all_claims() -> tuple[Claim, ...]:
                 claims.append(Claim(f"table4.{side}.{row}.{split}", "Table 4", value, baseline))
     for name, entry in paper["prose"].items():
         claims.append(Claim(f"prose.{name}", entry["where"], entry.get("value")))
-    return tuple(claims)
+    return claims
 
 
 def paper_value(claim_id: str) -> float | None:
@@ -136,70 +143,6 @@ def row_verdict(row: dict[str, Any], paper_sign: float) -> str:
     if row["mean"] <= row.get("floor", -np.inf):
         return "cannot tell"
     return verdict(tuple(row["difference_interval"]), paper_sign)
-
-
-def parameters(namespace: dict[str, Any]) -> dict[str, Any]:
-    """Return a notebook's parameters: the plain values in its namespace before anything else is defined.
-
-    Names that begin with an underscore, and IPython's own, are left out.
-    """
-    skipped = {"In", "Out", "exit", "quit", "get_ipython", "open"}
-    return {
-        name: value
-        for name, value in namespace.items()
-        if not name.startswith("_") and name not in skipped
-        and isinstance(value, bool | int | float | str | list | tuple | type(None))
-    }  # fmt: skip
-
-
-def read(path: Path) -> dict[str, Any]:
-    """Return a stored result."""
-    return json.loads(Path(path).read_text())
-
-
-def result_path(notebook: str, parameters: dict[str, Any]) -> Path:
-    """Return where the result of a notebook with these parameters is kept: their hash is its address."""
-    digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()
-    return paths.results_dir() / notebook / digest[:12] / "result.json"
-
-
-def record(notebook: str, *, parameters: dict[str, Any], images: dict[str, int], **content: Any) -> Path:
-    """Write ``results/<notebook>/<hash of parameters>/result.json`` and return its path.
-
-    Parameters
-    ----------
-    notebook
-        Stem of the notebook, for example ``"02_table1_ablations"``.
-    parameters
-        Every parameter of the run; their hash is the address.
-    images
-        Image counts, for example ``{"train": 240, "scored": 80}``.
-    content
-        ``rows`` (see :func:`table_row`), ``claims`` (see :func:`sentence`), figures' numbers, anything plain.
-    """
-    path = result_path(notebook, parameters)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    result = {
-        "notebook": notebook, "parameters": parameters, "images": images,
-        "provenance": {
-            "commit": commit(), "device": device_name(), "versions": versions(),
-            "date": datetime.date.today().isoformat(),
-        },
-        **content,
-    }  # fmt: skip
-    part = path.with_suffix(f".part{os.getpid()}")
-    part.write_text(json.dumps(result, indent=1, default=_plain) + "\n")
-    os.replace(part, path)
-    latest = path.parent.parent / f"latest_{parameters.get('profile', 'smoke')}.json"
-    latest.write_text(path.read_text())
-    return path
-
-
-def _plain(value: Any) -> Any:
-    """Turn numpy numbers and arrays into JSON."""
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    raise TypeError(f"a result holds a {type(value).__name__}; use plain numbers, lists and strings")
 
 
 def table_row(

@@ -147,6 +147,7 @@ def keep(
     profile: Annotated[str, typer.Option(help="The profile it ran with.")] = "mini",
 ) -> None:
     """Copy the numbers of a finished run, or of "bench", to book/measured, tracked and shown."""
+    from recamlib.claims import read
     from recamlib.report import keep_benchmarks, save_measured
 
     if notebook == "bench":
@@ -155,7 +156,7 @@ def keep(
     latest = results_dir() / find_notebook(notebook).stem / f"latest_{profile}.json"
     if not latest.is_file():
         raise RecamError(f"nothing to keep: recam run {notebook} --profile {profile} has not finished here")
-    out.print(f"kept {save_measured(json.loads(latest.read_text()))}", markup=False)
+    out.print(f"kept {save_measured(read(latest))}", markup=False)
 
 
 @app.command()

@@ -1,6 +1,5 @@
 """The training loop: seeds, optimizer, poly schedule, precision, progress, checkpoint and exact resume."""
 
-import json
 import math
 import os
 import time
@@ -10,12 +9,11 @@ from typing import Any
 
 import torch
 from lightning.fabric import Fabric
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
+from recamlib.checkpoint import restore, save
 from recamlib.data.base import labels_only
 from recamlib.errors import RecamError
 from recamlib.provenance import default_device
@@ -136,17 +134,17 @@ def fit(
     per_epoch = len(views) // batch_size  # the last incomplete batch is dropped, as published
     total = steps or epochs * per_epoch
     model.to(fabric.device, memory_format=torch.channels_last)
-    state = _restore(checkpoint, model, optimizer)
+    state = restore(checkpoint, model, optimizer)
     wrapped, optimizer = fabric.setup(model, optimizer)
     history, sums, done = state["history"], state["sums"], state["step"]
     started, spent = time.perf_counter(), history.get("seconds", 0.0)
     history.setdefault("waited", 0.0)
     on_gpu = fabric.device.type == "cuda"
 
-    def save() -> None:
+    def keep() -> None:
         history["seconds"] = spent + time.perf_counter() - started
         history["steps"] = done
-        _save(checkpoint, model, optimizer, {"step": done, "sums": sums, "history": history})
+        save(checkpoint, model, optimizer, {"step": done, "sums": sums, "history": history})
 
     with labels_only():
         if after_epoch and not done:
@@ -172,22 +170,33 @@ def fit(
                     )
                 sums = {key: sums.get(key, 0.0) + value for key, value in losses.items()}
                 if checkpoint_every and done % checkpoint_every == 0 and done % per_epoch and done < total:
-                    save()
+                    keep()
             for key, value in sums.items():
                 history.setdefault(key, []).append(value / end)
             sums = {}
             if after_epoch:
                 history.setdefault("probes", []).append(after_epoch(model, epoch + 1))
-            save()
+            keep()
     return history
 
 
 def _waited_for(batches: Iterable[Batch], history: dict[str, Any]) -> Iterator[Batch]:
-    """Pass batches on and add the seconds until each is there to ``history["waited"]``."""
+    """Pass batches on and add the seconds until each is there to ``history["waited"]``.
+
+    If a loader process is killed, the error says so and what to do.
+    """
     stream = iter(batches)
     while True:
         start = time.perf_counter()
-        batch = next(stream, None)
+        try:
+            batch = next(stream, None)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise TrainingError(
+                "a loader process died (killed, or out of memory?): run again, perhaps with RECAM_WORKERS=0; "
+                "training goes on from its last checkpoint"
+            ) from error
         history["waited"] += time.perf_counter() - start
         if batch is None:
             return
@@ -208,46 +217,3 @@ def _step(fabric, model, optimizer, loss_step, batch: Batch, *, parts: int = 1) 
         total = {key: total.get(key, 0.0) + share * value.item() for key, value in losses.items()}
     optimizer.step()
     return total
-
-
-def _save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: dict) -> None:
-    """Write model, optimizer tensors and progress; the JSON is renamed last, so half a checkpoint is none."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {f"model.{k}": v.contiguous() for k, v in model.state_dict().items()}
-    scalars: dict[str, Any] = {}
-    for index, slots in optimizer.state_dict()["state"].items():
-        for name, value in slots.items():
-            if isinstance(value, Tensor):
-                tensors[f"optimizer.{index}.{name}"] = value.contiguous()
-            elif value is not None:
-                scalars[f"{index}.{name}"] = value
-    name = f"step_{progress['step']}.safetensors"
-    save_file(tensors, folder / f"{name}.part")
-    os.replace(folder / f"{name}.part", folder / name)
-    text = json.dumps({**progress, "file": name, "optimizer": scalars})
-    (folder / "progress.json.part").write_text(text)
-    os.replace(folder / "progress.json.part", folder / "progress.json")
-    for old in folder.glob("step_*.safetensors"):
-        if old.name != name:
-            old.unlink()
-
-
-def _restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Load the last whole checkpoint into model and optimizer, or return a fresh start."""
-    try:
-        progress = json.loads((folder / "progress.json").read_text())
-        tensors = load_file(folder / progress["file"])
-    except FileNotFoundError:
-        return {"step": 0, "sums": {}, "history": {}}
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        # a damaged checkpoint costs this one training; say so and start it again
-        tqdm.write(f"checkpoint in {folder.name} is damaged ({error}); training starts again")
-        return {"step": 0, "sums": {}, "history": {}}
-    model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
-    slots: dict[int, dict[str, Any]] = {}
-    entries = [(k[10:], v) for k, v in tensors.items() if k.startswith("optimizer.")]
-    for key, value in [*entries, *progress["optimizer"].items()]:
-        index, name = key.split(".", 1)
-        slots.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
-    return progress

@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from recamlib import paths
 from recamlib.claims import all_claims
 from recamlib.errors import RecamError, nearest
+from recamlib.files import whole_file
 
 SERVER = "http://host.robots.ox.ac.uk:8080"
 _LINK = re.compile(
@@ -61,9 +61,8 @@ def enter_number(claim_id: str, value: float, link: str) -> Path:
     ordered = {name: entered[name] for name in server_claims() if name in entered}
     path = server_file()
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part{os.getpid()}")
-    part.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    with whole_file(path) as part:
+        part.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
     return path
 
 

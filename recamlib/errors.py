@@ -16,6 +16,10 @@ class WeightsError(RecamError):
     """A weights file is missing, damaged, or does not fit the network."""
 
 
+class ResultsError(RecamError):
+    """A stored result or cached step is damaged, or the results folder cannot be written."""
+
+
 class SettingsError(RecamError):
     """A parameter, profile or setting is unknown or out of range."""
 
@@ -34,5 +38,7 @@ def nearest(name: str, options: Iterable[str]) -> str:
     >>> nearest("submarine", ["horse", "cow"])
     ''
     """
+    if len(str(name)) > 200:  # no typing error, and it would take for ever
+        return ""
     close = difflib.get_close_matches(str(name), [str(o) for o in options], n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""

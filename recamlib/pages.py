@@ -12,9 +12,10 @@ from recamlib.api_pages import api_pages
 from recamlib.compare import RULE, compare_page
 from recamlib.explorer import explorer_page, latest
 from recamlib.figures import to_svg
+from recamlib.pages_trust import trust_pages
 from recamlib.plots import set_style
 from recamlib.plots_method import method_picture
-from recamlib.report import load_results
+from recamlib.report import escaped, load_results
 from recamlib.scoreboard import scoreboard_page
 
 FALLBACK = """\
@@ -39,6 +40,7 @@ def book_pages() -> dict[str, str]:
         "compared.md": compare_page(results),
         "compare_rule.md": RULE,
         "measured_walk.md": walk_page(),
+        **trust_pages(),
         "_static/walk_sparsity.svg": _svg(plots_refine.sparsity),
         "_static/walk_cost.svg": _svg(plots_refine.cost_line),
     }
@@ -80,7 +82,8 @@ def walk_page() -> str:
     lines = ["| walk | sparse | dense | ratio | largest difference, of the maximum | device, date |"]
     lines += ["|---|---|---|---|---|---|"]
     lines += [
-        f"| {what} | {ours:.4g} s | {dense:.4g} s | **{dense / ours:.0f}** | {error:.0e} | {device}, {day} |"
+        f"| {escaped(what)} | {ours:.4g} s | {dense:.4g} s | **{dense / ours:.0f}** | {error:.0e} | "
+        f"{escaped(device)}, {escaped(day)} |"
         for what, ours, dense, error, device, day in rows
     ]
     lines += ["", "Both forms of a row ran in one go on one machine; the ratio is what can be compared."]

@@ -27,6 +27,8 @@ from recamlib.errors import SettingsError, nearest
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _BOUND = re.compile(rf"(>=|<=|>|<)\s*({_NUMBER})")
 _SPAN = re.compile(rf"({_NUMBER})?\s*\.\.\s*({_NUMBER})?")
+# What the parser raises for text that is no literal, or one that is nested too deep.
+_NO_LITERAL = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
 _SCALARS: dict[str, type] = {"bool": bool, "int": int, "float": float, "str": str, "None": type(None)}
 
 
@@ -64,11 +66,15 @@ def read_parameters(notebook: Path) -> dict[str, Parameter]:
         If the notebook has no cell tagged ``parameters`` (or several), or a line of it is not an annotated
         literal.
     """
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
-    if len(tagged) != 1:
-        raise SettingsError(f"{notebook.name} needs exactly one cell tagged 'parameters', not {len(tagged)}")
-    return parse_cell("".join(tagged[0]["source"]), where=notebook.name)
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+        sources = ["".join(cell["source"]) for cell in tagged]
+    except (OSError, *_NO_LITERAL, LookupError, AttributeError) as error:
+        raise SettingsError(f"{notebook} is no notebook ({error!r})") from None
+    if len(sources) != 1:
+        raise SettingsError(f"{notebook.name} needs exactly one cell tagged 'parameters', not {len(sources)}")
+    return parse_cell(sources[0], where=notebook.name)
 
 
 def parse_cell(source: str, *, where: str = "the parameters cell") -> dict[str, Parameter]:
@@ -87,7 +93,7 @@ def parse_cell(source: str, *, where: str = "the parameters cell") -> dict[str, 
     """
     try:
         tree, comments = ast.parse(source), _comments(source)
-    except (SyntaxError, tokenize.TokenError) as error:
+    except (*_NO_LITERAL, tokenize.TokenError) as error:
         raise SettingsError(f"{where}: the parameters cell is not Python: {error}") from error
     found: dict[str, Parameter] = {}
     for node in tree.body:
@@ -96,7 +102,7 @@ def parse_cell(source: str, *, where: str = "the parameters cell") -> dict[str, 
             raise SettingsError(f"{where}: a parameter is written 'name: type = literal', not {line!r}")
         try:
             default = ast.literal_eval(node.value)
-        except ValueError as error:
+        except _NO_LITERAL as error:
             raise SettingsError(f"{where}: a default has to be a literal, not as in {line!r}") from error
         comment, bracket = _split_bracket(comments.get(node.end_lineno or 0, ""))
         choices, bounds = _parse_bracket(bracket)
@@ -141,12 +147,12 @@ def check_value(parameter: Parameter, value: Any) -> Any:
     >>> check_value(Parameter("scales", "list[float]", [1.0]), "[1, 0.5]")
     [1.0, 0.5]
     """
-    tree = ast.parse(parameter.annotation, mode="eval").body
     try:
+        tree = ast.parse(parameter.annotation, mode="eval").body
         converted = _convert(tree, value)
     except SettingsError:
         raise
-    except ValueError:
+    except (*_NO_LITERAL, OverflowError):
         raise SettingsError(f"{parameter.name} takes {parameter.annotation}, not {value!r}") from None
     for item in converted if isinstance(converted, list) else [converted]:
         if item is None:
@@ -225,6 +231,6 @@ def _literal(value: Any) -> Any:
         return value
     try:
         return ast.literal_eval(value.strip())
-    except (ValueError, SyntaxError):
+    except _NO_LITERAL:
         words = {"true": True, "false": False, "null": None, "none": None}
         return words.get(value.strip().lower(), value)

@@ -73,7 +73,7 @@ def loss_bars(frame: pd.DataFrame, *, y: str, ax: Axes) -> Axes:
         for x, value in zip(place, part[y]):
             ax.annotate(f"{value:.1f}", (x, 0), xytext=(0, 4), textcoords="offset points", ha="center",
                         color="white", fontsize=9, weight="bold")  # fmt: skip
-    ax.set_xticks(range(len(groups)), groups)
+    ax.set_xticks(range(len(groups)), groups, parse_math=False)  # names of data are no formulas
     ax.set_ylabel(y)
     ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return ax
@@ -242,7 +242,8 @@ def gallery(rows: Sequence[Mapping[str, Any]], *, width: float = 1.9) -> Figure:
             ax.imshow(row[key], interpolation="nearest")
             ax.set(xticks=[], yticks=[])
             sns.despine(ax=ax, left=True, bottom=True)
-        line[0].set_ylabel(row.get("caption", ""), rotation=0, ha="right", va="center", fontsize=9)
+        line[0].set_ylabel(row.get("caption", ""), rotation=0, ha="right", va="center", fontsize=9,
+                           parse_math=False)  # fmt: skip
     for ax, key in zip(axes[0], keys):
         ax.set_title(key, fontsize=10)
     return fig

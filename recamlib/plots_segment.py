@@ -29,7 +29,8 @@ def class_bars(rows: Mapping[str, Mapping[str, float]], *, ax: Axes) -> Axes:
         ax.bar(place + (side - 0.5) * 0.4, frame[kind], 0.37, color=colour, label=kind, edgecolor="white",
                hatch="//" if side else "")  # fmt: skip
     many = len(frame) > 8
-    ax.set_xticks(place, frame.index, rotation=60 if many else 0, ha="right" if many else "center")
+    turned = {"rotation": 60, "ha": "right"} if many else {}
+    ax.set_xticks(place, frame.index, parse_math=False, **turned)  # names of data are no formulas
     ax.set_ylabel("IoU (%)")
     ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return ax

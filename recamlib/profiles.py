@@ -15,9 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from recamlib.errors import SettingsError, nearest
+from recamlib.files import read_yaml
 from recamlib.parameters import check_parameters, read_parameters
 from recamlib.paths import notebooks_dir
 
@@ -41,7 +40,7 @@ def find_notebook(which: str, folder: Path | None = None) -> Path:
     if not notebooks:
         raise SettingsError(f"there are no notebooks in {folder or notebooks_dir()}")
     stem = Path(which).name.removesuffix(".ipynb")
-    number = f"{int(stem):02d}" if stem.isdecimal() else stem
+    number = f"{int(stem):02d}" if stem.isdecimal() and len(stem) < 9 else stem
     found = [path for path in notebooks if path.stem == stem or path.stem.startswith(f"{number}_")]
     if len(found) == 1:
         return found[0]
@@ -89,9 +88,9 @@ def _read_profile(profile: str, folder: Path | None) -> dict[str, dict[str, Any]
         hint = nearest(profile, names) or f"; there are {', '.join(names)}"
         raise SettingsError(f"no profile {profile!r}{hint}")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise SettingsError(f"profile {profile} is not YAML: {' '.join(str(error).split())}") from error
+        content = read_yaml(path) or {}
+    except SettingsError as error:
+        raise SettingsError(f"profile {profile} is not YAML: {error}") from None
     if not (isinstance(content, dict) and all(isinstance(v, dict | None) for v in content.values())):
         raise SettingsError(f"profile {profile}: every section is a mapping of parameters to values")
     sections: dict[str, dict[str, Any]] = {"common": content.pop("common", None) or {}}

@@ -2,6 +2,7 @@
 
 import html
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from recamlib import paths
-from recamlib.claims import SYNTHETIC, Claim, all_claims, row_verdict
+from recamlib.claims import SYNTHETIC, Claim, all_claims, read, row_verdict
 from recamlib.data.base import ImageSet
 from recamlib.entered import entered_numbers, from_server
 from recamlib.errors import RecamError
@@ -77,13 +78,14 @@ def discussion(result: dict[str, Any]):
     lines += ["| claim | verdict | evidence | rule |", "|---|---|---|---|"]
     for name, claim in result.get("claims", {}).items():
         rule = claim["numbers"].get("rule", "")
-        lines.append(f"| `{name}` | {MARKS[claim['verdict']]} | {_cell(claim['evidence'])} | {_cell(rule)} |")
+        mark = MARKS.get(claim["verdict"]) or escaped(claim["verdict"])
+        lines.append(f"| {_code(name)} | {mark} | {escaped(claim['evidence'])} | {escaped(rule)} |")
     where = result["provenance"]
     versions = ", ".join(f"{name} {number}" for name, number in where["versions"].items())
     lines += [
         "",
-        f"*{describe_data(result)}; commit {where['commit']}, {where['device']}, {versions}, "
-        f"{where['date']}.*",
+        f"*{escaped(describe_data(result))}; commit {escaped(where['commit'])}, {escaped(where['device'])}, "
+        f"{escaped(versions)}, {escaped(where['date'])}.*",
     ]
     return Markdown("\n".join(lines))
 
@@ -96,29 +98,42 @@ def answer(claims: dict[str, Any], name: str):
         return Markdown("*Not run in this profile.*")
     claim = claims[name]
     rule = claim["numbers"].get("rule", "")
-    return Markdown(f"**{MARKS[claim['verdict']]}**: {_cell(claim['evidence'])}. *Rule: {_cell(rule)}.*")
+    return Markdown(f"**{MARKS[claim['verdict']]}**: {escaped(claim['evidence'])}. *Rule: {escaped(rule)}.*")
 
 
-def _cell(text: Any) -> str:
-    """Escape text for a Markdown table cell; strings from data stay strings."""
-    return html.escape(str(text), quote=False).replace("|", "\\|").replace("\n", " ")
+def escaped(text: Any) -> str:
+    """Escape text for Markdown, a table cell too: strings from data stay strings.
+
+    Examples
+    --------
+    >>> escaped("a_b | <i>c</i>")
+    'a&#95;b \\\\| &lt;i&gt;c&lt;/i&gt;'
+    """
+    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    marked = "".join(f"&#{ord(c)};" if c in "\\`*_[]{}$~" else c for c in html.escape(line, quote=False))
+    return marked.replace("|", "\\|")
+
+
+def _code(name: str) -> str:
+    """Return a name as code if it is one, else as escaped text."""
+    return f"`{name}`" if re.fullmatch(r"[\w.+-]+", name, re.ASCII) else escaped(name)
 
 
 def load_results() -> list[dict[str, Any]]:
     """Return all results at hand, best first: measured runs, then the latest run of every profile."""
-    latest = _read_results(sorted(paths.results_dir().glob("*/latest_*.json")))
-    return sorted(load_measured() + latest, key=lambda r: _rank(r["parameters"]["profile"]))
+    latest = [read(file) for file in sorted(paths.results_dir().glob("*/latest_*.json"))]
+    return sorted(load_measured() + _whole(latest), key=lambda r: _rank(r["parameters"]["profile"]))
 
 
 def load_measured() -> list[dict[str, Any]]:
     """Return the results of full-size runs that are kept with the book."""
-    return _read_results(sorted((paths.book_dir() / "measured").glob("*.json")))
+    # what is tracked is looked after by git
+    return _whole(json.loads(f.read_text()) for f in sorted((paths.book_dir() / "measured").glob("*.json")))
 
 
-def _read_results(files: Iterable[Path]) -> list[dict[str, Any]]:
+def _whole(found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     results = []
-    for file in files:
-        result = json.loads(file.read_text())
+    for result in found:
         # a run whose recipe failed is kept as a record, with the reason, but carries no verdict
         if "notebook" in result and "provisional" not in result:
             results.append(result)

@@ -11,7 +11,7 @@ import defusedxml.ElementTree
 import nbformat
 import pandas as pd
 
-from recamlib.claims import result_path
+from recamlib.claims import read, result_path
 from recamlib.errors import SettingsError
 from recamlib.parameters import read_parameters
 from recamlib.profiles import DEFAULT, find_notebook, profile_parameters
@@ -46,7 +46,7 @@ def dress(notebook: Path, static: Path) -> str:
     content.cells.insert(1, nbformat.v4.new_markdown_cell(box))
     found = result_path(stem, parameters)
     if found.is_file():
-        result = json.loads(found.read_text(encoding="utf-8"))
+        result = read(found)
         (folder / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
         (folder / "rows.csv").write_text(rows_csv(result), encoding="utf-8")
         text = _provenance(result, f"../_static/sections/{stem}", ran.get("duration"))

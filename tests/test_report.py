@@ -11,6 +11,7 @@ import recamlib as rc
 from recamlib.claims import all_claims, load_paper, table_row
 from recamlib.data.labels import HOOFED
 from recamlib.errors import RecamError, SettingsError
+from recamlib.files import write_sealed
 from recamlib.scoreboard import scoreboard_page
 
 
@@ -57,7 +58,7 @@ def test_a_result_has_an_address_and_everything_it_rests_on(results):
     assert {"commit", "device", "versions", "date"} <= set(result["provenance"])
     assert result["parameters"]["seeds"] == [0, 1, 2]
     assert not list(results.rglob("*.part*"))
-    assert json.loads((results / "02_table1_ablations" / "latest_smoke.json").read_text()) == result
+    assert rc.claims.read(results / "02_table1_ablations" / "latest_smoke.json") == result
     with pytest.raises(TypeError, match="a result holds a object"):
         record(odd=object())
 
@@ -139,7 +140,7 @@ def test_the_scoreboard_is_filled_from_results_and_the_rest_is_not_run():
 def test_a_run_whose_recipe_failed_carries_no_verdict(results):
     path = results / "02_table1_ablations" / "latest_smoke.json"
     record()
-    path.write_text(json.dumps({"provisional": "diverged", **json.loads(path.read_text())}))
+    write_sealed(path, {"provisional": "diverged", **rc.claims.read(path)})
     assert not [r for r in rc.report.load_results() if r["images"] == {"train": 9, "scored": 7}]
 
 

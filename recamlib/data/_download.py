@@ -15,7 +15,7 @@ from recamlib.errors import DataError
 
 _CHUNK = 1 << 20
 _TIMEOUT = 30  # seconds without a byte
-_LOST = (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError)
+_LOST = (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,13 @@ class Archive:
     bytes: int
     unpacked: int
     md5: str
+
+    def __post_init__(self) -> None:
+        texts, numbers = (self.file, self.url, self.md5), (self.bytes, self.unpacked)
+        if not all(isinstance(t, str) for t in texts) or not all(type(n) is int and n >= 0 for n in numbers):
+            raise DataError(f"{self} is no archive: file, url and md5 are texts, lengths whole numbers")
+        if Path(self.file).name != self.file or self.file in ("", "..") or not self.file.isprintable():
+            raise DataError(f"{self.file!r} is no file name without folders")
 
 
 def download(
@@ -77,6 +84,8 @@ def download(
                     answer = f"{archive.url} answers {error.code} {error.reason}"
                     raise DataError(f"{answer}; see data/checksums.yml for the address") from None
                 reason = f"the server answers {error.code}"
+            except DataError:
+                raise
             except _LOST as error:
                 reason = str(getattr(error, "reason", error))
             failures = 0 if _length(part) > before else failures + 1

@@ -1,10 +1,13 @@
 """Unpack archives so that nothing lands outside the folder, and the VOC masks of SBD."""
 
 import io
+import lzma
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
@@ -17,6 +20,11 @@ from recamlib.data.labels import VOC12
 from recamlib.errors import DataError
 
 _SBD = "benchmark_RELEASE/dataset"
+_SBD_FILE = 2**24  # bytes; the lists and masks of SBD are much shorter
+_DAMAGE = (
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError,
+    LookupError, RuntimeError, NotImplementedError, OverflowError, struct.error,
+)  # fmt: skip
 
 
 def need_space(folder: Path, needed: int, what: str) -> None:
@@ -45,10 +53,13 @@ def unpack(archive: Path, folder: Path, *, progress: bool = True) -> None:
                 for member in tqdm(
                     tar, desc=f"unpacking {archive.name}", unit=" files", disable=not progress
                 ):
+                    need_space(folder, member.size, f"{member.name} of {archive.name}")
                     tar.extract(member, folder, filter="data")
     except tarfile.FilterError as error:
         raise DataError(f"{archive} has an unsafe member ({error}); do not use it") from None
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
+    except DataError:
+        raise
+    except _DAMAGE as error:
         raise DataError(f"{archive} cannot be unpacked ({error}); delete it and fetch it again") from None
 
 
@@ -58,7 +69,7 @@ def _unpack_zip(archive: Path, folder: Path, progress: bool) -> None:
         for member in members:
             name = PurePosixPath(member.filename.replace("\\", "/"))
             link = stat.S_ISLNK(member.external_attr >> 16)
-            if name.is_absolute() or ".." in name.parts or ":" in name.parts[0] or link:
+            if not name.parts or name.is_absolute() or ".." in name.parts or ":" in name.parts[0] or link:
                 raise DataError(f"{archive} has an unsafe member {member.filename!r}; do not use it")
         need_space(folder, sum(member.file_size for member in members), f"unpacking {archive.name}")
         for member in tqdm(members, desc=f"unpacking {archive.name}", unit=" files", disable=not progress):
@@ -110,13 +121,17 @@ def unpack_sbd(
                 path = PurePosixPath(member.name)
                 if not member.isfile() or str(path.parent) not in (_SBD, f"{_SBD}/cls"):
                     continue
+                if member.size > _SBD_FILE:
+                    raise DataError(f"{archive}: {member.name} is far too long; do not use it")
                 if path.name in ("train.txt", "val.txt"):
                     listed.update(tar.extractfile(member).read().decode("ascii").split())
                 elif path.suffix == ".mat" and keep(path.stem):
                     mask = read_sbd_mask(tar.extractfile(member).read(), member.name)
                     write_mask(folder / f"{path.stem}.png", mask, VOC12.palette)
                     written.add(path.stem)
-    except (tarfile.TarError, EOFError, OSError, UnicodeDecodeError) as error:
+    except DataError:
+        raise
+    except _DAMAGE as error:
         raise DataError(f"{archive} cannot be unpacked ({error}); delete it and fetch it again") from None
     lost = sorted(id for id in listed if keep(id) and id not in written)
     if not listed or lost:

@@ -1,8 +1,11 @@
 """Reader of COCO 2014 instances as label vectors and semantic masks."""
 
 import contextlib
+import gc
 import io
+import json
 import os
+from array import array
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,11 +16,15 @@ from pycocotools.coco import COCO
 
 from recamlib.data._regions import region_mask
 from recamlib.data.base import ImageSet, MaskSet
-from recamlib.data.images import image_size, read_image
+from recamlib.data.images import MAX_PIXELS, image_size, inside, read_image
 from recamlib.data.labels import COCO14
 from recamlib.errors import DataError, SettingsError, nearest
 
 FETCH = "download it with `recam data fetch coco14`"
+_DAMAGE = (
+    OSError, ValueError, LookupError, TypeError, AssertionError, AttributeError, RecursionError, MemoryError,
+)  # fmt: skip
+_FOLDERS = ("", ".", "..")
 _PARTS = {"train": "train2014", "train_aug": "train2014", "val": "val2014"}
 
 # Official category ids have gaps; sorted by id they are the classes of COCO14 in order.
@@ -42,12 +49,41 @@ def annotation_file(root: Path, split: str) -> Path:
     raise DataError(f"{tried[0]} is missing; {FETCH} or set RECAM_DATA")
 
 
+_USED = ("id", "image_id", "category_id", "iscrowd", "segmentation", "file_name", "height", "width")
+
+
+def _compact(thing: dict[str, Any]) -> dict[str, Any]:
+    """Return what is used of an image or annotation; polygons become arrays, a quarter of the size."""
+    if "image_id" not in thing and "file_name" not in thing:
+        return thing
+    kept = {key: thing[key] for key in _USED if key in thing}
+    if isinstance(kept.get("segmentation"), list):
+        with contextlib.suppress(TypeError, ValueError, OverflowError):  # said when the mask is read
+            kept["segmentation"] = [array("d", polygon) for polygon in kept["segmentation"]]
+    return kept
+
+
+def _read(path: Path) -> COCO:
+    """Read and index an instances file; the whole of COCO fits into little more memory than the file has."""
+    gc.disable()  # it would look through millions of new lists and numbers again and again
+    try:
+        coco = COCO()
+        with path.open(encoding="utf-8") as file:
+            coco.dataset = json.load(file, object_hook=_compact)
+        if not isinstance(coco.dataset, dict):
+            raise TypeError(f"a {type(coco.dataset).__name__} instead of an object")
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints what it does
+            coco.createIndex()
+        return coco
+    finally:
+        gc.enable()
+
+
 @lru_cache(maxsize=2)
 def _load(path: Path, stamp: int) -> COCO:
     """Read an instances file once for both doors; `stamp` is its time of change."""
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints what it does
-            coco = COCO(str(path))
+        coco = _read(path)
         known = set(CATEGORY_IDS)
         for id, category in coco.cats.items():
             name = category["name"]
@@ -65,13 +101,19 @@ def _load(path: Path, stamp: int) -> COCO:
                 raise DataError(f"{path}: annotation {annotation['id']} belongs to the unknown image {image}")
         for image in coco.imgs.values():
             name = image["file_name"]
-            if Path(name).name != name or "\\" in name or "\0" in name:
+            if os.path.basename(name) != name or "\\" in name or not name.isprintable() or name in _FOLDERS:
                 raise DataError(f"{path} names the image file {name!r}; a name without folders is expected")
-        if len({Path(image["file_name"]).stem for image in coco.imgs.values()}) < len(coco.imgs):
+            if not all(type(image[side]) is int and image[side] > 0 for side in ("height", "width")):
+                raise DataError(f"{path} gives no height and width in pixels for {name!r}; correct it")
+            if image["height"] * image["width"] > MAX_PIXELS:
+                raise DataError(f"{path} gives {name!r} more than {MAX_PIXELS:,} pixels; store it smaller")
+        if not all(type(number) is int for number in coco.imgs):
+            raise DataError(f"{path} has an image whose id is no whole number; correct it")
+        if len({_stem(image) for image in coco.imgs.values()}) < len(coco.imgs):
             raise DataError(f"{path} names an image file twice; correct it")
     except DataError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AssertionError, AttributeError) as error:
+    except _DAMAGE as error:
         raise DataError(f"{path} is not a readable COCO instances file ({error!r}); fetch it again") from None
     return coco
 
@@ -91,7 +133,11 @@ def _crowd(annotation: dict[str, Any]) -> bool:
 
 def _keys(coco: COCO) -> dict[str, int]:
     """Return the number of every image by its id, the stem of its file name, in order of number."""
-    return {Path(coco.imgs[number]["file_name"]).stem: number for number in sorted(coco.imgs)}
+    return {_stem(coco.imgs[number]): number for number in sorted(coco.imgs)}
+
+
+def _stem(image: dict[str, Any]) -> str:
+    return os.path.splitext(image["file_name"])[0]  # pathlib takes a second for the whole of COCO
 
 
 def _labels(coco: COCO, number: int) -> np.ndarray:
@@ -118,12 +164,12 @@ class CocoImages(ImageSet):
 
     def __init__(self, root: Path, split: str) -> None:
         path, coco = _index(root, split)
-        folder = path.parent.parent / part_of(split)
+        self._folder = path.parent.parent / part_of(split)
         numbers = _keys(coco)
         self.ids_with_empty = tuple(numbers)
         self._table = np.zeros((len(numbers), len(COCO14)), np.uint8)
         self._rows = {id: row for row, id in enumerate(numbers)}
-        self._paths = {id: folder / coco.imgs[number]["file_name"] for id, number in numbers.items()}
+        self._files = {id: coco.imgs[number]["file_name"] for id, number in numbers.items()}
         for row, number in enumerate(numbers.values()):
             self._table[row] = _labels(coco, number)
         ids = [id for id, row in self._rows.items() if self._table[row].any()]
@@ -131,9 +177,8 @@ class CocoImages(ImageSet):
 
     def path(self, id: str) -> Path:
         """Return the file of an image."""
-        if id not in self._paths:
-            raise DataError(f"{self.source} has no image {id!r}")
-        return self._paths[id]
+        self._row(id)
+        return inside(self._folder / self._files[id], self._folder.parent)
 
     def image(self, id: str) -> torch.Tensor:
         return read_image(self.path(id))
@@ -142,8 +187,12 @@ class CocoImages(ImageSet):
         return image_size(self.path(id))
 
     def labels(self, id: str) -> np.ndarray:
-        self.path(id)
-        return self._table[self._rows[id]].copy()
+        return self._table[self._row(id)].copy()
+
+    def _row(self, id: str) -> int:
+        if id not in self._rows:
+            raise DataError(f"{self.source} has no image {id!r}")
+        return self._rows[id]
 
 
 class CocoMasks(MaskSet):
@@ -184,4 +233,5 @@ class CocoMasks(MaskSet):
         return self._numbers[id]
 
     def _image_size(self, id: str) -> tuple[int, int]:
-        return image_size(self._folder / self._coco.imgs[self._number(id)]["file_name"])
+        name = self._coco.imgs[self._number(id)]["file_name"]
+        return image_size(inside(self._folder / name, self._folder.parent))

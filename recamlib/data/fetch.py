@@ -6,13 +6,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import yaml
-
 from recamlib import paths
 from recamlib.data._download import Archive, download
 from recamlib.data._unpack import need_space, unpack, unpack_sbd
 from recamlib.data.voc import devkit, list_file, read_ids
 from recamlib.errors import DataError, SettingsError, nearest
+from recamlib.files import read_yaml
 
 FETCHABLE = ("voc12", "sbd", "coco14")
 
@@ -27,9 +26,8 @@ def archives(name: str, *, sources: Path | None = None) -> tuple[Archive, ...]:
         )
     path = sources or paths.ROOT / "data" / "checksums.yml"
     try:
-        rows = yaml.safe_load(path.read_text(encoding="utf-8"))[name]
-        return tuple(Archive(**row) for row in rows)
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        return tuple(Archive(**row) for row in read_yaml(path)[name])
+    except (SettingsError, LookupError, TypeError) as error:
         raise DataError(
             f"{path} does not list the archives of {name} ({error!r}); restore the file"
         ) from None

@@ -1,7 +1,9 @@
 """Any image file as RGB, 8 bits a channel; any mask file as label values; errors that name the file."""
 
 import io
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +14,31 @@ from PIL import Image, UnidentifiedImageError
 
 from recamlib.errors import DataError
 
+#: Kinds of file that are decoded; Pillow knows others, one of which runs the program it finds in the file.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+
 #: Largest image that is decoded, in pixels (about 270 MB as RGB); 8,000 x 8,000 fits.
 MAX_PIXELS = 89_000_000
+
+# Pillow reports damage in all of these ways, depending on the format.
+_DAMAGE = (
+    OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, AttributeError,
+    NotImplementedError, struct.error, zlib.error,
+)  # fmt: skip
+
+
+def inside(path: Path, root: Path) -> Path:
+    """Return `path` unless it is a link that leads out of `root`: a data set names files of its own only.
+
+    Raises
+    ------
+    DataError
+        Naming the link. Folders may be links: where a data set lies is its owner's choice.
+    """
+    if path.is_symlink() and not path.resolve().is_relative_to(path.parent.resolve()):
+        if not path.resolve().is_relative_to(root.resolve()):
+            raise DataError(f"{path} is a link that leads out of {root}; put the file itself there")
+    return path
 
 
 @contextmanager
@@ -22,7 +47,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened = Image.open(path)
+            opened = Image.open(path, formats=FORMATS)
         with opened as image:
             if image.width * image.height > MAX_PIXELS:
                 size = f"{image.width} x {image.height}"
@@ -40,8 +65,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise DataError(f"{path} has more than {MAX_PIXELS:,} pixels; store it smaller") from None
     except UnidentifiedImageError:
         raise DataError(f"{path} is not a readable image; fetch it again or convert it to JPEG") from None
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
-        # Pillow reports damage in all of these ways, depending on the format.
+    except (*_DAMAGE, MemoryError) as error:
         raise DataError(f"{path} does not decode ({error}); it is damaged, fetch it again") from None
 
 

@@ -1,6 +1,7 @@
 """Reader of a PASCAL VOC devkit (with or without SBD masks), any subset of its lists."""
 
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from pathlib import Path
 
 import defusedxml.ElementTree
@@ -9,13 +10,14 @@ import torch
 from defusedxml.common import DefusedXmlException
 
 from recamlib.data.base import ImageSet, MaskSet
-from recamlib.data.images import image_size, read_image, read_mask
+from recamlib.data.images import image_size, inside, read_image, read_mask
 from recamlib.data.labels import BACKGROUND, VOC12, LabelSpace
 from recamlib.errors import DataError, SettingsError, nearest
 
 FETCH = "download it with `recam data fetch voc12`"
 LISTS = {"train": ("train.txt",), "val": ("val.txt",), "train_aug": ("train_aug.txt", "trainaug.txt")}
 CLASSES = "classes.txt"  # in the devkit, one name a line: the classes, if they are not VOC's
+MAX_XML = 2**20  # bytes
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
@@ -63,12 +65,12 @@ def read_ids(path: Path) -> tuple[str, ...]:
     ids = [line.split()[0] for line in lines if line.strip()]
     ids = [Path(id).stem if id.startswith("/JPEGImages/") and ".." not in id else id for id in ids]
     for id in ids:
-        if "/" in id or "\\" in id or "\0" in id or id in (".", ".."):
-            raise DataError(f"{path} names {id!r}; an image id is a file name without folders")
+        if "/" in id or "\\" in id or id in (".", "..") or not id.isprintable() or len(id) > 200:
+            raise DataError(f"{path} names {id[:200]!r}; an image id is a short file name without folders")
     if not ids:
         raise DataError(f"{path} is empty; write one image id a line")
     if len(set(ids)) < len(ids):
-        twice = next(id for i, id in enumerate(ids) if id in ids[:i])
+        twice = next(id for id, count in Counter(ids).items() if count > 1)
         raise DataError(f"{path} names {twice!r} twice; remove one of the lines")
     return tuple(ids)
 
@@ -105,12 +107,16 @@ def read_classes(path: Path, space: LabelSpace) -> tuple[str, ...]:
         read other files), or names a class outside `space`.
     """
     try:
+        if path.stat().st_size > MAX_XML:
+            raise DataError(f"{path} has more than {MAX_XML:,} bytes; an annotation has a few thousand")
         tree = defusedxml.ElementTree.parse(path, forbid_dtd=True).getroot()
     except FileNotFoundError:
         raise DataError(f"{path} is missing, so the image has no labels; {FETCH}") from None
     except DefusedXmlException:
         raise DataError(f"{path} declares a document type or entities; remove the declaration") from None
-    except (ElementTree.ParseError, OSError, ValueError) as error:
+    except DataError:
+        raise
+    except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
         raise DataError(f"{path} is not a readable XML annotation ({error}); fetch it again") from None
     names = []
     for thing in tree.findall("object"):
@@ -124,7 +130,7 @@ def read_classes(path: Path, space: LabelSpace) -> tuple[str, ...]:
 
 def _image_path(folder: Path, id: str) -> Path:
     for suffix in _SUFFIXES:
-        path = folder / "JPEGImages" / f"{id}{suffix}"
+        path = inside(folder / "JPEGImages" / f"{id}{suffix}", folder)
         if path.is_file():
             return path
     return folder / "JPEGImages" / f"{id}{_SUFFIXES[0]}"
@@ -132,8 +138,8 @@ def _image_path(folder: Path, id: str) -> Path:
 
 def mask_path(folder: Path, id: str) -> Path:
     """Return the mask of an image: the official one, else the one of SBD."""
-    official = folder / "SegmentationClass" / f"{id}.png"
-    extra = folder / "SegmentationClassAug" / f"{id}.png"
+    official = inside(folder / "SegmentationClass" / f"{id}.png", folder)
+    extra = inside(folder / "SegmentationClassAug" / f"{id}.png", folder)
     return extra if extra.is_file() and not official.is_file() else official
 
 
@@ -169,7 +175,7 @@ class VocImages(ImageSet):
 
     def labels(self, id: str) -> np.ndarray:
         if id not in self._labels:
-            annotation = self._folder / "Annotations" / f"{id}.xml"
+            annotation = inside(self._folder / "Annotations" / f"{id}.xml", self._folder)
             self._labels[id] = self.space.encode(read_classes(annotation, self.space))
         return self._labels[id].copy()
 

@@ -1,10 +1,9 @@
 """Reading pre-trained weights: by registry, by file, by a bare name; nothing that executes on load."""
 
-import pickle
 import re
+import zipfile
 from pathlib import Path
 
-import safetensors
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -51,17 +50,30 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             state = load_file(path)
         else:
+            _check_sizes(path)
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError, OSError) as error:
-        raise WeightsError(f"cannot read weights from {path}: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # torch's own unpickler fails in any number of ways
+        reason = (str(error).splitlines() or [repr(error)])[0]
+        raise WeightsError(f"cannot read weights from {path}: {reason}") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]  # the usual wrapping of a training checkpoint
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise WeightsError(f"{path} does not hold a plain dictionary of tensors")
+    for key, value in state.items():
+        if value.layout is not torch.strided or value.nbytes > value.untyped_storage().nbytes():
+            raise WeightsError(f"{path} claims more numbers for {key} than it holds")
     state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
     if bad := [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]:
         raise WeightsError(f"{path} holds numbers that are not finite in {_some(bad)}")
     return state
+
+
+def _check_sizes(path: Path) -> None:
+    """Refuse a .pth file that is packed, which torch never writes: it could unpack to any size."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as packed:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in packed.infolist()):
+                raise WeightsError("it is compressed, save it again with torch.save")
 
 
 def load_features(net: nn.Module, state: dict[str, Tensor], *, source: Path, spare: bool = False) -> None:

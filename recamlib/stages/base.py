@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from recamlib import paths
 from recamlib.data import VOC12, open_images, open_masks
 from recamlib.data.base import ImageSet, MaskSet
 from recamlib.errors import SettingsError, WeightsError, nearest
+from recamlib.files import file_digest, storage_errors, whole_file
 
 Split = Literal["train", "train_aug", "val"]
 
@@ -136,7 +136,8 @@ class Stage(Settings):
         infra = data.get("infra", {})
         if isinstance(infra, dict):
             folder = paths.results_dir() / "stages"
-            folder.mkdir(parents=True, exist_ok=True)
+            with storage_errors():
+                folder.mkdir(parents=True, exist_ok=True)
             data["infra"] = {"folder": folder, "keep_in_ram": False, **infra}
         if isinstance(data.get("dataset"), str):
             data["dataset"] = DataSettings(name=data["dataset"])
@@ -157,7 +158,8 @@ class Stage(Settings):
     @property
     def folder(self) -> Path:
         """Folder of this stage's results."""
-        return Path(self.infra.uid_folder(create=True))
+        with storage_errors():
+            return Path(self.infra.uid_folder(create=True))
 
     @property
     def uid(self) -> str:
@@ -172,8 +174,7 @@ class Stage(Settings):
                 check_weights(self.folder, value["weights"])
             except WeightsError as error:
                 print(f"{error}; it is trained again")
-                with self.infra.cache_dict.write():
-                    del self.infra.cache_dict[item]
+                self.infra.cache_dict.forget([item])
                 value = next(iter(method([item])))
         return value
 
@@ -181,10 +182,9 @@ class Stage(Settings):
 def store_weights(folder: Path, module: torch.nn.Module, name: str) -> dict[str, str]:
     """Write a module's state as safetensors (renamed last) and return its file name and digest."""
     tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
-    part = folder / f"{name}.part{os.getpid()}"
-    save_file(tensors, part)
-    digest = hashlib.sha256(part.read_bytes()).hexdigest()
-    os.replace(part, folder / name)
+    with whole_file(folder / name) as part:
+        save_file(tensors, part)
+        digest = file_digest(part)
     return {"file": name, "sha256": digest}
 
 
@@ -206,7 +206,7 @@ def check_weights(folder: Path, entry: dict[str, str]) -> Path:
     path = folder / entry["file"]
     if not path.is_file():
         raise WeightsError(f"weights {path.name} of {folder.name} are missing")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
+    if file_digest(path) != entry["sha256"]:
         raise WeightsError(f"weights {path.name} of {folder.name} do not match their recorded digest")
     return path
 

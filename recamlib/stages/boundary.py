@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from typing import Any, Literal
 
-import exca
 import numpy as np
 import pydantic
 import torch
@@ -23,6 +22,7 @@ from recamlib.models.irnet import BoundaryNet
 from recamlib.provenance import default_device, measured, per_image
 from recamlib.stages.base import DataSettings, Stage, check_weights, load_weights_into, store_trained
 from recamlib.stages.climb import AdvCams
+from recamlib.stages.infra import StageCache
 from recamlib.stages.maps import ExtractCams, Request
 from recamlib.sweep import masked_argmax
 
@@ -43,7 +43,7 @@ class ConfidentLabels(Stage):
     power: float = pydantic.Field(1.0, gt=0)
     crf: bool = True
     stage: Literal["ConfidentLabels"] = "ConfidentLabels"
-    infra: exca.MapInfra = exca.MapInfra(version="1")
+    infra: StageCache = StageCache(version="1")
 
     def __init__(self, **data: Any) -> None:
         super().__init__(**data)
@@ -107,7 +107,7 @@ class TrainBoundary(Stage):
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     seed: int = pydantic.Field(0, ge=0)
     stage: Literal["TrainBoundary"] = "TrainBoundary"
-    infra: exca.MapInfra = exca.MapInfra(version="1")
+    infra: StageCache = StageCache(version="1")
 
     @property
     def dataset(self) -> DataSettings:
@@ -191,7 +191,7 @@ class BoundaryMaps(Stage):
 
     net: TrainBoundary = TrainBoundary()
     stage: Literal["BoundaryMaps"] = "BoundaryMaps"
-    infra: exca.MapInfra = exca.MapInfra(version="1")
+    infra: StageCache = StageCache(version="1")
 
     @infra.apply(item_uid=lambda item: item[1], cache_type="Auto")
     def infer(self, items: Sequence[Request]) -> Iterator[dict]:

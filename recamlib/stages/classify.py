@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
-import exca
 import numpy as np
 import pydantic
 import torch
@@ -20,6 +19,7 @@ from recamlib.models.classifier import CamClassifier, ReactivationHead
 from recamlib.provenance import default_device, measured
 from recamlib.saliency import eps_loss
 from recamlib.stages.base import DataSettings, Split, Stage, check_weights, load_weights_into
+from recamlib.stages.infra import StageCache
 from recamlib.stages.saliency import Saliency, SaliencyMaps
 from recamlib.stages.training import run_training, trained
 
@@ -57,7 +57,7 @@ class TrainClassifier(Stage):
     checkpointing: bool = False
     seed: int = pydantic.Field(0, ge=0)
     stage: Literal["TrainClassifier"] = "TrainClassifier"
-    infra: exca.MapInfra = exca.MapInfra(version="1")
+    infra: StageCache = StageCache(version="1")
 
     def views(self) -> LabelledViews:
         """Return the training crops of this run, from images and image-level labels alone.
@@ -160,7 +160,7 @@ class Reactivate(Stage):
     detach_maps: bool = False
     gap: Gap = "pixels"
     stage: Literal["Reactivate"] = "Reactivate"
-    infra: exca.MapInfra = exca.MapInfra(version="1")
+    infra: StageCache = StageCache(version="1")
 
     @property
     def dataset(self) -> DataSettings:
@@ -222,7 +222,7 @@ class Classify(Stage):
     split: Split = "val"
     scale: float = pydantic.Field(1.0, gt=0)
     stage: Literal["Classify"] = "Classify"
-    infra: exca.MapInfra = exca.MapInfra(version="1")
+    infra: StageCache = StageCache(version="1")
 
     @infra.apply(item_uid=str, cache_type="Auto")
     def logits(self, items: Sequence[str]) -> Iterator[dict[str, Any]]:

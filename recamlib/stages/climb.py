@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-import exca
 import pydantic
 
 from recamlib.advcam import adversarial_maps
@@ -11,6 +10,7 @@ from recamlib.cams import combine_weights
 from recamlib.data.base import labels_only
 from recamlib.provenance import default_device, measured
 from recamlib.stages.classify import Reactivate, TrainClassifier
+from recamlib.stages.infra import StageCache
 from recamlib.stages.maps import (
     MapStage,
     Request,
@@ -43,7 +43,7 @@ class AdvCams(MapStage):
     penalty: Literal["pixels", "channels"] = "channels"
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     stage: Literal["AdvCams"] = "AdvCams"
-    infra: exca.MapInfra = exca.MapInfra(version="1")
+    infra: StageCache = StageCache(version="1")
 
     def __init__(self, **data: Any) -> None:
         super().__init__(**data)

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-import exca
 import numpy as np
 import pydantic
 import torch
@@ -15,6 +14,7 @@ from recamlib.errors import SettingsError
 from recamlib.provenance import default_device, measured, per_image
 from recamlib.stages.base import DataSettings, Split, Stage
 from recamlib.stages.classify import Reactivate, TrainClassifier
+from recamlib.stages.infra import StageCache
 from recamlib.sweep import THRESHOLDS
 
 WeightOption = Literal["w", "w'", "w+w'", "w*w'"]
@@ -108,7 +108,7 @@ class ExtractCams(MapStage):
     reading: Literal["relu", "softmax"] = "relu"
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     stage: Literal["ExtractCams"] = "ExtractCams"
-    infra: exca.MapInfra = exca.MapInfra(version="2")
+    infra: StageCache = StageCache(version="2")
 
     def __init__(self, **data: Any) -> None:
         super().__init__(**data)

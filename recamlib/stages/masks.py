@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-import exca
 import numpy as np
 import pydantic
 
@@ -13,6 +12,7 @@ from recamlib.errors import DataError
 from recamlib.provenance import measured, per_image
 from recamlib.stages.base import Split, Stage
 from recamlib.stages.climb import AdvCams
+from recamlib.stages.infra import StageCache
 from recamlib.stages.maps import ExtractCams, Request
 from recamlib.stages.merge import SaliencyMerge
 from recamlib.stages.walk import Walk
@@ -29,7 +29,7 @@ class PseudoMasks(Stage):
     maps: ExtractCams | AdvCams | Walk | SaliencyMerge = pydantic.Field(ExtractCams(), discriminator="stage")
     threshold: float | None = pydantic.Field(None, ge=0, lt=1)
     stage: Literal["PseudoMasks"] = "PseudoMasks"
-    infra: exca.MapInfra = exca.MapInfra(version="2")
+    infra: StageCache = StageCache(version="2")
 
     @infra.apply(item_uid=lambda item: item[1], cache_type="Auto")
     def make(self, items: Sequence[Request]) -> Iterator[dict[str, Any]]:

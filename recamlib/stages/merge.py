@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-import exca
 import pydantic
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from recamlib.provenance import measured, per_image
 from recamlib.saliency import edam_merge
 from recamlib.stages.classify import Reactivate, TrainClassifier
 from recamlib.stages.climb import AdvCams
+from recamlib.stages.infra import StageCache
 from recamlib.stages.maps import ExtractCams, MapStage, Request, no_maps
 from recamlib.stages.saliency import Saliency, SaliencyMaps
 from recamlib.stages.walk import Walk
@@ -33,7 +33,7 @@ class SaliencyMerge(MapStage):
     alpha: float = pydantic.Field(1e-6, ge=0)
     beta: float = pydantic.Field(0.99999, gt=0)
     stage: Literal["SaliencyMerge"] = "SaliencyMerge"
-    infra: exca.MapInfra = exca.MapInfra(version="1")
+    infra: StageCache = StageCache(version="1")
 
     @property
     def model(self) -> TrainClassifier | Reactivate:

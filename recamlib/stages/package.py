@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-import exca
 import numpy as np
 import pydantic
 
@@ -12,6 +11,7 @@ from recamlib.packaged import Method, packaged_maps
 from recamlib.provenance import default_device, measured
 from recamlib.stages.base import Split
 from recamlib.stages.classify import Reactivate, TrainClassifier
+from recamlib.stages.infra import StageCache
 from recamlib.stages.maps import MapStage, Request, open_window, scale_items
 
 
@@ -26,7 +26,7 @@ class PackageCams(MapStage):
     method: Method = "gradcam"
     scales: tuple[float, ...] = (1.0,)
     stage: Literal["PackageCams"] = "PackageCams"
-    infra: exca.MapInfra = exca.MapInfra(version="1")
+    infra: StageCache = StageCache(version="1")
 
     @infra.apply(item_uid=lambda item: item[1], cache_type="Auto")
     def explain(self, items: Sequence[Request]) -> Iterator[dict]:

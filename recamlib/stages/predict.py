@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
-import exca
 import numpy as np
 import pydantic
 import torch
@@ -18,6 +17,7 @@ from recamlib.inference import segment_image
 from recamlib.metrics import bootstrap_difference, bootstrap_interval
 from recamlib.provenance import default_device, measured
 from recamlib.stages.base import Split, Stage
+from recamlib.stages.infra import StageCache
 from recamlib.stages.segment import TrainSegmenter
 from recamlib.stages.upper_bound import TrainUpperBound
 
@@ -41,7 +41,7 @@ class SegmentationScore(Stage):
     window: int = pydantic.Field(0, ge=0)
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     stage: Literal["SegmentationScore"] = "SegmentationScore"
-    infra: exca.MapInfra = exca.MapInfra(version="1")
+    infra: StageCache = StageCache(version="1")
 
     @property
     def images(self) -> ImageSet:

@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import exca
 import numpy as np
 
 from recamlib import paths
@@ -14,6 +13,7 @@ from recamlib.data.images import labels_from_png, labels_to_png
 from recamlib.data.saliency import SaliencyFolder, fine_grained
 from recamlib.provenance import measured, per_image
 from recamlib.stages.base import DataSettings, Settings, Split, Stage
+from recamlib.stages.infra import StageCache
 
 
 class Saliency(Settings):
@@ -59,7 +59,7 @@ class SaliencyMaps(Stage):
     dataset: DataSettings = DataSettings()
     saliency: Saliency = Saliency()
     stage: Literal["SaliencyMaps"] = "SaliencyMaps"
-    infra: exca.MapInfra = exca.MapInfra(version="1")
+    infra: StageCache = StageCache(version="1")
 
     @infra.apply(item_uid=lambda item: item[1], cache_type="Auto")
     def make(self, items: Sequence[tuple[Split, str]]) -> Iterator[dict]:

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
-import exca
 import numpy as np
 import pydantic
 from tqdm.auto import tqdm
@@ -21,6 +20,7 @@ from recamlib.metrics import (
 from recamlib.provenance import measured
 from recamlib.stages.base import DataSettings, Split, Stage
 from recamlib.stages.climb import AdvCams
+from recamlib.stages.infra import StageCache
 from recamlib.stages.maps import ExtractCams
 from recamlib.stages.merge import SaliencyMerge
 from recamlib.stages.package import PackageCams
@@ -50,7 +50,7 @@ class Score(Stage):
     split: Split = "train"
     limit: int = pydantic.Field(0, ge=0)
     stage: Literal["Score"] = "Score"
-    infra: exca.MapInfra = exca.MapInfra(version="3")
+    infra: StageCache = StageCache(version="3")
 
     @infra.apply(item_uid=str, cache_type="Auto")
     def evaluate(self, items: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -163,7 +163,7 @@ class SaliencyScore(Stage):
     theta: float = pydantic.Field(0.2, ge=0, le=1)
     split: Split = "train"
     stage: Literal["SaliencyScore"] = "SaliencyScore"
-    infra: exca.MapInfra = exca.MapInfra(version="1")
+    infra: StageCache = StageCache(version="1")
 
     @infra.apply(item_uid=str, cache_type="Auto")
     def evaluate(self, items: Sequence[str]) -> Iterator[dict[str, Any]]:

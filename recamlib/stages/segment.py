@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
-import exca
 import numpy as np
 import pydantic
 import torch
@@ -18,6 +17,7 @@ from recamlib.models.segmenters import Segmenter, build_segmenter
 from recamlib.provenance import measured
 from recamlib.segloss import multiscale_loss
 from recamlib.stages.base import DataSettings, Stage, check_weights, load_weights_into, store_trained
+from recamlib.stages.infra import StageCache
 from recamlib.stages.masks import PseudoMasks
 
 
@@ -101,7 +101,7 @@ class TrainSegmenter(SegmenterStage):
 
     masks: PseudoMasks = PseudoMasks()
     stage: Literal["TrainSegmenter"] = "TrainSegmenter"
-    infra: exca.MapInfra = exca.MapInfra(version="1")
+    infra: StageCache = StageCache(version="1")
 
     @property
     def dataset(self) -> DataSettings:

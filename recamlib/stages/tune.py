@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
-import exca
 import numpy as np
 import pandas as pd
 import pydantic
@@ -15,6 +14,7 @@ from recamlib.metrics import bootstrap_difference, mean_iou_from_counts
 from recamlib.provenance import default_device, measured
 from recamlib.stages.base import Split, Stage
 from recamlib.stages.boundary import STRIDE
+from recamlib.stages.infra import StageCache
 from recamlib.stages.walk import Walk, walked_item
 from recamlib.sweep import ThresholdSweep
 from recamlib.walk import walk_lengths
@@ -37,7 +37,7 @@ class WalkGrid(Stage):
     split: Split = "train"
     limit: int = pydantic.Field(0, ge=0)
     stage: Literal["WalkGrid"] = "WalkGrid"
-    infra: exca.MapInfra = exca.MapInfra(version="1")
+    infra: StageCache = StageCache(version="1")
 
     @infra.apply(item_uid=str, cache_type="Auto")
     def sweep(self, items: Sequence[float]) -> Iterator[dict[str, Any]]:

@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-import exca
-
 from recamlib.data.images import labels_from_png, labels_to_png
 from recamlib.stages.base import DataSettings
+from recamlib.stages.infra import StageCache
 from recamlib.stages.segment import SegmenterStage
 
 
@@ -19,7 +18,7 @@ class TrainUpperBound(SegmenterStage):
 
     dataset: DataSettings = DataSettings()
     stage: Literal["TrainUpperBound"] = "TrainUpperBound"
-    infra: exca.MapInfra = exca.MapInfra(version="1")
+    infra: StageCache = StageCache(version="1")
 
     @infra.apply(item_uid=str, cache_type="Auto")
     def train(self, items: Sequence[str]) -> Iterator[dict[str, Any]]:

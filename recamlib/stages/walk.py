@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-import exca
 import numpy as np
 import pydantic
 import torch
@@ -15,6 +14,7 @@ from recamlib.errors import DataError
 from recamlib.provenance import default_device, measured, per_image
 from recamlib.stages.boundary import STRIDE, BoundaryMaps, Cams, TrainBoundary
 from recamlib.stages.classify import Reactivate, TrainClassifier
+from recamlib.stages.infra import StageCache
 from recamlib.stages.maps import EMBEDDED, ExtractCams, MapStage, Request, no_maps
 from recamlib.walk import random_walks
 
@@ -36,7 +36,7 @@ class Walk(MapStage):
     beta: float = pydantic.Field(10.0, gt=0)
     steps: int = pydantic.Field(256, ge=0)
     stage: Literal["Walk"] = "Walk"
-    infra: exca.MapInfra = exca.MapInfra(version="1")
+    infra: StageCache = StageCache(version="1")
 
     @property
     def model(self) -> TrainClassifier | Reactivate:

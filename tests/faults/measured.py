@@ -1,0 +1,24 @@
+"""Keeps what fault tests find with the book, when asked to."""
+
+import datetime
+import json
+import os
+from importlib.metadata import version
+from typing import Any
+
+from recamlib.paths import book_dir
+from recamlib.provenance import device_name, versions
+
+
+def keep(name: str, found: dict[str, Any]) -> None:
+    """Write a section of ``book/measured/faults.json`` if ``RECAM_KEEP_FAULTS`` is set."""
+    if not os.environ.get("RECAM_KEEP_FAULTS"):
+        return
+    path = book_dir() / "measured" / "faults.json"
+    kept = json.loads(path.read_text()) if path.is_file() else {}
+    libraries = {name: version(name) for name in ("exca", "safetensors")}
+    kept[name] = {
+        **found, "date": datetime.date.today().isoformat(), "device": device_name(),
+        "versions": versions() | libraries,
+    }  # fmt: skip
+    path.write_text(json.dumps(dict(sorted(kept.items())), indent=1) + "\n")

@@ -1,0 +1,71 @@
+"""Stages of every kind, as small as they run, and what is compared of their results."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import orjson
+
+from recamlib import stages as rc
+
+DATA = rc.DataSettings(train_count=10, val_count=6, size=48)
+CLASSIFIER = {"dataset": DATA, "epochs": 3, "batch_size": 4, "crop": 32, "lr": 0.05, "fc_lr_factor": 1.0}
+
+
+def stages() -> dict[str, rc.Stage]:
+    """Return one stage of every kind by name, each after what it is made from."""
+    classifier = rc.TrainClassifier(**CLASSIFIER)
+    model = rc.Reactivate(base=classifier, epochs=2, batch_size=4)
+    cams = rc.ExtractCams(model=model, weights="w*w'", scales=(1.0, 0.5))
+    climbed = rc.AdvCams(model=model, scales=(1.0,), steps=2)
+    boundary = rc.TrainBoundary(cams=cams, crf=False, epochs=2, batch_size=4, crop=48, radius=3, lr=0.01)
+    walk = rc.Walk(cams=cams, boundary=boundary, steps=8, radius=3)
+    masks = rc.PseudoMasks(maps=cams)
+    settings = {"steps": 6, "batch_size": 4, "crop": 32, "checkpoint_every": 2}
+    segmenter = rc.TrainSegmenter(masks=masks, **settings)
+    return {
+        "TrainClassifier": classifier, "Reactivate": model, "Classify": rc.Classify(model=model),
+        "ExtractCams": cams, "AdvCams": climbed, "ConfidentLabels": boundary.labels,
+        "TrainBoundary": boundary, "BoundaryMaps": walk.boundaries, "Walk": walk, "PseudoMasks": masks,
+        "TrainSegmenter": segmenter, "TrainUpperBound": rc.TrainUpperBound(dataset=DATA, **settings),
+        "Score": rc.Score(of=walk), "SegmentationScore": rc.SegmentationScore(of=segmenter),
+    }  # fmt: skip
+
+
+TRAINING = ("TrainClassifier", "Reactivate", "TrainBoundary", "TrainSegmenter", "TrainUpperBound")
+PER_IMAGE = ("ExtractCams", "AdvCams", "ConfidentLabels", "BoundaryMaps", "Walk", "PseudoMasks")
+
+
+def run(stage: rc.Stage) -> dict[str, Any]:
+    """Compute a stage, all training images of one per image, and return its entries by key."""
+    method = getattr(stage, stage.infra._infra_method.method.__name__)
+    if type(stage).__name__ in PER_IMAGE:
+        ids = DATA.images("train").ids
+        return dict(zip(ids, method([("train", name) for name in ids])))
+    key = {"Classify": "logits", "Score": "score", "SegmentationScore": "score"}.get(
+        type(stage).__name__, "model"
+    )
+    return {key: stage.result}
+
+
+def meaning(value: Any) -> Any:
+    """Return a value without what two equal runs do not share: seconds, memory, costs."""
+    if isinstance(value, dict):
+        return {k: meaning(v) for k, v in sorted(value.items()) if k not in ("cost", "seconds")}
+    if isinstance(value, list | tuple):
+        return [meaning(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return [str(value.dtype), value.shape, hashlib.sha256(np.ascontiguousarray(value).data).hexdigest()]
+    return value
+
+
+def digest(entries: dict[str, Any]) -> str:
+    """Return a digest of what entries mean, to the last bit."""
+    return hashlib.sha256(orjson.dumps(meaning(entries))).hexdigest()
+
+
+def index_lines(stage: rc.Stage) -> Iterator[bytes]:
+    """Yield the whole lines of a stage's indexes: one an entry, with the seconds it took."""
+    for file in sorted(stage.folder.glob("*-info.jsonl")):
+        yield from (x for x in file.read_bytes().splitlines(keepends=True) if x.strip() and x.endswith(b"\n"))

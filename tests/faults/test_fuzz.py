@@ -1,0 +1,510 @@
+"""Bad input to every reader: mutated bytes, bombs, ways out of a folder. Only errors of ours may come out.
+
+``RECAM_FUZZ`` is the number of mutated inputs over all readers (700 in the ordinary suite);
+``RECAM_KEEP_FAULTS=1`` writes what was found to ``book/measured/faults.json``.
+"""
+
+import contextlib
+import gzip
+import io
+import json
+import os
+import resource
+import tarfile
+import time
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import safetensors.torch
+import scipy.io
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from measured import keep
+from PIL import Image
+
+from recamlib import claims, entered, files, parameters, paths, profiles
+from recamlib.data import _download, _unpack, coco, fetch, images, voc
+from recamlib.data.labels import HOOFED, VOC12
+from recamlib.errors import RecamError
+from recamlib.models.weights import read_weights
+from recamlib.submit_check import check_submission
+
+TOTAL = int(os.environ.get("RECAM_FUZZ", 700))
+SECONDS, MEBIBYTES = 1.0, 600
+PIXELS = np.arange(24 * 20 * 3, dtype=np.uint8).reshape(24, 20, 3)
+XML = (
+    "<annotation><filename>a.jpg</filename><size><width>20</width><height>24</height></size>"
+    "<object><name>horse</name><bndbox><xmin>1</xmin></bndbox></object>"
+    "<object><name>cow</name></object></annotation>"
+)
+COCO = {
+    "images": [{"id": 1, "file_name": "a.jpg", "height": 24, "width": 20},
+               {"id": 2, "file_name": "b.jpg", "height": 24, "width": 20}],
+    "annotations": [
+        {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "area": 4, "bbox": [0, 0, 2, 2],
+         "segmentation": [[1, 1, 9, 1, 9, 9, 1, 9]]},
+        {"id": 2, "image_id": 2, "category_id": 2, "iscrowd": 0, "area": 4, "bbox": [0, 0, 2, 2],
+         "segmentation": {"size": [24, 20], "counts": [100, 80, 300]}}],
+    "categories": [{"id": 1, "name": "person"}, {"id": 2, "name": "bicycle"}],
+}  # fmt: skip
+YAML = "common:\n  rate: 0.5\n  epochs: 3\n'01':\n  scales: [1.0, 0.5]\n  name: quick\n"
+CELL = 'rate: float = 0.1  # learning rate [> 0]\nepochs: int = 4  # passes [1 ..]\n' \
+       'scales: list[float] = [1.0]  # factors [> 0]\nname: str = "a"  # what [a | quick]\n'
+LINK = "http://host.robots.ox.ac.uk:8080/anonymous/ABC.html"
+
+
+def encoded(kind: str, **more) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(PIXELS).save(buffer, kind, **more)
+    return buffer.getvalue()
+
+
+def turned() -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif
+
+
+def packed_tar(mode: str = "w:gz", name: str = "VOCdevkit/VOC2012/a.txt", **more) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as tar:
+        info = tarfile.TarInfo(name)
+        for key, value in more.items():
+            setattr(info, key, value)
+        content = b"" if info.type != tarfile.REGTYPE else b"hello" * 20
+        info.size = len(content)
+        tar.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def packed_zip(name: str = "a/b.txt", content: bytes = b"hello" * 20) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr(name, content)
+    return buffer.getvalue()
+
+
+def mask_png() -> bytes:
+    buffer = io.BytesIO()
+    image = Image.fromarray(np.eye(24, 20, dtype=np.uint8))
+    image.putpalette(VOC12.palette.tobytes())
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def submission() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        png = mask_png()
+        info = tarfile.TarInfo("results/VOC2012/Segmentation/comp6_test_cls/a.png")
+        info.size = len(png)
+        tar.addfile(info, io.BytesIO(png))
+    return buffer.getvalue()
+
+
+def sbd() -> bytes:
+    buffer = io.BytesIO()
+    scipy.io.savemat(buffer, {"GTcls": {"Segmentation": np.eye(24, 20, dtype=np.uint8)}}, do_compression=True)
+    return buffer.getvalue()
+
+
+def weights(suffix: str) -> bytes:
+    state, buffer = {"a": torch.arange(6.0).view(2, 3), "b": torch.ones(2)}, io.BytesIO()
+    if suffix == ".safetensors":
+        return safetensors.torch.save(state)
+    torch.save(state, buffer, _use_new_zipfile_serialization=suffix == ".pth")
+    return buffer.getvalue()
+
+
+def read_coco(folder: Path, content: bytes) -> None:
+    (folder / "annotations").mkdir(exist_ok=True)
+    path = folder / "annotations" / "instances_train2014.json"
+    path.write_bytes(content)
+    (folder / "train2014").mkdir(exist_ok=True)
+    for name in "ab":
+        Image.fromarray(PIXELS).save(folder / "train2014" / f"{name}.jpg")
+    coco._load.cache_clear()
+    doors = coco.CocoImages(folder, "train"), coco.CocoMasks(folder, "train")
+    for id in doors[0].ids:
+        doors[0].image(id)
+        doors[0].labels(id)
+        doors[1].mask(id)
+
+
+def read_profile(folder: Path, content: bytes) -> None:
+    (folder / "profiles").mkdir(exist_ok=True)
+    if not (folder / "01_x.ipynb").exists():
+        cell = nbformat.v4.new_code_cell(CELL, metadata={"tags": ["parameters"]})
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell]), folder / "01_x.ipynb")
+    (folder / "profiles" / "odd.yml").write_bytes(content)
+    profiles.profile_parameters("odd", "01", folder=folder)
+
+
+def read_claims(folder: Path, content: bytes) -> None:
+    (folder / "data").mkdir(exist_ok=True)
+    (folder / "data" / "claims.yml").write_bytes(content)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paths, "ROOT", folder)
+        claims.all_claims.__wrapped__()
+
+
+def read_entered(folder: Path, content: bytes) -> None:
+    (folder / "server.json").write_bytes(content)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(entered, "server_file", lambda: folder / "server.json")
+        entered.entered_numbers()
+
+
+def read_sources(folder: Path, content: bytes) -> None:
+    (folder / "sums.yml").write_bytes(content)
+    for archive in fetch.archives("voc12", sources=folder / "sums.yml"):
+        assert Path(archive.file).name == archive.file
+
+
+def reader(name: str, read: Callable) -> Callable[[Path, bytes], None]:
+    def through(folder: Path, content: bytes) -> None:
+        (folder / name).write_bytes(content)
+        read(folder / name)
+
+    return through
+
+
+def unpacked(name: str) -> Callable[[Path, bytes], None]:
+    def through(folder: Path, content: bytes) -> None:
+        inner = folder / "inner"
+        inner.mkdir(exist_ok=True)
+        before = set(folder.rglob("*"))
+        (folder / name).write_bytes(content)
+        try:
+            _unpack.unpack(folder / name, inner, progress=False)
+        finally:
+            outside = {p for p in folder.rglob("*") if inner not in p.parents} - before - {folder / name}
+            assert not outside, f"left the folder: {outside}"
+
+    return through
+
+
+def number(text: str) -> None:
+    for annotation in ("int", "float", "list[float]", "int | None", "str", text[:40]):
+        with contextlib.suppress(RecamError):
+            parameters.check_value(parameters.Parameter("x", annotation, None), text)
+
+
+ENTRY = {name: {"value": 61.5, "link": LINK, "date": "2026-01-01"} for name in entered.server_claims()[:2]}
+SUMS = "voc12:\n  - {file: a.tar, url: 'https://x.org/a.tar', bytes: 7, unpacked: 9, md5: abc}\n"
+
+READERS: dict[str, tuple[Callable[[Path, bytes], None], bytes]] = {
+    "JPEG image": (reader("a.jpg", images.read_image), encoded("JPEG")),
+    "PNG image": (reader("a.png", images.read_image), encoded("PNG")),
+    "TIFF image": (reader("a.tif", images.read_image), encoded("TIFF", compression="tiff_lzw")),
+    "GIF image": (reader("a.gif", images.read_image), encoded("GIF")),
+    "WebP image": (reader("a.webp", images.read_image), encoded("WEBP")),
+    "image size": (reader("a.jpg", images.image_size), encoded("JPEG")),
+    "EXIF": (reader("a.jpg", images.exif_rotation), encoded("JPEG", exif=turned())),
+    "mask PNG": (reader("a.png", images.read_mask), mask_png()),
+    "VOC annotation (XML)": (reader("a.xml", lambda p: voc.read_classes(p, HOOFED)), XML.encode()),
+    "list of ids": (reader("a.txt", voc.read_ids), b"2007_000032\n2007_000039\n2007_000063\n"),
+    "COCO instances (JSON)": (read_coco, json.dumps(COCO).encode()),
+    "SBD mask (MATLAB)": (reader("a.mat", lambda p: _unpack.read_sbd_mask(p.read_bytes(), "a")), sbd()),
+    "tar archive": (unpacked("a.tar"), packed_tar("w")),
+    "packed tar archive": (unpacked("a.tgz"), packed_tar("w:gz")),
+    "zip archive": (unpacked("a.zip"), packed_zip()),
+    "profile (YAML)": (read_profile, YAML.encode()),
+    "claims (YAML)": (read_claims, (paths.ROOT / "data" / "claims.yml").read_bytes()),
+    "addresses (YAML)": (read_sources, SUMS.encode()),
+    "entered numbers (JSON)": (read_entered, json.dumps(ENTRY).encode()),
+    "result (JSON)": (reader("result.json", files.read_sealed), b'{"rows": {"cam": 48.8}, "digest": "ab"}'),
+    "parameters cell": (lambda f, c: parameters.parse_cell(c.decode("utf-8", "replace")), CELL.encode()),
+    "parameter value": (lambda f, c: number(c.decode("utf-8", "replace")), b"[1, 0.5, [1e-4], {'a': 1}]"),
+    "notebook (JSON)": (reader("x.ipynb", parameters.read_parameters), json.dumps(
+        {"cells": [{"metadata": {"tags": ["parameters"]}, "source": CELL}]}).encode()),
+    "weights (safetensors)": (reader("w.safetensors", read_weights), weights(".safetensors")),
+    "weights (.pth)": (reader("w.pth", read_weights), weights(".pth")),
+    "weights (old .pth)": (reader("w.pth", read_weights), weights(".old")),
+    "submission archive": (reader("a.tgz", lambda p: check_submission(p, ids=["a"], sizes={"a": (24, 20)})),
+                           submission()),
+}  # fmt: skip
+TOKENS = [
+    b"\x00", b"\xff" * 4, b"../../x", b"/etc/passwd", b"-1", b"99999999999999999999", b"1e999", b"NaN",
+    b"null",
+    b"[" * 200, b"{", b"&x;", b"*a", b"&a [*a]", b"!!python/object/apply:os.system ['x']",
+    b"!!timestamp 2020-99-99",
+    b"\xe2\x80\xae", b"'", b'"', b"\n", b"\t- ", b": ", b"<", b"&#0;", b"True", b"[]", b"{}", b"!!binary x",
+    b"0x",
+]  # fmt: skip
+
+
+@st.composite
+def mutations(draw, seed: bytes) -> bytes:
+    """Bytes of a valid file after one to four changes: flips, cuts, repeats, pieces that break parsers."""
+    content = bytearray(seed)
+    for _ in range(draw(st.integers(1, 4))):
+        kind = draw(st.sampled_from(["flip", "set", "cut", "insert", "token", "repeat", "digits"]))
+        at = draw(st.integers(0, max(len(content) - 1, 0)))
+        if kind == "flip" and content:
+            content[at] ^= 1 << draw(st.integers(0, 7))
+        elif kind == "set":
+            content[at : at + 4] = draw(st.binary(min_size=1, max_size=4))
+        elif kind == "cut":
+            del content[at : at + draw(st.integers(1, max(len(content), 1)))]
+        elif kind == "insert":
+            content[at:at] = draw(st.binary(max_size=8))
+        elif kind == "token":
+            content[at:at] = draw(st.sampled_from(TOKENS))
+        elif kind == "repeat":
+            content[at:at] = content[at : at + 64] * draw(st.integers(1, 8))
+        else:  # a number where there is one
+            digits = [i for i, byte in enumerate(content) if 48 <= byte <= 57]
+            if digits:
+                place = digits[at % len(digits)]
+                content[place : place + 1] = str(draw(st.integers(-(2**70), 2**70))).encode()
+    return bytes(content)
+
+
+RECORD: dict[str, dict] = {}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_reader_gives_a_value_or_an_error_of_ours(name, tmp_path_factory):
+    read, seed = READERS[name]
+    folder = tmp_path_factory.mktemp("fuzz")
+    read_or_error(read, folder, seed)  # warm: what is imported on first use is not the input's memory
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    share = -(-TOTAL // len(READERS))
+    count = {"inputs": 0, "refused": 0, "slowest": 0.0}
+
+    @settings(
+        max_examples=share, deadline=None, database=None, derandomize=True, phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @given(mutations(seed))
+    def check(content: bytes) -> None:
+        start = time.thread_time()  # of this thread: the machine may be busy
+        refused = read_or_error(read, folder, content)
+        seconds = time.thread_time() - start
+        count["inputs"] += 1
+        count["refused"] += refused
+        count["slowest"] = max(count["slowest"], seconds)
+        assert seconds < SECONDS, f"{seconds:.1f} s"
+
+    check()
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) / 1024
+    assert grown < MEBIBYTES, f"{grown:.0f} MiB"
+    RECORD[name] = count | {"slowest": round(count["slowest"], 3), "grown_mib": round(grown, 1)}
+
+
+def read_or_error(read: Callable, folder: Path, content: bytes) -> bool:
+    """Return whether the reader refused; anything but an error of ours comes through."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            read(folder, content)
+        except RecamError as error:
+            assert str(error).strip()
+            return True
+    return False
+
+
+# What is made to do harm, by name; all of it has to be refused in a second and in little memory.
+
+
+def entity_bomb() -> str:
+    lines = "".join(f'<!ENTITY a{i} "{f"&a{i - 1};" * 10}">' for i in range(1, 12))
+    body = "<annotation><object><name>&a11;</name></object></annotation>"
+    return f'<!DOCTYPE x [<!ENTITY a0 "ha">{lines}]>{body}'
+
+
+def big_png(side: int) -> bytes:
+    """A PNG of side x side pixels in a few kilobytes."""
+    buffer = io.BytesIO()
+    Image.new("1", (side, side)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def many_aliases() -> bytes:
+    lines = ["common:", "  a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"  a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
+    return "\n".join(lines).encode()
+
+
+def changed_coco(**changes) -> bytes:
+    content = json.loads(json.dumps(COCO))
+    content["images"][0] |= {k: v for k, v in changes.items() if k in ("height", "width", "file_name", "id")}
+    content["annotations"][1] |= {k: v for k, v in changes.items() if k == "segmentation"}
+    return json.dumps(content).encode()
+
+
+def runs(counts, size=(24, 20)) -> bytes:
+    return changed_coco(segmentation={"size": list(size), "counts": counts})
+
+
+def expanded() -> bytes:
+    """A tensor of a million million numbers, one of which is stored."""
+    buffer = io.BytesIO()
+    torch.save({"a": torch.zeros(1).expand(10**6, 10**6)}, buffer)
+    return buffer.getvalue()
+
+
+def deflated() -> bytes:
+    """Weights that unpack to a thousand times their size."""
+    plain, buffer = io.BytesIO(), io.BytesIO()
+    torch.save({"a": torch.zeros(2**22)}, plain)
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as target:
+        for member in source.infolist():
+            target.writestr(member.filename, source.read(member))
+    return buffer.getvalue()
+
+
+def link(kind: bytes, target: str) -> dict:
+    return {"type": kind, "linkname": target}
+
+
+BOMBS = {
+    "PNG of 40,000 x 40,000 pixels": ("PNG image", big_png(40_000), "pixels"),
+    "mask of 40,000 x 40,000 pixels": ("mask PNG", big_png(40_000), "pixels"),
+    "PostScript as an image": (
+        "JPEG image", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a readable"),
+    "XML entity bomb": ("VOC annotation (XML)", entity_bomb().encode(), "entities"),
+    "XML that reads a file": (
+        "VOC annotation (XML)",
+        b'<!DOCTYPE x [<!ENTITY f SYSTEM "file:///etc/passwd">]><annotation>&f;</annotation>', "entities"),
+    "XML of two megabytes": ("VOC annotation (XML)", b"<annotation>" + b" " * 2**21, "bytes"),
+    "class name of a million letters": (
+        "VOC annotation (XML)", XML.replace("horse", "h" * 10**6).encode(), "class"),
+    "id that climbs": ("list of ids", b"2007_000032\n../../etc/passwd\n", "without folders"),
+    "absolute id": ("list of ids", b"/etc/passwd\n", "without folders"),
+    "id of 10,000 letters": ("list of ids", b"a" * 10**4, "short file name"),
+    "id with a control character": ("list of ids", b"a\x1b[2J", "file name"),
+    "COCO file name that climbs": (
+        "COCO instances (JSON)", changed_coco(file_name="../../x.jpg"), "without folders"),
+    "COCO file name that is a folder": (
+        "COCO instances (JSON)", changed_coco(file_name=".."), "without folders"),
+    "absolute COCO file name": (
+        "COCO instances (JSON)", changed_coco(file_name="/etc/passwd"), "without folders"),
+    "COCO image of 10^12 pixels": (
+        "COCO instances (JSON)", changed_coco(height=10**6, width=10**6), "pixels"),
+    "COCO image of -1 pixels": ("COCO instances (JSON)", changed_coco(height=-1), "height"),
+    "run lengths of 10^18 pixels": ("COCO instances (JSON)", runs([10**18, 5]), "run lengths"),
+    "negative run lengths": ("COCO instances (JSON)", runs([-5, 485]), "run lengths"),
+    "run lengths for a huge mask": ("COCO instances (JSON)", runs([1, 1], (10**6, 10**6)), "run lengths"),
+    "JSON nested 100,000 deep": ("COCO instances (JSON)", b"[" * 10**5, "readable"),
+    "YAML alias bomb": ("profile (YAML)", many_aliases(), "alias"),
+    "YAML that calls a function": ("profile (YAML)", b"common: !!python/object/apply:os.getcwd []", "YAML"),
+    "YAML nested 100,000 deep": ("profile (YAML)", b"[" * 10**5, "YAML"),
+    "claims with an alias bomb": ("claims (YAML)", many_aliases(), "alias"),
+    "archive name that climbs": (
+        "addresses (YAML)", SUMS.replace("a.tar", "../a.tar").encode(), "without folders"),
+    "default that is a call": ("parameters cell", b"x: int = __import__('os').getpid()  # y", "literal"),
+    "value nested 100,000 deep": ("parameters cell", b"x: int = " + b"(" * 10**5, "Python"),
+    "weights of 10^12 numbers, one stored": ("weights (.pth)", expanded(), "claims more numbers"),
+    "weights that unpack to 1,000 times": ("weights (.pth)", deflated(), "compressed"),
+    "tar member that climbs": ("tar archive", packed_tar("w", "../../x"), "unsafe member"),
+    "absolute link in a tar": (
+        "tar archive", packed_tar("w", "x", **link(tarfile.SYMTYPE, "/etc/passwd")), "unsafe"),
+    "link out of a tar": ("tar archive", packed_tar("w", "x", **link(tarfile.SYMTYPE, "../../x")), "unsafe"),
+    "hard link out of a tar": (
+        "tar archive", packed_tar("w", "x", **link(tarfile.LNKTYPE, "../../x")), "unsafe"),
+    "device in a tar": ("tar archive", packed_tar("w", "x", type=tarfile.CHRTYPE), "unsafe"),
+    "zip member that climbs": ("zip archive", packed_zip("../../x"), "unsafe member"),
+    "absolute zip member": ("zip archive", packed_zip("/tmp/x"), "unsafe member"),
+    "zip member of another drive": ("zip archive", packed_zip("C:\\x"), "unsafe member"),
+    "submission that unpacks to a gigabyte": ("submission archive", gzip.compress(bytes(2**24), 9), None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_what_is_made_to_do_harm_is_refused_by_name(name, tmp_path):
+    kind, content, says = BOMBS[name]
+    if says is None:  # this reader returns its findings
+        (tmp_path / "a.tgz").write_bytes(content)
+        assert check_submission(tmp_path / "a.tgz", ids=["a"], sizes={"a": (24, 20)})
+        return
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.thread_time()
+    with pytest.raises(RecamError, match=says):
+        READERS[kind][0](tmp_path, content)
+    assert time.thread_time() - start < SECONDS
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) / 1024 < MEBIBYTES
+
+
+@pytest.mark.parametrize("place", ["JPEGImages/a.jpg", "Annotations/a.xml", "SegmentationClass/a.png"])
+def test_a_link_out_of_the_devkit_is_refused(tmp_path, place):
+    kit = tmp_path / "data" / "VOC2012"
+    for folder in ("JPEGImages", "Annotations", "SegmentationClass", "ImageSets/Segmentation"):
+        (kit / folder).mkdir(parents=True)
+    (kit / "ImageSets/Segmentation/val.txt").write_text("a\n")
+    files = {
+        "JPEGImages/a.jpg": encoded("JPEG"), "Annotations/a.xml": XML.encode(),
+        "SegmentationClass/a.png": mask_png(),
+    }  # fmt: skip
+    for name, content in files.items():
+        target = tmp_path / "elsewhere" if name == place else kit / name
+        target.write_bytes(content)
+    read = {
+        "JPEGImages/a.jpg": lambda: voc.VocImages(tmp_path / "data", "val").image("a"),
+        "Annotations/a.xml": lambda: voc.VocImages(tmp_path / "data", "val").labels("a"),
+        "SegmentationClass/a.png": lambda: voc.VocMasks(tmp_path / "data", "val").mask("a"),
+    }[place]
+    (kit / place).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RecamError, match=f"{place} is a link that leads out of"):
+        read()
+    (kit / place).unlink()  # a link within it is fine, and so is a folder that is a link
+    (kit / "there").write_bytes(files[place])
+    (kit / place).symlink_to(kit / "there")
+    (tmp_path / "linked").symlink_to(tmp_path / "data")
+    read()
+    assert len(voc.VocImages(tmp_path / "linked", "val")) == 1
+
+
+def test_a_link_out_of_coco_is_refused(tmp_path):
+    read_coco(tmp_path, json.dumps(COCO).encode())
+    (tmp_path / "train2014" / "a.jpg").rename(tmp_path.parent / "elsewhere.jpg")
+    (tmp_path / "train2014" / "a.jpg").symlink_to(tmp_path.parent / "elsewhere.jpg")
+    with pytest.raises(RecamError, match="a.jpg is a link that leads out of"):
+        coco.CocoImages(tmp_path, "train").image("a")
+    with pytest.raises(RecamError, match="a.jpg is a link that leads out of"):
+        coco.CocoMasks(tmp_path, "train").mask("a")
+
+
+def test_a_server_that_answers_nonsense_is_an_error_of_ours(tmp_path, monkeypatch):
+    import http.client
+    import urllib.request
+
+    class Answer:
+        status, headers = 200, {"Content-Length": "many"}
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *args):
+            return None
+
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *args, **kwargs: Answer())
+    archive = _download.Archive("a.tar", "https://example.org/a.tar", 5, 5, "0")
+    with pytest.raises(RecamError, match="cannot be fetched .*many"):
+        _download.download(archive, tmp_path, tries=2, wait=0, progress=False)
+
+    def broken(*args, **kwargs):
+        raise http.client.BadStatusLine("?")
+
+    monkeypatch.setattr(urllib.request, "urlopen", broken)
+    with pytest.raises(RecamError, match="cannot be fetched"):
+        _download.download(archive, tmp_path, tries=2, wait=0, progress=False)
+
+
+def test_the_record_is_kept():
+    """Last on purpose: what the tests above counted."""
+    if len(RECORD) < len(READERS):
+        pytest.skip("not every reader was fuzzed in this process")
+    keep("fuzz", {
+        "inputs": sum(r["inputs"] for r in RECORD.values()),
+        "refused": sum(r["refused"] for r in RECORD.values()),
+        "bombs": len(BOMBS), "slowest": max(r["slowest"] for r in RECORD.values()),
+        "grown_mib": sum(r["grown_mib"] for r in RECORD.values()), "readers": RECORD,
+    })  # fmt: skip

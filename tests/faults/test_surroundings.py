@@ -1,0 +1,241 @@
+"""A disk that is full or read-only, folders that vanish, clocks that go back, runs beside each other."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import small_stages as small
+import torch
+from measured import keep
+from server import Server
+
+import recamlib as rc
+from recamlib import engine, files
+from recamlib.data.views import LabelledViews
+from recamlib.engine import TrainingError
+from recamlib.errors import RecamError, ResultsError
+from recamlib.stages import maps
+from recamlib.stages.infra import Process
+
+FOUND: dict[str, str] = {}
+FULL = int(os.environ.get("RECAM_KILLS", 0)) >= 60
+
+
+def chain() -> dict:
+    classifier = rc.TrainClassifier(**small.CLASSIFIER)
+    return {"model": classifier, "cams": rc.ExtractCams(model=classifier, scales=(1.0, 0.5))}
+
+
+def digests() -> dict[str, str]:
+    return {name: small.digest(small.run(stage)) for name, stage in chain().items()}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RECAM_RESULTS", str(tmp_path_factory.mktemp("whole")))
+        return digests()
+
+
+@pytest.fixture
+def mounted(tmp_path):
+    """A small disk of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(folder)], capture_output=True, text=True
+    )
+    if done.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("free", [0, 8, 40, 150, 400])
+def test_a_full_disk_is_named_and_the_run_goes_on_when_there_is_room(whole, mounted, monkeypatch, free):
+    monkeypatch.setenv("RECAM_RESULTS", str(mounted / "results"))
+    filler = mounted / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    os.truncate(filler, max(0, filler.stat().st_size - free * 1024))
+    with pytest.raises(ResultsError, match="No space left.*RECAM_RESULTS"):
+        digests()
+    assert not list(mounted.rglob("*.part-*"))
+    filler.unlink()
+    assert digests() == whole
+    FOUND["full disk"] = "named; goes on when there is room"
+
+
+def test_a_read_only_folder_serves_what_is_there_and_names_what_cannot_be_stored(whole, mounted, monkeypatch):
+    monkeypatch.setenv("RECAM_RESULTS", str(mounted / "results"))
+    assert digests() == whole
+    subprocess.run(["mount", "-o", "remount,ro", str(mounted)], check=True)
+    assert digests() == whole
+    with pytest.raises(ResultsError, match="Read-only file system"):
+        _ = rc.TrainClassifier(**small.CLASSIFIER | {"seed": 5}).result
+    with pytest.raises(ResultsError, match="Read-only file system"):
+        rc.claims.record("x", parameters={}, images={})
+    FOUND["read-only results folder"] = "what is complete is read; storing is refused by name"
+
+
+def test_a_place_that_is_no_folder_is_named(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "file"))
+    with pytest.raises(ResultsError, match="Not a directory|File exists"):
+        chain()
+
+
+@pytest.mark.parametrize("at", [1, 3, 5])
+def test_results_removed_during_training(whole, tmp_path, monkeypatch, at):
+    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "results"))
+    original, calls = engine._step, []
+
+    def step(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == at:
+            shutil.rmtree(tmp_path / "results")
+        return original(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "_step", step)
+        try:
+            assert digests() == whole
+            FOUND["results removed while training"] = "correct result"
+        except ResultsError as error:
+            FOUND["results removed while training"] = "named"
+            assert "RECAM_RESULTS" in str(error)
+    assert digests() == whole
+
+
+def test_results_removed_while_maps_are_made(whole, tmp_path, monkeypatch):
+    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setattr(maps, "WINDOW", 3)
+    original, calls = maps.extract_scale_maps, []
+    _ = chain()["model"].result
+
+    def extract(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            shutil.rmtree(tmp_path / "results")
+        return original(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(maps, "extract_scale_maps", extract)
+        try:
+            assert digests() == whole
+            FOUND["results removed while maps are made"] = "correct result"
+        except RecamError:
+            FOUND["results removed while maps are made"] = "named"
+    assert digests() == whole
+
+
+def test_a_clock_that_goes_back_makes_nothing_stale(whole, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "results"))
+    assert digests() == whole
+    day = time.time() + 86_400
+    for path in (tmp_path / "results").rglob("*"):  # made tomorrow, as it seems
+        os.utime(path, (day, day))
+    monkeypatch.setattr(engine, "_step", lambda *args, **kwargs: pytest.fail("trained again"))
+    monkeypatch.setattr(maps, "extract_scale_maps", lambda *args, **kwargs: pytest.fail("extracted again"))
+    assert digests() == whole
+    monkeypatch.undo()
+    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "other"))
+    original, calls = engine._step, []
+
+    def step(*args, **kwargs):
+        calls.append(1)
+        offset = -3600.0 * len(calls)  # an hour back at each step
+        monkeypatch.setattr(time, "time", lambda: day + offset)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(engine, "_step", step)
+    assert digests() == whole
+    FOUND["clock set back"] = "correct result, nothing made again"
+
+
+def test_a_killed_loader_process_is_named_and_training_goes_on(whole, tmp_path, monkeypatch):
+    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("RECAM_WORKERS", "1")
+    original = LabelledViews.__getitem__
+
+    def item(self, index):
+        if torch.utils.data.get_worker_info() is not None and self.epoch == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(self, index)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LabelledViews, "__getitem__", item)
+        with pytest.raises(TrainingError, match="loader process died .*RECAM_WORKERS=0"):
+            digests()
+    assert digests() == whole
+    FOUND["loader process killed"] = "named; goes on from the checkpoint to the same bytes"
+
+
+def test_several_runs_at_once_compute_everything_once(tmp_path):
+    """Processes start the same stage in an empty folder: two, and four in the full run."""
+    server = Server()
+    seen, stage = {}, "ExtractCams" if FULL else "TrainClassifier"
+    for count in (2, 4) if FULL else (2,):
+        results = tmp_path / f"results{count}"
+        logs = [tmp_path / f"{count}_{i}" for i in range(count)]
+        for log in logs:
+            server.start(stage, results, log)
+        assert [server.wait() for _ in logs] == [0] * count, [Path(f"{x}.out").read_text() for x in logs]
+        seen[count] = {json.loads(Path(f"{log}.json").read_text())["digest"] for log in logs}
+        keys = [
+            json.loads(line)["#key"] for file in results.rglob(f"*{stage}*/**/*-info.jsonl")
+            for line in file.read_bytes().splitlines() if line.strip()
+        ]  # fmt: skip
+        assert len(keys) == len(set(keys)) == (10 if FULL else 1)
+        steps = sum(log.read_bytes().count(b"s") for log in logs)
+        assert steps == (3 * 2 + 2 * 2 if FULL else 3 * 2), "trained more than once"
+    server.close()
+    assert len(set().union(*seen.values())) == 1
+    FOUND["two and four runs at once" if FULL else "two runs at once"] = "same bytes, computed once"
+
+
+def test_a_claim_of_a_process_with_the_same_number_is_not_waited_for():
+    live = Process(host=os.uname().nodename, pid=os.getpid(), started=0.0)
+    assert live.is_alive() is False  # after a restart, another process may have the number
+    assert Process(host="elsewhere", pid=1, started=0.0).is_alive() is None
+
+
+def test_results_written_at_once_are_whole(tmp_path, monkeypatch):
+    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path))
+    stop = time.monotonic() + 1.0
+    broken = []
+
+    def write(number: int) -> None:
+        while time.monotonic() < stop:
+            files.write_sealed(tmp_path / f"{number}.json", {"rows": [number] * 2000})
+            os.replace(tmp_path / f"{number}.json", tmp_path / "latest.json")
+
+    def read() -> None:
+        while time.monotonic() < stop:
+            if (tmp_path / "latest.json").exists():
+                try:
+                    assert len(set(files.read_sealed(tmp_path / "latest.json")["rows"])) == 1
+                except ResultsError as error:
+                    broken.append(error)
+
+    threads = [threading.Thread(target=write, args=(n,)) for n in range(2)] + [threading.Thread(target=read)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not broken
+
+
+def test_the_record_is_kept():
+    """Last on purpose: what the tests above found."""
+    if len(FOUND) < 7:
+        pytest.skip("not every fault was tried in this process")
+    keep("surroundings", {"faults": FOUND})
