@@ -202,7 +202,7 @@ def rank_correlation(points: Sequence[Mapping[str, Any]], kind: str) -> tuple[fl
         return float("nan"), float("nan"), float("nan")
     rng = np.random.default_rng(0)
     draws = []
-    for _ in range(2000):
+    for _ in range(500):
         part = frame[rng.integers(0, len(frame), len(frame))]
         if len(np.unique(part[:, 0])) > 2:  # ranks of two values say nothing
             draws.append(stats.spearmanr(part[:, 0], part[:, 1]).statistic)
