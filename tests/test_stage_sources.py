@@ -28,6 +28,7 @@ IGNORED = {
     "errors", "paths", "files", "provenance", "plots", "plots_refine", "plots_segment", "claims", "report",
     "stages.cache", "stages.infra", "stages.tables", "stages.costs", "data.check", "data.fetch",
 }  # fmt: skip
+_UNTOLD = {"ctx", "kind", "type_comment", "type_params"}
 COMMAND = "RECAM_ACCEPT=1 python -m pytest tests/test_stage_sources.py"
 
 Name = tuple[str, str]  # module without "recamlib.", and a name at its top level
@@ -87,7 +88,7 @@ class Meaning(ast.NodeTransformer):
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-        return ast.Pass() if text else self.generic_visit(node)
+        return None if text else self.generic_visit(node)
 
     def visit_Raise(self, node: ast.Raise) -> ast.AST:
         if isinstance(node.exc, ast.Call):
@@ -95,11 +96,19 @@ class Meaning(ast.NodeTransformer):
         return node
 
 
+def outline(node: object) -> object:
+    """Return a syntax tree as lists and texts, the same for every version of Python."""
+    if isinstance(node, ast.AST):
+        told = {name: value for name, value in ast.iter_fields(node) if name not in _UNTOLD}
+        return [type(node).__name__, {n: outline(v) for n, v in told.items() if v not in (None, [])}]
+    return [outline(item) for item in node] if isinstance(node, list) else repr(node)
+
+
 @functools.cache
 def definition(name: Name) -> tuple[str, frozenset[Name]]:
     """Return the digest of a definition, and the definitions of the library that it uses."""
     nodes = [Meaning().visit(node) for node in module(name[0])[0][name[1]]]  # in place
-    digest = hashlib.sha256("".join(ast.dump(node) for node in nodes).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(json.dumps([outline(node) for node in nodes]).encode()).hexdigest()[:12]
     used = set()
     for node in (n for tree in nodes for n in ast.walk(tree)):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):

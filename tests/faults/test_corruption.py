@@ -142,7 +142,7 @@ def test_a_pickle_planted_in_a_stage_is_refused_and_never_run(whole, results, tm
     mark, stage = tmp_path / "ran", chain()["cams"]
     (stage.folder / "data").mkdir(exist_ok=True)
     (stage.folder / "data" / "trap.pkl").write_bytes(pickle.dumps(Trap(mark)))
-    np.save(stage.folder / "data" / "trap.npy", np.array([Trap(mark)], dtype=object), allow_pickle=True)
+    np.save(stage.folder / "data" / "trap.npy", np.array([Trap(mark)], dtype=object))
     (index,) = stage.folder.glob("*-info.jsonl")
     for kind, file in (("Pickle", "trap.pkl"), ("NumpyArray", "trap.npy")):
         info = {"#type": kind, "filename": f"data/{file}"}
