@@ -16,6 +16,7 @@ import yaml
 from scipy import stats
 
 from recamlib import paths
+from recamlib.data.voc import own_classes
 from recamlib.errors import RecamError
 from recamlib.provenance import commit, device_name, versions
 
@@ -174,6 +175,8 @@ def record(notebook: str, *, parameters: dict[str, Any], images: dict[str, int],
         },
         **content,
     }  # fmt: skip
+    if parameters.get("dataset") == "voc12" and (classes := own_classes(paths.data_dir())):
+        result["own_classes"] = list(classes)  # not VOC, so that its numbers are no answer to the paper's
     part = path.with_suffix(f".part{os.getpid()}")
     part.write_text(json.dumps(result, indent=1, default=_plain) + "\n")
     os.replace(part, path)
