@@ -2,6 +2,7 @@
 
 import ast
 
+import recamlib
 from recamlib.paths import ROOT
 
 METHOD = (
@@ -10,19 +11,24 @@ METHOD = (
 )  # fmt: skip
 TITLES = {
     "method": "Library: the method", "data": "Library: data", "models": "Library: networks",
-    "stages": "Library: stages", "report": "Library: report and tools",
+    "stages": "Library: stages", "report": "Library: report",
 }  # fmt: skip
 OPTIONS = "   :members:\n   :ignore-module-all:\n   :member-order: bysource"
 
 
 def modules() -> dict[str, list[str]]:
-    """Return the public modules of the library by page: rooms of their own, the method, and the rest."""
+    """Return the modules of the library by page: its rooms, the method, and what notebooks use beside them.
+
+    What is behind the command line alone has no page.
+    """
     found: dict[str, list[str]] = {name: [] for name in TITLES}
     for path in sorted((ROOT / "recamlib").rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts[1:]
         if parts[-1].startswith("_") and parts[-1] != "__init__":
             continue
         room = parts[0] if parts[0] in TITLES else "method" if parts[0] in METHOD else "report"
+        if room == "report" and parts[0] not in (*recamlib.__all__, "errors"):
+            continue
         name = ".".join(part for part in ("recamlib", *parts) if part != "__init__")
         if ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))):
             found[room].append(name)

@@ -74,7 +74,13 @@ def profile_parameters(
     merged |= sections.get(notebook.stem, {})
     if "profile" in known:
         merged.setdefault("profile", profile)
-    checked = check_parameters(notebook, merged | dict(extra or {}))
+    merged |= extra or {}
+    name = merged.pop("profile", None)  # any profile that there is, not only those the notebook knows of
+    checked = check_parameters(notebook, merged)
+    if name in list_profiles(folder):
+        checked["profile"] = name
+    elif name is not None:
+        checked |= check_parameters(notebook, {"profile": name})
     return {name: value for name, value in checked.items() if value != _as_list(known[name].default)}
 
 
@@ -114,7 +120,7 @@ def _check_common(profile: str, common: Mapping[str, Any], folder: Path | None) 
             hint = nearest(name, everything)
             raise SettingsError(f"profile {profile}: no notebook has the common parameter {name!r}{hint}")
         for path, parameters in notebooks.items():
-            if name in parameters:
+            if name in parameters and (name, value) != ("profile", profile):
                 try:
                     check_parameters(path, {name: value})
                 except SettingsError as error:

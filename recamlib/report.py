@@ -27,6 +27,8 @@ def describe_data(result: dict[str, Any]) -> str:
     counts = ", ".join(f"{number} {name}" for name, number in images.items())
     name = parameters["dataset"]
     kind = "synthetic scenes" if name in SYNTHETIC else name
+    if "own_classes" in result:
+        kind = f"own data ({', '.join(result['own_classes'])})"
     seeds = len(parameters.get("seeds", [0]))
     return f"{kind}, {parameters['backbone']}, {counts}, {seeds} seed{'s' if seeds > 1 else ''}"
 
@@ -149,7 +151,8 @@ def scoreboard(results: Iterable[dict[str, Any]]) -> pd.DataFrame:
 
     The test columns hold what has been entered from the evaluation server: no run can measure them.
     """
-    results, rows, entered = list(results), [], entered_numbers()
+    results = [result for result in results if "own_classes" not in result]
+    rows, entered = [], entered_numbers()
     for claim in all_claims():
         found = from_server(claim.id, entered)
         found = found or next(filter(None, (_measured(claim, result) for result in results)), None)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from recamlib import paths
+from recamlib.data.voc import own_classes
 from recamlib.files import read_sealed, storage_errors, write_sealed
 from recamlib.provenance import commit, device_name, versions
 
@@ -63,6 +64,8 @@ def record(notebook: str, *, parameters: dict[str, Any], images: dict[str, int],
         },
         **content,
     }  # fmt: skip
+    if parameters.get("dataset") == "voc12" and (classes := own_classes(paths.data_dir())):
+        result["own_classes"] = list(classes)  # not VOC, so that its numbers are no answer to the paper's
     latest = path.parent.parent / f"latest_{parameters.get('profile', 'smoke')}.json"
     for target in (path, latest):
         write_sealed(target, result, default=_plain)

@@ -75,6 +75,15 @@ def read_ids(path: Path) -> tuple[str, ...]:
     return tuple(ids)
 
 
+def own_classes(root: Path) -> tuple[str, ...]:
+    """Return the classes of a devkit that lists its own; nothing for VOC's, or where there is no devkit."""
+    try:
+        folder = devkit(root)
+    except DataError:
+        return ()
+    return space_of(folder).classes if (folder / CLASSES).is_file() else ()
+
+
 def space_of(folder: Path) -> LabelSpace:
     """Return the label space of a devkit: VOC's, or the one its ``classes.txt`` lists, one name a line.
 
