@@ -19,7 +19,8 @@ from recamlib.cli import app
 from recamlib.data.labels import VOC12
 from recamlib.entered import SERVER, enter_number, entered_numbers, server_claims, server_file
 from recamlib.errors import DataError, RecamError, SettingsError
-from recamlib.report import load_results, scoreboard, scoreboard_page
+from recamlib.report import load_results, scoreboard
+from recamlib.scoreboard import scoreboard_page
 from recamlib.submit import OFFICIAL, TestImages, check_submission, write_submission
 
 SHAPES = {"2008_000006": (7, 11), "2008_000011": (20, 30), "2008_000012": (33, 5), "2009_000001": (64, 64)}

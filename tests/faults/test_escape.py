@@ -12,7 +12,8 @@ from markdown_it import MarkdownIt
 import recamlib as rc
 from recamlib import pages, pages_trust, plots, plots_segment
 from recamlib.claims import table_row
-from recamlib.report import describe_data, discussion, escaped, scoreboard_page, shown
+from recamlib.report import describe_data, discussion, escaped, shown
+from recamlib.scoreboard import scoreboard_page
 
 HOSTILE = [
     "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "a | b", "[x](javascript:alert(1))",
