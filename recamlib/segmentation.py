@@ -120,14 +120,19 @@ def upper_bounds(
 
 
 def evaluations(
-    rows: Mapping[str, TrainSegmenter | TrainUpperBound], *, crf: bool = True, **common: Any
+    rows: Mapping[str, TrainSegmenter | TrainUpperBound],
+    *,
+    scale: float = 1.0,
+    crf: bool = True,
+    **common: Any,
 ) -> pd.DataFrame:
     """Return how much the kind of evaluation changes the number: one row per kind, one column per network.
 
     Single-scale and multi-scale with the mirror image, each without and (if `crf`) with the dense CRF; mIoU
-    in percent on the images that `common` (settings of `SegmentationScore`) names.
+    in percent on the images that `common` (settings of `SegmentationScore`) names. All scales are times
+    `scale`: a network trained on small pictures does not know objects at their full size.
     """
-    kinds = [{}, {"scales": MULTI_SCALES, "mirror": True}]
+    kinds = [{"scales": (scale,)}, {"scales": tuple(scale * s for s in MULTI_SCALES), "mirror": True}]
     kinds += [{**kind, "crf": True} for kind in kinds] if crf else []
     scores = {
         name: [SegmentationScore(of=stage, **common, **k) for k in kinds] for name, stage in rows.items()
