@@ -96,10 +96,11 @@ def test_responses_are_what_the_scores_say(results):
     )
     assert rc.report.shown(reading.shown(frame)).shape[0] == 2
     assert reading.rows("sign", frame)["sign: maps w"]["mean"] == frame.loc["maps w", "difference"]
-    fig, axes = plots_beyond.plt.subplots(1, 2)
+    _, axes = plots_beyond.plt.subplots(1, 2)
     plots_beyond.forest(frame, axes=axes)
-    points = beyond.precision_points([plan])
-    assert [p["seed"] for p in points] == [0, 1]  # the level that only reads otherwise adds none
+    points = beyond.precision_points([plan, parse({"q": {}}, seeds=[0, 1], limit=6)["q"]])
+    assert [p["seed"] for p in points] == [0, 1]  # neither other readings nor other plans count one twice
+    assert {p["classifier"] for p in points} == {"resnet_small, p: centre"}
     assert all(low <= p["map"] <= high for p in points for low, high in [p["map_interval"]])
 
 
@@ -145,7 +146,7 @@ def test_ranks_over_classifiers_not_over_seeds():
     assert beyond.rank_correlation(points, "recam")[0] == pytest.approx(-1)
     assert beyond.better_map(points)["verdict"] == "holds"
     assert beyond.better_map(points[:6])["verdict"] == "cannot tell"
-    fig, axes = plots_beyond.plt.subplots(1, 2)
+    _, axes = plots_beyond.plt.subplots(1, 2)
     plots_beyond.precision_scatter(points, axes=axes)
     stored = {"notebook": "02_x", "parameters": {"backbone": "b", "profile": "mini"}, "rows": {
         "bce_only": {"per_seed": [1.0, 2.0], "average_precision": [50.0, 60.0]},
