@@ -96,11 +96,10 @@ def test_responses_are_what_the_scores_say(results):
     )
     assert rc.report.shown(reading.shown(frame)).shape[0] == 2
     assert reading.rows("sign", frame)["sign: maps w"]["mean"] == frame.loc["maps w", "difference"]
-    _, axes = plots_beyond.plt.subplots(1, 2)
+    _fig, axes = plots_beyond.plt.subplots(1, 2)
     plots_beyond.forest(frame, axes=axes)
-    points = beyond.precision_points([plan, parse({"q": {}}, seeds=[0, 1], limit=6)["q"]])
-    assert [p["seed"] for p in points] == [0, 1]  # neither other readings nor other plans count one twice
-    assert {p["classifier"] for p in points} == {"resnet_small, p: centre"}
+    points = beyond.precision_points([plan])
+    assert [p["seed"] for p in points] == [0, 1]  # the level that only reads otherwise adds none
     assert all(low <= p["map"] <= high for p in points for low, high in [p["map_interval"]])
 
 
@@ -146,7 +145,7 @@ def test_ranks_over_classifiers_not_over_seeds():
     assert beyond.rank_correlation(points, "recam")[0] == pytest.approx(-1)
     assert beyond.better_map(points)["verdict"] == "holds"
     assert beyond.better_map(points[:6])["verdict"] == "cannot tell"
-    _, axes = plots_beyond.plt.subplots(1, 2)
+    _fig, axes = plots_beyond.plt.subplots(1, 2)
     plots_beyond.precision_scatter(points, axes=axes)
     stored = {"notebook": "02_x", "parameters": {"backbone": "b", "profile": "mini"}, "rows": {
         "bce_only": {"per_seed": [1.0, 2.0], "average_precision": [50.0, 60.0]},
@@ -168,3 +167,14 @@ def test_answers_about_methods_and_walks():
     walked = {"chosen": [4.0, 16, 0.3], "train": half, "val": half}
     assert beyond.tuned_walk(walked)["verdict"] == "holds"
     assert Level("a", "b", {}).title == "a b"
+
+
+def test_a_classifier_that_two_plans_share_is_one_point(results):
+    plans = parse({"p": {}, "q": {}}, limit=6)
+    points = beyond.precision_points(plans.values())
+    assert [(p["classifier"], p["seed"]) for p in points] == [("resnet_small, p: centre", 0)]
+    later = parse({"q": {"seeds": [1]}}, limit=6)["q"]  # another seed of it goes by the same name
+    points = beyond.precision_points([plans["p"], later])
+    assert [(p["classifier"], p["seed"]) for p in points] == [
+        ("resnet_small, p: centre", 0), ("resnet_small, p: centre", 1),
+    ]  # fmt: skip
