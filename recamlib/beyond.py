@@ -11,6 +11,7 @@ from recamlib.claims import sentence, verdict
 from recamlib.experiments import CENTRE, Level, Plan
 from recamlib.metrics import bootstrap_average_precision
 from recamlib.packaged import Method
+from recamlib.reading import signed
 from recamlib.stages import (
     OPTIONS,
     ExtractCams,
@@ -87,9 +88,8 @@ def on_every_backbone(table: Mapping[str, Any], *, row: str = ROWS["w*w'"]) -> d
     if set(answers) == {"holds"}:
         answer = "holds"
     text = "; ".join(
-        f"{name} {found['difference']:+.1f} [{found['difference_interval'][0]:+.1f}, "
-        f"{found['difference_interval'][1]:+.1f}]" for name, found in rows.items()
-    )  # fmt: skip
+        f"{name} {signed(found['difference'], *found['difference_interval'])}" for name, found in rows.items()
+    )
     return sentence(answer, text, rule=f"{row} has an interval above BCE only on every backbone")
 
 
@@ -137,38 +137,42 @@ def methods_frame(table: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def best_method(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return whether our maps are as good as any method's: no interval of a difference lies above zero."""
+    """Return whether our maps are as good as any method's."""
     others = {name: row for name, row in table.items() if "difference" in row}
     spans = {name: row["difference_interval"] for name, row in others.items()}
     text = "; ".join(
-        f"{name} minus CAM {others[name]['difference']:+.1f} [{a:+.1f}, {b:+.1f}]"
-        for name, (a, b) in spans.items()
+        f"{name} minus CAM {signed(others[name]['difference'], *span)}" for name, span in spans.items()
     )
     if any(low > 0 for low, _ in spans.values()):
         answer = "does not hold"
     else:
         answer = "holds" if all(high <= 0 for _, high in spans.values()) else "cannot tell"
-    return sentence(answer, text, rule="no method has an interval above CAM's maps, and none contains more")
+    rule = "no method's interval of its difference to CAM reaches above zero; refuted if one lies above it"
+    return sentence(answer, text, rule=rule)
 
 
 def precision_points(plans: Iterable[Plan]) -> list[dict[str, Any]]:
     """Return mAP on ``val`` and mIoU of CAM and ReCAM for every classifier of some plans, with intervals.
 
-    Levels that change the reactivation or the reading of its maps are left out: the classifier is the same.
+    Levels that change only the reactivation or the reading of its maps are left out: the classifier is the
+    same. So is one that several plans share.
     """
     found: dict[str, dict[str, Any]] = {}
+    names: dict[str, str] = {}  # plans may share a classifier, seeds aside, under titles of their own
+    own = ("data.", "classifier.")
     for plan in plans:
-        own = ("data.", "classifier.")
-        levels = [level for level in plan.levels if all(key.startswith(own) for key in level.changes)]
+        levels = [a for a in plan.levels if not a.changes or any(key.startswith(own) for key in a.changes)]
         for level, seed in ((level, seed) for level in levels for seed in plan.seeds):
             cam, recam = plan.scores(level, seed)
             key = f"{cam.of.model.uid} {recam.of.model.uid} {recam.of.weights} {plan.limit}"
             if key in found:
                 continue
+            title = f"{cam.of.model.backbone}, {plan.name}: {level.title}"
+            name = names.setdefault(plan.stages(level, 0)[0].model.uid, title)
             scores, labels = logits_of(cam.of)
             low, high = bootstrap_average_precision(scores, labels, seed=0)
             point = {
-                "classifier": f"{cam.of.model.backbone}, {plan.name}: {level.title}", "seed": seed,
+                "classifier": name, "seed": seed,
                 "map": average_precision(cam.of), "map_interval": [100 * low, 100 * high],
             }  # fmt: skip
             for name, score in (("cam", cam), ("recam", recam)):
@@ -227,8 +231,8 @@ def tuned_walk(found: Mapping[str, Any]) -> dict[str, Any]:
     beta, steps, threshold = found["chosen"]
     val, train = found["val"], found["train"]
     text = (
-        f"beta {beta:g}, {steps} steps, threshold {threshold:g}: {val['difference']:+.1f} "
-        f"[{val['interval'][0]:+.1f}, {val['interval'][1]:+.1f}] on val, {train['difference']:+.1f} on train"
+        f"beta {beta:g}, {steps} steps, threshold {threshold:g}: "
+        f"{signed(val['difference'], *val['interval'])} on val, {train['difference']:+.1f} on train"
     )
     rule = "the interval over val images of tuned minus published lies above zero"
     return sentence(verdict(tuple(val["interval"]), +1), text, rule=rule)

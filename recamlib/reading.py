@@ -99,6 +99,18 @@ def sign(*intervals: tuple[float, float]) -> str:
     return "lowers" if all(high < 0 for _, high in intervals) else "cannot tell"
 
 
+def signed(value: float, low: float, high: float) -> str:
+    """Return a difference with its interval, or without where there is none.
+
+    Examples
+    --------
+    >>> signed(1.25, -0.5, 3.0), signed(-0.01, float("nan"), float("nan"))
+    ('+1.2 [-0.5, +3.0]', '+0.0 (one seed)')
+    """
+    value, low, high = (0.0 if abs(v) < 0.05 else v for v in (value, low, high))
+    return f"{value:+.1f} " + ("(one seed)" if np.isnan(low) else f"[{low:+.1f}, {high:+.1f}]")
+
+
 def deciding(frame: pd.DataFrame) -> list[str]:
     """Return the factors that decide the sign, by `RULE`."""
     factors = [name for name in dict.fromkeys(frame["factor"]) if name != CENTRE]
@@ -118,13 +130,11 @@ def answer(frame: pd.DataFrame) -> dict[str, Any]:
     """Return what the whole plan says: does a factor decide the sign of what reactivation does?"""
     found, moved = deciding(frame), moving(frame)
     centre = frame.loc[CENTRE]
-    text = f"at the centre {centre['difference']:+.1f} [{centre['low']:+.1f}, {centre['high']:+.1f}]"
+    text = f"at the centre {signed(centre['difference'], centre['low'], centre['high'])}"
     kinds = frame["sign"].value_counts()
     text += "; " + ", ".join(f"{kinds.get(k, 0)} levels: {k}" for k in ("raises", "lowers", "cannot tell"))
     if moved:
-        text += "; what moves it: " + ", ".join(
-            f"{name} {m:+.1f} [{a:+.1f}, {b:+.1f}]" for name, (m, a, b) in moved.items()
-        )
+        text += "; what moves it: " + ", ".join(f"{name} {signed(*span)}" for name, span in moved.items())
     if found:
         return sentence("holds", f"decides: {', '.join(found)}; {text}", rule=RULE)
     settled = not (frame["sign"] == "cannot tell").any()
@@ -133,10 +143,8 @@ def answer(frame: pd.DataFrame) -> dict[str, Any]:
 
 def changed(frame: pd.DataFrame) -> dict[str, Any]:
     """Return whether any level moves what reactivation gains: the momentum slip, the masks' gradient."""
-    text = "; ".join(
-        f"{name} {row['change']:+.1f} [{row['change low']:+.1f}, {row['change high']:+.1f}]"
-        for name, row in frame.iloc[1:].iterrows()
-    )
+    keys = ("change", "change low", "change high")
+    text = "; ".join(f"{name} {signed(*(row[k] for k in keys))}" for name, row in frame.iloc[1:].iterrows())
     rule = "some level changes ReCAM minus CAM of the centre: its interval over seeds does not contain zero"
     # an interval that contains zero does not show that nothing changes
     return sentence("holds" if moving(frame) else "cannot tell", text, rule=rule)

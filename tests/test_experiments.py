@@ -167,3 +167,14 @@ def test_answers_about_methods_and_walks():
     walked = {"chosen": [4.0, 16, 0.3], "train": half, "val": half}
     assert beyond.tuned_walk(walked)["verdict"] == "holds"
     assert Level("a", "b", {}).title == "a b"
+
+
+def test_a_classifier_that_two_plans_share_is_one_point(results):
+    plans = parse({"p": {}, "q": {}}, limit=6)
+    points = beyond.precision_points(plans.values())
+    assert [(p["classifier"], p["seed"]) for p in points] == [("resnet_small, p: centre", 0)]
+    later = parse({"q": {"seeds": [1]}}, limit=6)["q"]  # another seed of it goes by the same name
+    points = beyond.precision_points([plans["p"], later])
+    assert [(p["classifier"], p["seed"]) for p in points] == [
+        ("resnet_small, p: centre", 0), ("resnet_small, p: centre", 1),
+    ]  # fmt: skip
