@@ -6,10 +6,12 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
+import nbformat
 import pytest
 import small_stages as small
 import torch
@@ -200,6 +202,44 @@ def test_several_runs_at_once_compute_everything_once(tmp_path):
     server.close()
     assert len(set().union(*seen.values())) == 1
     FOUND["two and four runs at once" if FULL else "two runs at once"] = "same bytes, computed once"
+
+
+@pytest.mark.skipif(not FULL, reason="takes minutes: RECAM_KILLS=60 runs it")
+def test_several_runs_of_one_notebook_at_once(tmp_path):
+    """Two and four runs of a notebook that trains, extracts and records, in one results folder."""
+    cells = [
+        nbformat.v4.new_code_cell("seed: int = 0  # seed [0 ..]", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(
+            f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+            "import recamlib as rc\nimport small_stages as small\n"
+            "cams = rc.ExtractCams(model=rc.TrainClassifier(**small.CLASSIFIER), scales=(1.0, 0.5))\n"
+            "digest = small.digest(small.run(cams))\n"
+            "rc.claims.record('01_small', parameters={'seed': seed}, images={'train': 10}, digests=[digest])"
+        ),
+        nbformat.v4.new_code_cell("digest"),
+    ]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "01_small.ipynb")
+    said = set()
+    for count in (2, 4):
+        results = tmp_path / f"results{count}"
+        code = "import sys; from pathlib import Path; from recamlib.runner import run_notebook; " \
+               "run_notebook('01', folder=Path(sys.argv[1]), output_dir=Path(sys.argv[2]))"  # fmt: skip
+        runs = [
+            subprocess.Popen(
+                [sys.executable, "-c", code, str(tmp_path), str(tmp_path / f"out{count}_{i}")],
+                env=os.environ | {"RECAM_RESULTS": str(results)},
+            )
+            for i in range(count)
+        ]
+        assert [run.wait() for run in runs] == [0] * count
+        for i in range(count):
+            book = nbformat.read(tmp_path / f"out{count}_{i}" / "01_small.ipynb", as_version=4)
+            said.add(book.cells[-1].outputs[0]["data"]["text/plain"])
+        kept = [rc.claims.read(file) for file in results.glob("01_small/**/*.json")]
+        assert {repr(result["digests"][0]) for result in kept} == said
+        assert not list(results.rglob("*.part-*"))
+    assert len(said) == 1
+    FOUND["two and four runs of a notebook at once"] = "same bytes, results whole"
 
 
 def test_a_claim_of_a_process_with_the_same_number_is_not_waited_for():
