@@ -122,8 +122,8 @@ def test_classes_of_ones_own_are_checked(own_data, tmp_path, monkeypatch):
     listed = own_data / "VOCdevkit" / "VOC2012" / "classes.txt"
     try:
         for text, message in (
-            ("ring\ncross\n", "names the class 'bar'"), ("ring\nring\nbar\n", "none twice"), ("", "at least one class"),
-            ("background\nring\n", "always there"),
+            ("ring\ncross\n", "names the class 'bar'"), ("ring\nring\nbar\n", "none twice"),
+            ("", "at least one class"), ("background\nring\n", "always there"),
         ):  # fmt: skip
             listed.write_text(text)
             with pytest.raises(DataError, match=message):
