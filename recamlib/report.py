@@ -2,6 +2,7 @@
 
 import html
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,8 @@ def discussion(result: dict[str, Any]):
     lines += ["| claim | verdict | evidence | rule |", "|---|---|---|---|"]
     for name, claim in result.get("claims", {}).items():
         rule = claim["numbers"].get("rule", "")
-        lines.append(f"| `{name}` | {MARKS[claim['verdict']]} | {_cell(claim['evidence'])} | {_cell(rule)} |")
+        evidence = escaped(claim["evidence"])
+        lines.append(f"| `{name}` | {MARKS[claim['verdict']]} | {evidence} | {escaped(rule)} |")
     where = result["provenance"]
     versions = ", ".join(f"{name} {number}" for name, number in where["versions"].items())
     lines += [
@@ -90,9 +92,15 @@ def discussion(result: dict[str, Any]):
     return Markdown("\n".join(lines))
 
 
-def _cell(text: Any) -> str:
-    """Escape text for a Markdown table cell; strings from data stay strings."""
-    return html.escape(str(text), quote=False).replace("|", "\\|").replace("\n", " ")
+def escaped(text: Any) -> str:
+    """Escape text for Markdown, inside a table or not; strings from data stay strings.
+
+    Examples
+    --------
+    >>> print(escaped("<b> costs $5 | `or` so"))
+    &lt;b&gt; costs \\$5 \\| \\`or\\` so
+    """
+    return re.sub(r"([|$`\\])", r"\\\1", html.escape(str(text), quote=False)).replace("\n", " ")
 
 
 def load_results() -> list[dict[str, Any]]:
