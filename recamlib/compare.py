@@ -12,7 +12,7 @@ from recamlib import paths
 from recamlib.claims import seed_interval
 from recamlib.errors import SettingsError
 from recamlib.profiles import find_notebook
-from recamlib.report import describe_data, shown
+from recamlib.report import describe_data, escaped, shown
 from recamlib.sections import wide
 
 RULE = (
@@ -169,7 +169,7 @@ def compare_page(results: Iterable[dict[str, Any]]) -> str:
     """Return the comparisons of the results at hand, as Markdown with HTML tables."""
     parts = []
     for a, b in pairs_at_hand(results):
-        parts += [f"## {a['notebook']}\n", f"A is {title_of(a)}.\nB is {title_of(b)}.\n"]
+        parts += [f"## {a['notebook']}\n", f"A is {escaped(title_of(a))}.\nB is {escaped(title_of(b))}.\n"]
         for title, frame in comparison(a, b).items():
             parts.append(f"### {title}\n\n{html_table(frame) if len(frame) else 'None.'}\n")
     return "\n".join(parts) or "There are no two runs of one notebook yet."

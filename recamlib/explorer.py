@@ -15,7 +15,7 @@ from recamlib.counts import class_counts
 from recamlib.metrics import iou_from_counts
 from recamlib.plots import CLASS_COLOURS
 from recamlib.refinement import METHODS
-from recamlib.report import describe_data
+from recamlib.report import describe_data, escaped
 from recamlib.stages import MapStage, Score
 from recamlib.stages.base import Split
 from recamlib.stages.tables import to_mask
@@ -132,7 +132,7 @@ def explorer_page(found: dict[str, Any] | None) -> str:
         return "Nothing to explore yet: `recam run 03` with embedded scenes, then `recam book`."
     content = json.dumps(found).replace("</", "<\\/")
     return (
-        f"Measured on {found['data']}.\n\n"
+        f"Measured on {escaped(found['data'])}.\n\n"
         '<div id="explorer"><noscript>This page needs JavaScript.</noscript></div>\n\n'
         f'<script type="application/json" id="explorer-data">{content}</script>\n'
     )

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from recamlib.data.labels import LabelSpace
 from recamlib.explorer import iou_of, maps_of, mask_of, pixels
 from recamlib.plots import BLUE, GREY, overlay, paint
+from recamlib.report import escaped
 
 STEPS = (
     ("train: one sigmoid\nper class (Eq. 1)", "CAM", "no class competes\nwith another", GREY),
@@ -73,6 +74,6 @@ def method_picture(found: dict[str, Any]) -> tuple[Figure, str]:
     caption = (
         "From image labels to a mask, on the embedded scene of two classes, among the explorer's, that gains "
         f"most from reactivation ({gain(found, scene):+.0f} points): what the method is for, not what it "
-        f"does on average. Measured on {found['data']}."
+        f"does on average. Measured on {escaped(found['data'])}."
     )
     return fig, caption

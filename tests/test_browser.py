@@ -7,13 +7,17 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
+from bs4 import BeautifulSoup
+from typer.testing import CliRunner
 
 from recamlib.book import build_book, toc_files
 from recamlib.chromium import Tab, browser, find_chromium
 from recamlib.claims import all_claims
+from recamlib.cli import app
 from recamlib.explorer import iou_of, latest
 from recamlib.pages import book_pages
 from recamlib.paths import book_dir
+from recamlib.pdf import one_document, print_book
 from recamlib.profiles import list_notebooks
 from recamlib.report import load_results
 
@@ -269,3 +273,30 @@ def test_the_scoreboard_is_filtered_and_sorted_by_keyboard(tab, book):
     press(tab, " ")
     papers = tab.evaluate(f"{rows}.map(r => r.cells[1].dataset.value)")
     assert [float(v) for v in papers if v] == sorted(numbers, reverse=True) and papers[0]
+
+
+def test_the_whole_book_is_one_document_whose_links_stay_inside(book):
+    document = BeautifulSoup(one_document(book, toc_files(book_dir() / "_toc.yml")), "html.parser")
+    ids = [element["id"] for element in document.find_all(id=True)]
+    assert len(ids) == len(set(ids))
+    inside = [a["href"][1:] for a in document.find_all("a", href=re.compile("^#"))]
+    assert len(inside) > 100 and set(inside) <= set(ids)
+    for element in document.find_all(src=re.compile("^(?!data:)")):
+        assert (book / unquote(element["src"])).is_file(), element["src"]
+
+
+@chromium
+def test_the_report_is_printed(book, tmp_path):
+    target = print_book(book, book_dir() / "_toc.yml", tmp_path / "report.pdf")
+    content = target.read_bytes()
+    assert content.startswith(b"%PDF-") and content.rstrip().endswith(b"%%EOF")
+    assert len(re.findall(rb"/Type /Page\b", content)) > len(toc_files(book_dir() / "_toc.yml"))
+    assert not (book / "whole.html").exists()
+
+
+def test_without_chromium_the_report_says_what_to_do_before_it_runs(monkeypatch):
+    monkeypatch.setenv("RECAM_CHROMIUM", "/no/such/browser")
+    monkeypatch.setattr("recamlib.runner.run_notebook", lambda *_, **__: pytest.fail("a notebook ran"))
+    done = CliRunner().invoke(app, ["report", "--pdf"])
+    assert done.exit_code == 1
+    assert "RECAM_CHROMIUM names /no/such/browser" in done.stderr and "apt install chromium" in done.stderr
