@@ -73,12 +73,12 @@ def walk():
 
 
 def test_a_cell_of_the_grid_is_the_walk_with_its_settings():
-    grid = tune.WalkGrid(walk=walk(), steps=(0, 16), thresholds=(0.1, 0.25), split="train")
+    grid = tune.WalkGrid(walk=walk(), steps=(0, 16), thresholds=(0.1, 0.5), split="train")
     frame = grid.frame([4.0, 10.0])
     assert len(frame) == 8
     alone = rc.Walk(**{**dict(walk()), "beta": 4.0, "infra": {}})
     score = rc.Score(of=alone, split="train")
-    cell = frame[(frame["beta"] == 4.0) & (frame["steps"] == 16) & (frame["threshold"] == 0.25)]
+    cell = frame[(frame["beta"] == 4.0) & (frame["steps"] == 16) & (frame["threshold"] == 0.5)]
     assert cell["miou"].item() == pytest.approx(score.fixed)
 
 
@@ -86,7 +86,7 @@ def test_the_choice_is_made_on_train_alone_and_scored_on_val():
     study = tune.WalkStudy(walk(), betas=[4.0], steps=[4], thresholds=[0.1, 0.5])
     beta, steps, threshold = study.chosen
     assert {*study.frame["beta"]} == {4.0, 10.0} and {*study.frame["steps"]} == {4, 16}
-    assert 0.25 in {*study.frame["threshold"]}
+    assert 0.5 in {*study.frame["threshold"]}
     best = study.frame.iloc[study.frame["miou"].argmax()]
     assert (beta, steps, threshold) == (best["beta"], best["steps"], best["threshold"])
     found = study.confirm()

@@ -211,7 +211,7 @@ def test_a_softmax_reading_is_the_share_of_each_class_and_needs_a_background():
     found = next(iter(stage.items([("train", name)])))["scales"][0][0]
     np.testing.assert_allclose(found, expected[classes].numpy(), atol=1e-5)
     assert maps.shape[1:] == picture.shape[1:]
-    assert stage.fixed_threshold == 0.20 and cams().fixed_threshold == 0.15
+    assert stage.fixed_threshold == 0.20 and cams().fixed_threshold == 0.55
     assert stage.uid != cams(eps()).uid
     with pytest.raises(SettingsError, match="TrainClassifier has no background channel"):
         cams(plain(), reading="softmax")

@@ -201,6 +201,6 @@ def test_the_digest_follows_functions_and_not_prose(tmp_path, monkeypatch):
     walk = digests("walk.py", "cut = min([cut,", "cut = max([cut,")
     assert {"Walk", "Score"} <= walk and "ExtractCams" not in walk and "TrainClassifier" not in walk
     loop = digests("engine.py", "optimizer.step()", "optimizer.zero_grad()")
-    assert len(loop) == 14, "training is behind every result"
+    assert {*before} - loop == {"SaliencyMaps", "SaliencyScore"}, "training is behind every other result"
     for cache in (this.module, this.definition):
         cache.cache_clear()

@@ -122,7 +122,7 @@ class SaliencyFolder:
     def check(self, ids: Iterable[str]) -> None:
         """Raise one DataError that counts the images without a map and names some of them."""
         ids = tuple(ids)
-        missing = [id for id in ids if not self.path(id).is_file()]
+        missing = sorted(id for id in ids if not self.path(id).is_file())
         if missing:
             names = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
             raise DataError(

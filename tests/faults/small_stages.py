@@ -30,11 +30,17 @@ def stages() -> dict[str, rc.Stage]:
         "TrainBoundary": boundary, "BoundaryMaps": walk.boundaries, "Walk": walk, "PseudoMasks": masks,
         "TrainSegmenter": segmenter, "TrainUpperBound": rc.TrainUpperBound(dataset=DATA, **settings),
         "Score": rc.Score(of=walk), "SegmentationScore": rc.SegmentationScore(of=segmenter),
+        "SaliencyMaps": rc.SaliencyMaps(dataset=DATA), "SaliencyMerge": rc.SaliencyMerge(cams=cams),
+        "SaliencyScore": rc.SaliencyScore(dataset=DATA), "PackageCams": rc.PackageCams(model=model),
+        "WalkGrid": rc.WalkGrid(walk=walk, steps=(8, 16), thresholds=(0.25,)),
     }  # fmt: skip
 
 
 TRAINING = ("TrainClassifier", "Reactivate", "TrainBoundary", "TrainSegmenter", "TrainUpperBound")
-PER_IMAGE = ("ExtractCams", "AdvCams", "ConfidentLabels", "BoundaryMaps", "Walk", "PseudoMasks")
+PER_IMAGE = (
+    "ExtractCams", "AdvCams", "ConfidentLabels", "BoundaryMaps", "Walk", "PseudoMasks", "SaliencyMaps",
+    "SaliencyMerge", "PackageCams",
+)  # fmt: skip
 
 
 def run(stage: rc.Stage) -> dict[str, Any]:
@@ -43,9 +49,11 @@ def run(stage: rc.Stage) -> dict[str, Any]:
     if type(stage).__name__ in PER_IMAGE:
         ids = DATA.images("train").ids
         return dict(zip(ids, method([("train", name) for name in ids])))
-    key = {"Classify": "logits", "Score": "score", "SegmentationScore": "score"}.get(
-        type(stage).__name__, "model"
-    )
+    if type(stage).__name__ == "WalkGrid":  # one entry a beta
+        betas = (4.0, 10.0)
+        return dict(zip(map(str, betas), method(betas)))
+    scores = dict.fromkeys(("Score", "SegmentationScore", "SaliencyScore"), "score")
+    key = {"Classify": "logits", **scores}.get(type(stage).__name__, "model")
     return {key: stage.result}
 
 

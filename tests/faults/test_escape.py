@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 from markdown_it import MarkdownIt
 
 import recamlib as rc
@@ -57,7 +58,9 @@ def test_hostile_parameters_and_claims_are_text_in_notebook_and_scoreboard(tmp_p
     result = rc.claims.read(path)
     result["provenance"] |= {"device": text, "commit": text}
     block = discussion(result).data
-    for part in (block, scoreboard_page([result])):
+    page = scoreboard_page([result])  # HTML, which Markdown leaves alone
+    assert not BeautifulSoup(page, "html.parser").find(["script", "img", "a", "iframe", "b", "i"])
+    for part in (block,):
         for token in MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).parse(part):
             kinds = {t.type for t in token.children or ()}
             code = [t.content for t in token.children or () if t.type == "code_inline"]
@@ -65,6 +68,7 @@ def test_hostile_parameters_and_claims_are_text_in_notebook_and_scoreboard(tmp_p
             assert not kinds & {"html_inline", "link_open", "image", "s_open"}, (kinds, part)
             assert all(re.fullmatch(r"[\w.+-]+", name) for name in code)  # ids of our own claims
         assert "<script" not in part and "$" not in part
+    assert "<script" not in page
     assert describe_data(result)
 
 

@@ -136,7 +136,6 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(unbroken, tmp_path):
         "stages": {name: sum(r["killed"] for r in rows if r["stage"] == name) for name in names},
         "with_complete_entries": sum(r["killed"] and r["complete"] > 0 for r in rows),
         "steps_repeated": sum(max(0, r["steps_repeated"]) for r in rows),
-        "while_training": sum(r["killed"] and r["stage"] in small.TRAINING for r in rows),
         "different_bytes": sum(not r["same_bytes"] for r in rows),
         "recomputed": sum(not (r["kept"] and r["upstream_untouched"]) for r in rows),
         "locks_left": sum(r["claims"] for r in rows),
