@@ -6,6 +6,7 @@ counts, parameters and verdicts of arithmetic may not move at all. ``RECAM_ACCEP
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,7 @@ def test_trained_numbers_stay_where_they_were(notebook, executed):
     assert found == expected
     assert means.keys() == wanted.keys()
     for name, mean in means.items():
-        few = name.startswith(("advcam", "methods"))  # scored on two dozen images or fewer
-        limit = 2 * TOLERANCE if few else TOLERANCE
+        # scored on two dozen images or fewer, or by a network after a dozen steps
+        loose = re.search("^advcam|^methods|_val$|^upper_bound|_saliency", name)
+        limit = 2 * TOLERANCE if loose else TOLERANCE
         assert mean == pytest.approx(wanted[name], abs=limit), f"{name}: RECAM_ACCEPT=1 stores it, if meant"
