@@ -12,6 +12,7 @@ from PIL import Image
 
 from recamlib.claims import SYNTHETIC, read, result_path
 from recamlib.counts import class_counts
+from recamlib.files import write_sealed
 from recamlib.metrics import iou_from_counts
 from recamlib.plots import CLASS_COLOURS
 from recamlib.refinement import METHODS
@@ -58,7 +59,7 @@ def keep(
     groups = (np.flatnonzero(present == 1), np.flatnonzero(present > 1))
     chosen = [images.ids[index] for group in groups for index in group[: count // 2]]
     path = result.with_name(NAME)
-    path.write_text(json.dumps({
+    write_sealed(path, {
         "data": describe_data(content), "classes": list(images.space.classes), "colours": CLASS_COLOURS,
         "ignore": images.space.ignore,
         "thresholds": {name: _threshold(stage, split) for name, stage in stages.items()},
@@ -71,7 +72,7 @@ def keep(
             }
             for name in chosen
         ],
-    }))  # fmt: skip
+    })  # fmt: skip
     return path
 
 
