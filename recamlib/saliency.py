@@ -31,8 +31,8 @@ def eps_loss(
 
     Returns
     -------
-    Scalar, mean over cells and images: squared error of ``share * foreground + (1 - share) *
-    (1 - background)``. No gradient passes through the choice of sides.
+    Scalar, mean over cells and images: squared error of
+    ``share * foreground + (1 - share) * (1 - background)``. No gradient passes through the choice of sides.
 
     Raises
     ------
