@@ -13,7 +13,7 @@ TITLES = {
     "method": "Library: the method", "data": "Library: data", "models": "Library: networks",
     "stages": "Library: stages", "report": "Library: report",
 }  # fmt: skip
-OPTIONS = "   :members:\n   :ignore-module-all:\n   :member-order: bysource"
+OPTIONS = "   :members:\n   :ignore-module-all:\n   :exclude-members: model_config\n   :member-order: bysource"
 
 
 def modules() -> dict[str, list[str]]:
