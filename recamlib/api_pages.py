@@ -13,7 +13,15 @@ TITLES = {
     "method": "Library: the method", "data": "Library: data", "models": "Library: networks",
     "stages": "Library: stages", "report": "Library: report",
 }  # fmt: skip
-OPTIONS = "   :members:\n   :ignore-module-all:\n   :member-order: bysource"
+OPTIONS = "\n".join(
+    f"   :{option}"
+    for option in (
+        "members:",
+        "ignore-module-all:",
+        "exclude-members: model_config",
+        "member-order: bysource",
+    )
+)
 
 
 def modules() -> dict[str, list[str]]:

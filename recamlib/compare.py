@@ -142,7 +142,7 @@ def comparison(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, pd.DataF
         names = f"{a['notebook']} and {b['notebook']}"
         raise SettingsError(f"{names} have no rows in common: compare runs of one notebook")
     return {
-        "Settings that differ": settings_changed(a, b),
+        "Settings that differ": settings_changed(a, b).map(lambda value: "" if value is None else str(value)),
         "Results": results_moved(a, b),
         "Verdicts that differ": claims_moved(a, b),
     }

@@ -21,7 +21,7 @@ def scoreboard_page(results: Iterable[dict[str, Any]]) -> str:
     verdicts = {name: int(counts.get(name, 0)) for name in MARKS}
     rows = "".join(_row(row) for _, row in frame.iterrows())
     table = f'<table class="claims">{_head()}<tbody>{rows}</tbody></table>'
-    board = f'<div id="scoreboard">{_filters(frame)}{table}</div>'
+    board = f'<div id="scoreboard-table">{_filters(frame)}{table}</div>'
     return f"{_bar(verdicts, len(frame))}\n\n{RULE}\n\n{board}\n"
 
 

@@ -31,6 +31,10 @@
     if (shown(canvas) && !canvas.closest("[aria-hidden=true], mjx-container, [role=img]") && !canvas.closest("[aria-label]"))
       say("drawing without a name", canvas);
 
+  // one name, one place
+  const ids = all("article [id], article").map((e) => e.id).filter(Boolean);
+  for (const id of new Set(ids.filter((name, place) => ids.indexOf(name) !== place))) found.push(`two elements are called ${id}`);
+
   // mathematics: set, and no source left over
   for (const math of all(".math")) if (!math.querySelector("mjx-container")) say("mathematics not set", math);
   for (const error of all("mjx-merror, mjx-container [data-mjx-error]")) say("mathematics in error", error);
@@ -64,25 +68,23 @@
   const channels = (text) => { const m = text.match(/[\d.]+/g).map(Number); if (text.startsWith("color(")) return [m[0] * 255, m[1] * 255, m[2] * 255, m[3] ?? 1]; return [m[0], m[1], m[2], m[3] ?? 1]; };
   const over = (top, under) => [0, 1, 2].map((i) => top[i] * top[3] + under[i] * (1 - top[3])).concat(1);
   const light = (c) => { const [r, g, b] = c.slice(0, 3).map((v) => (v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4)); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  // what is behind an element (null: a picture) and how opaque it is, from its parent's
+  const known = new Map();
   const ground = (e) => {
-    const layers = [];
-    for (let at = e; at; at = at.parentElement) {
-      const style = getComputedStyle(at);
-      if (style.backgroundImage !== "none") return null;
-      const colour = channels(style.backgroundColor);
-      if (colour[3] > 0) layers.push(colour);
-      if (colour[3] === 1) break;
+    if (!e) return { under: [255, 255, 255, 1], opacity: 1 };
+    if (!known.has(e)) {
+      const style = getComputedStyle(e), behind = ground(e.parentElement), colour = channels(style.backgroundColor);
+      const plain = style.backgroundImage === "none" && (behind.under || colour[3] === 1);
+      known.set(e, { under: plain ? over(colour, behind.under || colour) : null, opacity: behind.opacity * parseFloat(style.opacity) });
     }
-    return layers.reverse().reduce((under, top) => over(top, under), [255, 255, 255, 1]);
+    return known.get(e);
   };
   const told = new Set();
   for (const node of texts) {
     const e = node.parentElement;
     if (!shown(e) || e.closest("[disabled], [aria-disabled=true], svg")) continue;
-    const style = getComputedStyle(e), under = ground(e);
+    const style = getComputedStyle(e), { under, opacity } = ground(e);
     if (!under || parseFloat(style.fontSize) < 1) continue;
-    let opacity = 1;
-    for (let at = e; at; at = at.parentElement) opacity *= parseFloat(getComputedStyle(at).opacity);
     const colour = channels(style.color);
     colour[3] *= opacity;
     const [a, b] = [light(over(colour, under)), light(under)].sort((x, y) => y - x);

@@ -97,6 +97,8 @@ def test_the_command_and_the_page(results):
     page = compare_page([b, a])
     assert page.index("A is smoke") < page.index("B is quick") and "1.0 [0.9, 1.2]" in page
     assert "<td>cannot tell</td>" in page
+    c = run({"row": table_row([31.0, 41.1, 51.0])}, lr=0.0001)
+    assert "<td>0.0001</td>" in compare_page([a, c])  # settings are not rounded as results are
     assert pairs_at_hand([a]) == [] and "no two runs" in compare_page([a])
     run({"row": table_row([1.0])}, notebook="01_toy_hoofed", profile="mini")
     other = results / "01_toy_hoofed" / "latest_mini.json"

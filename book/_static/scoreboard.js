@@ -1,6 +1,6 @@
 // Filters and sorting of the scoreboard; without this script it is a plain table.
 document.addEventListener("DOMContentLoaded", () => {
-  const root = document.getElementById("scoreboard");
+  const root = document.getElementById("scoreboard-table");
   if (!root) return;
   const form = root.querySelector("form"), body = root.querySelector("tbody"), rows = [...body.rows];
   form.hidden = false;
