@@ -181,13 +181,11 @@ def test_the_digest_follows_functions_and_not_prose(tmp_path, monkeypatch):
     shutil.copytree(ROOT / "recamlib", tmp_path / "recamlib", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(this, "ROOT", tmp_path)
 
-    def digests(file: str, *changes: tuple[str, str]) -> set[str]:
+    def digests(file: str, old: str, new: str) -> set[str]:
         path = tmp_path / "recamlib" / file
-        text = changed = path.read_text()
-        for old, new in changes:
-            assert old in changed
-            changed = changed.replace(old, new)
-        path.write_text(changed)
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
         for cache in (this.module, this.definition):
             cache.cache_clear()
         made = this.current()["stages"]
@@ -198,11 +196,11 @@ def test_the_digest_follows_functions_and_not_prose(tmp_path, monkeypatch):
         cache.cache_clear()
     before = this.current()["stages"]
     assert len(before) == 14
-    prose = '"""Take one step', "# said\n    \"\"\"Go one step"
-    assert digests("engine.py", prose, ("the loss became", "the loss is now")) == set()
-    walk = digests("walk.py", ("cut = min([cut,", "cut = max([cut,"))
+    assert digests("engine.py", '"""Take one step', "# said\n    \"\"\"Go one step") == set()
+    assert digests("engine.py", "the loss became", "the loss is now") == set()
+    walk = digests("walk.py", "cut = min([cut,", "cut = max([cut,")
     assert {"Walk", "Score"} <= walk and "ExtractCams" not in walk and "TrainClassifier" not in walk
-    loop = digests("engine.py", ("optimizer.step()", "optimizer.zero_grad()"))
+    loop = digests("engine.py", "optimizer.step()", "optimizer.zero_grad()")
     assert len(loop) == 14, "training is behind every result"
     for cache in (this.module, this.definition):
         cache.cache_clear()
