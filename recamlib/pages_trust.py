@@ -8,6 +8,7 @@ from recamlib import paths
 from recamlib.report import escaped
 
 NOT_YET = "Not measured yet."
+TRAINING = ("TrainClassifier", "Reactivate", "TrainBoundary", "TrainSegmenter", "TrainUpperBound")
 Row = Sequence[Any]
 
 
@@ -29,7 +30,8 @@ def kills_table(found: Mapping[str, Any]) -> str:
     """Return how often each kind of stage was killed, and what came of it."""
     killed = [(name, count) for name, count in found["stages"].items()]
     wrong = [
-        ("runs killed", found["kills"]), ("of these while training", found["while_training"]),
+        ("runs killed", found["kills"]),
+        ("of these while training", sum(count for name, count in killed if name in TRAINING)),
         ("of these with entries complete", found["with_complete_entries"]),
         ("results with other bytes than the unbroken run's", found["different_bytes"]),
         ("complete entries computed again", found["recomputed"]), ("locks left", found["locks_left"]),
@@ -67,7 +69,7 @@ def scale_table(found: Mapping[str, Any]) -> str:
         ("images, regions", f"{found['images']:,}, {found['regions']:,}"),
         ("index file", f"{found['index_mb']:.0f} MB"),
         ("opening images and labels", f"{found['open_cpu_seconds']:.1f} s"),
-        ("opening the masks after that", f"{found['open_masks_cpu_seconds']:.1f} s"),
+        ("opening the masks after that", f"{found['masks_cpu_seconds']:.1f} s"),
         ("storing a step, an image", f"{found['fill_cpu_ms']:.2f} ms"),
         ("reading a stored step, an image", f"{found['read_cpu_ms']:.2f} ms"),
         ("asking for one image alone", f"{found['read_alone_cpu_ms']:.2f} ms"),
