@@ -103,7 +103,7 @@ def measure(images: int, regions: int) -> dict:
         report["base_memory_mib"] = round(memory_mib())
         with timed(report, "open", 1):
             doors = CocoImages(root, "train")
-        with timed(report, "open_masks", 1):
+        with timed(report, "masks", 1):
             truth = CocoMasks(root, "train")
         assert len(doors.label_matrix()) == len(doors) == len(truth)
         report["open_memory_mib"] = round(memory_mib())

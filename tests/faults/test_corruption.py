@@ -97,7 +97,7 @@ def test_every_bit_of_an_index_line_and_of_an_array_counts(whole, results):
     first = index.read_bytes().splitlines()[0]
     key = json.loads(first)["#key"]
     good = small.meaning(CheckedCache(stage.folder, cache_type="Auto")[key])
-    for file, count in ((index, len(first)), (arrays, 400)):
+    for file, count in ((index, len(first)), (arrays, 100)):
         content = file.read_bytes()
         for at in range(count):
             broken = bytearray(content)
@@ -117,7 +117,7 @@ def test_every_bit_of_a_long_json_counts(tmp_path):
         cache["x"] = {"history": [i / 7 for i in range(60)]}
     (file,) = (tmp_path / "data").glob("*.jsonl")
     content = file.read_bytes()
-    for at in range(len(content) - 1):
+    for at in range(0, len(content) - 1, 7):
         broken = bytearray(content)
         broken[at] ^= 1 << at % 8
         file.write_bytes(broken)

@@ -30,9 +30,9 @@ SEED = int(os.environ.get("RECAM_KILL_SEED", 0))
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory):
-    """A server, and for each kind of stage: results with all it is made from, seconds, and its own digest."""
-    server, base = Server(), tmp_path_factory.mktemp("unbroken")
+def unbroken(server, tmp_path_factory):
+    """For each kind of stage: results with all it is made from, seconds, and its own digest."""
+    base = tmp_path_factory.mktemp("unbroken")
     known = {}
     for name in KINDS:
         before = base / f"before_{name}"
@@ -43,8 +43,7 @@ def unbroken(tmp_path_factory):
         known[name] = {"before": before, "entries": len(lines_of(folder)), "seconds": seconds,
                        "steps": log.read_bytes().count(b"s"),
                        **json.loads(Path(f"{log}.json").read_text())}  # fmt: skip
-    yield server, known
-    server.close()
+    return known
 
 
 def lines_of(folder: Path) -> set[bytes]:
@@ -89,7 +88,7 @@ def one_kill(server: Server, name: str, facts: dict, folder: Path, draw: random.
     pid = server.start(name, results, first)
     end = time.monotonic() + 60
     while after and time.monotonic() < end and progress(first, mine) < after:
-        time.sleep(0.001)
+        time.sleep(0.004)
     time.sleep(moment)
     killed = True
     try:
@@ -112,8 +111,8 @@ def one_kill(server: Server, name: str, facts: dict, folder: Path, draw: random.
     }  # fmt: skip
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(unbroken, tmp_path):
-    server, known = unbroken
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(server, unbroken, tmp_path):
+    known = unbroken
     draw = random.Random(SEED)
     names = list(known)
     rows = []

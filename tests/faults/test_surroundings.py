@@ -16,7 +16,6 @@ import pytest
 import small_stages as small
 import torch
 from measured import keep
-from server import Server
 
 import recamlib as rc
 from recamlib import engine, files
@@ -60,7 +59,7 @@ def mounted(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-@pytest.mark.parametrize("free", [0, 8, 40, 150, 400])
+@pytest.mark.parametrize("free", [0, 40, 400])
 def test_a_full_disk_is_named_and_the_run_goes_on_when_there_is_room(whole, mounted, monkeypatch, free):
     monkeypatch.setenv("RECAM_RESULTS", str(mounted / "results"))
     filler = mounted / "filler"
@@ -95,7 +94,7 @@ def test_a_place_that_is_no_folder_is_named(tmp_path, monkeypatch):
         chain()
 
 
-@pytest.mark.parametrize("at", [1, 3, 5])
+@pytest.mark.parametrize("at", [1, 5])
 def test_results_removed_during_training(whole, tmp_path, monkeypatch, at):
     monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "results"))
     original, calls = engine._step, []
@@ -181,9 +180,8 @@ def test_a_killed_loader_process_is_named_and_training_goes_on(whole, tmp_path, 
     FOUND["loader process killed"] = "named; goes on from the checkpoint to the same bytes"
 
 
-def test_several_runs_at_once_compute_everything_once(tmp_path):
+def test_several_runs_at_once_compute_everything_once(server, tmp_path):
     """Processes start the same stage in an empty folder: two, and four in the full run."""
-    server = Server()
     seen, stage = {}, "ExtractCams" if FULL else "TrainClassifier"
     for count in (2, 4) if FULL else (2,):
         results = tmp_path / f"results{count}"
@@ -199,7 +197,6 @@ def test_several_runs_at_once_compute_everything_once(tmp_path):
         assert len(keys) == len(set(keys)) == (10 if FULL else 1)
         steps = sum(log.read_bytes().count(b"s") for log in logs)
         assert steps == (3 * 2 + 2 * 2 if FULL else 3 * 2), "trained more than once"
-    server.close()
     assert len(set().union(*seen.values())) == 1
     FOUND["two and four runs at once" if FULL else "two runs at once"] = "same bytes, computed once"
 
