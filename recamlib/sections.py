@@ -4,8 +4,10 @@ import html
 import json
 import re
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import Element  # a type only: parsing is defusedxml's
 
 import defusedxml.ElementTree
 import nbformat
@@ -170,9 +172,19 @@ def table_csv(table: str) -> str:
     ...                 "<tbody><tr><th>a</th><td>5.0 [4.1, 6.2]</td></tr></tbody></table>").strip())
     row,here,here low,here high
     a,5.0,4.1,6.2
+
+    Headings in two lines are joined, and a heading over several rows is repeated in each of them:
+
+    >>> head = "<tr><th></th><th>here</th></tr><tr><th>net</th><th></th></tr>"
+    >>> body = "<tr><th rowspan='2'>a</th><td>1</td></tr><tr><td>2</td></tr>"
+    >>> print(table_csv(f"<table><thead>{head}</thead><tbody>{body}</tbody></table>").strip())
+    net,here
+    a,1
+    a,2
     """
-    rows = defusedxml.ElementTree.fromstring(table).iter("tr")
-    head, *body = [["".join(cell.itertext()) for cell in row] for row in rows]
+    tree = defusedxml.ElementTree.fromstring(table)
+    head = [" ".join(filter(None, parts)) for parts in zip(*_cells(tree.iter("thead")))]
+    body = _cells(tree.iter("tbody"))
     columns: dict[str, list[str]] = {}
     for index, name in enumerate(head):
         cells = [row[index] for row in body]
@@ -182,6 +194,26 @@ def table_csv(table: str) -> str:
             for number, end in ((2, "low"), (3, "high")):
                 columns[f"{name} {end}"] = [part[number] if part else "" for part in parts]
     return pd.DataFrame(columns).to_csv(index=False)
+
+
+def _cells(parts: Iterable[Element]) -> list[list[str]]:
+    """Return the text of a table's cells by row; a cell over several rows is repeated in each of them."""
+    rows, open_cells = [], {}  # column to how many more rows, and the text
+    for line in (line for part in parts for line in part.iter("tr")):
+        row: list[str] = []
+        cells = iter(line)
+        while True:
+            left, text = open_cells.pop(len(row), (0, ""))
+            if not left:
+                cell = next(cells, None)
+                if cell is None:
+                    break
+                left, text = int(cell.get("rowspan", 1)), "".join(cell.itertext())
+            if left > 1:
+                open_cells[len(row)] = (left - 1, text)
+            row.append(text)
+        rows.append(row)
+    return rows
 
 
 def rows_csv(result: dict[str, Any]) -> str:
