@@ -6,8 +6,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from recamlib.claims import all_claims, load_paper, table_row
-from recamlib.segmentation import networks
+from recamlib.claims import all_claims, load_paper
+from recamlib.segmentation import networks, score_row
 from recamlib.stages import (
     ExtractCams,
     MapStage,
@@ -122,14 +122,8 @@ def network_table(scores: Mapping[str, Sequence[SegmentationScore]]) -> dict[str
     for name, mine in scores.items():
         partner = scores.get(compared.get(name, ""))
         truth = mine[0].counts.sum(0)[:, 2]  # (K + 1,) pixels
-        found[claim_row(name)] = table_row(
-            [s.miou for s in mine],
-            baseline=[s.miou for s in partner] if partner else None,
-            interval=mine[0].interval(),
-            difference=mine[0].interval_of_difference(partner[0]) if partner else None,
-            floor=100 * float(truth[0] / truth.sum() / np.count_nonzero(truth)),  # of background alone
-            per_class=mine[0].per_class(), evaluation=mine[0].label, images=mine[0].result["images"],
-        )  # fmt: skip
+        background = float(truth[0] / truth.sum() / np.count_nonzero(truth))  # mIoU of it alone
+        found[claim_row(name)] = score_row(mine, partner, floor=100 * background)
     return found
 
 

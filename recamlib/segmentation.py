@@ -153,12 +153,8 @@ def table(scores: Mapping[str, Sequence[SegmentationScore]]) -> dict[str, dict[s
     found: dict[str, dict[str, Any]] = {}
     for name, mine in tqdm(scores.items(), desc="rows", leave=False, disable=None):
         partner = scores.get(name.replace("recam", "cam")) if "recam" in name else None
-        found[name] = table_row(
-            [s.miou for s in mine],
-            baseline=[s.miou for s in partner] if partner else None,
-            interval=mine[0].interval(),
-            difference=mine[0].interval_of_difference(partner[0]) if partner else None,
-            per_class=mine[0].per_class(), evaluation=mine[0].label, images=mine[0].result["images"],
+        found[name] = score_row(
+            mine, partner,
             trained_on=mine[0].of.result["images"], balance=mine[0].of.result.get("balance"),
             loss=np.asarray(mine[0].of.result["history"]["loss"]).tolist(), cost=_cost(mine[0]),
         )  # fmt: skip
@@ -167,6 +163,19 @@ def table(scores: Mapping[str, Sequence[SegmentationScore]]) -> dict[str, dict[s
         if bound:
             row["share_of_upper_bound"] = 100 * row["mean"] / bound["mean"]
     return found
+
+
+def score_row(
+    mine: Sequence[SegmentationScore], partner: Sequence[SegmentationScore] | None, **more: Any
+) -> dict[str, Any]:
+    """Return a network's row, one score per seed: mIoU, interval, difference to its partner, per class."""
+    return table_row(
+        [s.miou for s in mine],
+        baseline=[s.miou for s in partner] if partner else None,
+        interval=mine[0].interval(),
+        difference=mine[0].interval_of_difference(partner[0]) if partner else None,
+        per_class=mine[0].per_class(), evaluation=mine[0].label, images=mine[0].result["images"], **more,
+    )  # fmt: skip
 
 
 def _cost(score: SegmentationScore) -> dict[str, float]:
