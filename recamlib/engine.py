@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments import LightningEnvironment
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
@@ -129,7 +130,10 @@ def fit(
     TrainingError
         If a loss is not finite: names the step and the samples. The last checkpoint stays.
     """
-    fabric = Fabric(accelerator=default_device(), devices=1, precision=precision)
+    # One process, whatever cluster this machine belongs to: Fabric would look for Slurm's variables and warn.
+    fabric = Fabric(
+        accelerator=default_device(), devices=1, precision=precision, plugins=LightningEnvironment()
+    )  # fmt: skip
     batch_size = min(batch_size, len(views))
     per_epoch = len(views) // batch_size  # the last incomplete batch is dropped, as published
     total = steps or epochs * per_epoch
