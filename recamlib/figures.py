@@ -30,6 +30,9 @@ def describe(fig: Figure) -> str:
     >>> _ = ax.plot([1, 2], label="CAM"), ax.set(title="Cost", xlabel="cells", ylabel="seconds"), ax.legend()
     >>> describe(fig)
     'Cost: seconds against cells; series CAM'
+    >>> _ = fig.suptitle("Two cores")
+    >>> describe(fig)
+    'Two cores. Cost: seconds against cells; series CAM'
     """
     axes = [ax for ax in fig.axes if ax.get_label() != "<colorbar>" and ax.get_visible()]
     if axes and all(ax.images and not len(ax.get_xticks()) for ax in axes):
@@ -37,6 +40,8 @@ def describe(fig: Figure) -> str:
     else:
         text = ". ".join(filter(None, map(_panel, axes)))
         text = f"Figure of {len(axes)} panels. {text}" if len(axes) > 1 else text or "Figure"
+    if title := _plain(fig.get_suptitle()):
+        text = f"{title}. {text}"
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 2].rsplit(' ', 1)[0]} …"
 
 
