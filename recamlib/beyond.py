@@ -217,10 +217,11 @@ def rank_correlation(points: Sequence[Mapping[str, Any]], kind: str) -> tuple[fl
 def better_map(points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return whether classifiers with a higher mAP have CAMs of higher mIoU; ReCAM's stand beside it."""
     kinds = {kind: rank_correlation(points, kind) for kind in ("cam", "recam")}
+    count = len({point["classifier"] for point in points})
     text = "; ".join(
         f"{name} {value:+.2f} [{low:+.2f}, {high:+.2f}]" for name, (value, low, high) in kinds.items()
     )
-    count = len({point["classifier"] for point in points})
+    text = text if count >= FEWEST else f"a correlation takes {FEWEST} or more"
     _, low, high = kinds["cam"]
     rule = f"the rank correlation of CAM over {FEWEST} classifiers or more has an interval above zero"
     return sentence(verdict((low, high), +1), f"{text}, {count} classifiers", rule=rule)
