@@ -10,7 +10,6 @@ extrapolated in proportion to the images. Without real images there are embedded
 import os
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from harness import compare, step
@@ -120,7 +119,6 @@ def literal() -> Callable[[], dict]:
     ids, files = images.ids, PLACE / "literal"
     shutil.rmtree(files, ignore_errors=True)
     files.mkdir(parents=True)
-    wanted = [("train_aug", name) for name in ids]
     classes = {name: np.flatnonzero(images.labels(name)).tolist() for name in ids}
     file = {name: files / f"{number}.npz" for number, name in enumerate(ids)}
 
@@ -191,8 +189,8 @@ def literal() -> Callable[[], dict]:
             both = form.BothBranches(net.load(), radius=net.radius, cells=(net.crop // 4,) * 2).eval()
             walls = [form.boundary_map(both, images.image(name)) for name in ids]
         some = walked_ids(ids)
-        held = {name: torch.from_numpy(np.array(w["boundary"])).float()
-                for (_, name), w in zip(wanted, made["walk"].boundaries.infer(wanted)) if name in some}  # fmt: skip
+        stored = made["walk"].boundaries.infer([("train_aug", name) for name in some])
+        held = {n: torch.from_numpy(np.array(w["boundary"])).float() for n, w in zip(some, stored)}
         settings = {name: getattr(made["walk"], name) for name in ("radius", "beta", "steps")}
         with step("random walk", images=len(some), of=len(ids)):
             walked = [form.walk(file[name], held[name], **settings) for name in some]
@@ -211,11 +209,12 @@ def literal() -> Callable[[], dict]:
 
 
 if __name__ == "__main__":
-    what = "photographs of VOC, MobileNetV2" if REAL else "embedded scenes (no real images here), a small ResNet"
+    what = "photographs of VOC, MobileNetV2" if REAL else "embedded scenes (no real images here), a small net"
     compare(
         "pipeline",
         {"ours": ours("32-true"), "literal": literal, "ours, bf16-mixed training": ours("bf16-mixed")},
         repeats=0,
-        note=f"{IMAGES} {what}, from training to masks after the walk; literal walk and masks of {WALKS} images",
+        note=f"{IMAGES} {what}, from training to masks after the walk (literal walk: {WALKS} images)",
+        sizes={"ours": {"images": IMAGES}},
     )
-    shutil.rmtree(Path(PLACE), ignore_errors=True)
+    shutil.rmtree(PLACE, ignore_errors=True)

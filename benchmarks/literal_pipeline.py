@@ -145,7 +145,7 @@ class BothBranches(nn.Module):
 
 
 def path_tables(radius: int, height: int, width: int) -> list[tuple[Tensor, Tensor]]:
-    """Return for each length of a path: cells on the paths (pairs, length, sources), displacements (pairs, 2).
+    """Return, by length of path, cells on the paths (pairs, length, sources) and displacements (pairs, 2).
 
     Sources are the cells whose whole window lies in the image.
     """
@@ -168,7 +168,7 @@ def boundary_step(net: BothBranches, images: Tensor, labels: Tensor) -> Tensor:
     edges, displaced = net(images)
     edges, labels = edges.sigmoid().flatten(1), labels.long().flatten(1)  # (B, h*w)
     moved = displaced.flatten(2)  # (B, 2, h*w)
-    sums = {name: 0.0 for name in ("bg", "fg", "neg", "bg_moved", "fg_moved")}
+    sums = dict.fromkeys(("bg", "fg", "neg", "bg_moved", "fg_moved"), 0.0)
     counts = dict.fromkeys(("bg", "fg", "neg"), 0)
     for table, offsets in net.tables:
         pairs, length, sources = table.shape
