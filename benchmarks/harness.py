@@ -3,20 +3,46 @@
 import argparse
 import datetime
 import json
+import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from recamlib.paths import results_dir
 from recamlib.provenance import device_name, versions
 
-THREADS = 2
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+THREADS = min(2, CORES)
+
+_steps: dict[str, dict[str, float]] = {}
+
+
+@contextmanager
+def step(name: str, *, images: int = 1, of: int = 1) -> Iterator[None]:
+    """Time one step of a form's work; of a form with steps, nothing but these counts.
+
+    A step that is too long for all images takes `images` of the `of` there are: its time is extrapolated in
+    proportion to them, and the report says so.
+    """
+    start, before = time.perf_counter(), _processor_seconds()
+    yield
+    seconds, processor = time.perf_counter() - start, _processor_seconds() - before
+    _steps[name] = {"seconds": seconds * of / images, "cpu_seconds": processor * of / images}
+    if images < of:
+        _steps[name] |= {"images": images, "of": of}
+
+
+def _processor_seconds() -> float:
+    """Return the time of the processors that this process and the processes it started have had."""
+    return sum(os.times()[:4])
 
 
 def _peak_bytes() -> int:
@@ -25,25 +51,33 @@ def _peak_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def run_form(work: Callable[[], list], *, repeats: int) -> dict:
-    """Return the shortest time of a form's work, the memory it added, and its results."""
+def run_form(work: Callable[[], Any], *, repeats: int) -> dict[str, Any]:
+    """Return the shortest time of a form's work, the memory it added, its steps and its results.
+
+    The first run warms up, unless it is the only one.
+    """
     before = _peak_bytes()
-    results = work()
     times = []
-    for _ in range(repeats):
+    for _ in range(repeats + 1):
         start = time.perf_counter()
         results = work()
         times.append(time.perf_counter() - start)
-    return {"seconds": min(times), "peak_mb": (_peak_bytes() - before) / 1e6, "results": results}
+    measured = {"seconds": min(times[1:] or times), "peak_mb": (_peak_bytes() - before) / 1e6}
+    if _steps:
+        for key in ("seconds", "cpu_seconds"):
+            measured[key] = sum(found[key] for found in _steps.values())
+        measured["steps"] = dict(_steps)
+    return measured | {"results": results}
 
 
 def compare(
     name: str,
-    forms: dict[str, Callable[[], Callable[[], list]]],
+    forms: dict[str, Callable[[], Callable[[], Any]]],
     *,
     repeats: int = 3,
     rounds: int = 1,
     note: str = "",
+    sizes: Mapping[str, Mapping[str, float]] | None = None,
 ) -> dict:
     """Run every form of a benchmark in a fresh process, print and save times, memory and differences.
 
@@ -53,13 +87,17 @@ def compare(
         Name of the benchmark, and of its JSON file below the results folder.
     forms
         Name of a form -> function that builds the inputs and returns the work to be measured; the work
-        returns tensors. ``"ours"`` is compared with every form whose name does not begin with it.
+        returns tensors, a list of them or by name. ``"ours"`` is compared with every form whose name does not
+        begin with it, in whatever results both have.
     repeats
-        Measured runs after one that warms up.
+        Measured runs after one that warms up; 0 for one run that nothing warms up.
     rounds
         Times that all forms are gone through, the shortest time counts: a machine is seldom busy throughout.
     note
         Printed and saved with the numbers.
+    sizes
+        Name of a form -> what it is larger or smaller by, for example ``{"cells": 2914}``: the page on cost
+        draws time against them.
     """
     parser = argparse.ArgumentParser(description=note)
     parser.add_argument("--form", choices=forms, help="run one form in this process (used internally)")
@@ -70,8 +108,9 @@ def compare(
 
         torch.set_num_threads(THREADS)
         measured = run_form(forms[args.form](), repeats=repeats)
-        arrays = [r.detach().numpy() for r in measured.pop("results")]
-        np.savez(args.into, **{f"r{i}": a for i, a in enumerate(arrays)})
+        results = measured.pop("results")
+        named = results if isinstance(results, dict) else {f"r{i}": r for i, r in enumerate(results)}
+        np.savez(args.into, **{name: np.asarray(r.detach()) for name, r in named.items()})
         print(json.dumps(measured))
         raise SystemExit
     report: dict = {
@@ -86,17 +125,25 @@ def compare(
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             row = json.loads(done.stdout.splitlines()[-1])
             row["seconds"] = min(row["seconds"], report["forms"].get(form, row)["seconds"])
-            report["forms"][form] = row
+            report["forms"][form] = row | ({"sizes": dict(sizes[form])} if form in (sizes or {}) else {})
         ours = report["forms"]["ours"]
         for form, row in report["forms"].items():
             line = f"  {form:32s} {row['seconds'] * 1e3:10.1f} ms {row['peak_mb']:9.0f} MB"
             if not form.startswith("ours"):
                 row["times_faster"] = row["seconds"] / ours["seconds"]
                 row["memory_ratio"] = ours["peak_mb"] / row["peak_mb"]
-                row["difference"] = _difference(Path(folder) / "ours.npz", Path(folder) / f"{form}.npz")
+                gaps = _differences(Path(folder) / "ours.npz", Path(folder) / f"{form}.npz")
+                row["difference"] = max(gaps.values())
+                row |= {"differences": gaps} if "steps" in row else {}
                 line += f"   ours: {row['times_faster']:.1f} times faster, {row['memory_ratio']:.3f} of the"
                 line += f" memory, difference {row['difference']:.1e}"
             print(line)
+            for part, found in row.get("steps", {}).items():
+                times = f"{found['seconds']:10.2f} s {found['cpu_seconds']:10.2f} s of the processor"
+                scaled = f", from {found['images']} of {found['of']} images" if "of" in found else ""
+                print(f"    {part:28s} {times}{scaled}")
+            for part, gap in row.get("differences", {}).items():
+                print(f"    difference of {part}: {gap:.1e}")
     path = results_dir() / "benchmarks" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=1) + "\n")
@@ -104,9 +151,15 @@ def compare(
     return report
 
 
-def _difference(ours: Path, other: Path) -> float:
-    """Return the largest difference between results, relative to the largest number of each."""
+def _differences(ours: Path, other: Path) -> dict[str, float]:
+    """Return how much results differ, by name: of whole numbers the share that differs, of others the largest
+    difference relative to the largest number.
+    """
     with np.load(ours) as a, np.load(other) as b:
-        if a.files != b.files:
-            raise SystemExit("the forms do not return the same number of results")
-        return max(float(np.abs(a[k] - b[k]).max() / np.abs(b[k]).max()) for k in a.files)
+        if not set(b.files) <= set(a.files):
+            raise SystemExit("the forms do not return the same results")
+        return {
+            k: float((a[k] != b[k]).mean()) if a[k].dtype.kind in "iu"
+            else float(np.abs(a[k] - b[k]).max() / np.abs(b[k]).max())
+            for k in b.files
+        }  # fmt: skip

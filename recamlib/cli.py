@@ -11,9 +11,10 @@ from typer.core import TyperGroup
 
 from recamlib.cli_compare import compare
 from recamlib.cli_data import data
+from recamlib.cli_plan import plan
 from recamlib.cli_submit import submit
-from recamlib.errors import RecamError, SettingsError
-from recamlib.parameters import read_parameters
+from recamlib.errors import RecamError
+from recamlib.parameters import parse_assignments, read_parameters
 from recamlib.paths import results_dir
 from recamlib.profiles import (
     DEFAULT,
@@ -54,25 +55,6 @@ app = typer.Typer(
 @app.callback()
 def _main(debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False) -> None:
     pass
-
-
-def parse_assignments(assignments: list[str]) -> dict[str, str]:
-    """Return ``name=value`` texts as a dictionary of texts.
-
-    Raises
-    ------
-    SettingsError
-        For a text without ``=``.
-
-    Examples
-    --------
-    >>> parse_assignments(["rate=0.1", "weights=w=w'"])
-    {'rate': '0.1', 'weights': "w=w'"}
-    """
-    for text in assignments:
-        if not text.partition("=")[0].strip() or "=" not in text:
-            raise SettingsError(f"-p takes name=value, not {text!r}")
-    return {name.strip(): value for name, _, value in (text.partition("=") for text in assignments)}
 
 
 @app.command()
@@ -143,15 +125,25 @@ def report(
 
 @app.command()
 def keep(
-    notebook: Annotated[str, typer.Argument(help="Number or name of a notebook that has run, or bench.")],
+    notebook: Annotated[
+        str, typer.Argument(help="Number or name of a notebook that has run, or bench, or costs.")
+    ],
     profile: Annotated[str, typer.Option(help="The profile it ran with.")] = "mini",
 ) -> None:
-    """Copy the numbers of a finished run, or of "bench", to book/measured, tracked and shown."""
+    """Copy the numbers of a finished run, or of "bench", to book/measured, tracked and shown.
+
+    "costs" keeps what the stages of a profile took, which forecasts rest on.
+    """
     from recamlib.claims import read
     from recamlib.report import keep_benchmarks, save_measured
 
     if notebook == "bench":
         out.print(f"kept {keep_benchmarks()}", markup=False)
+        return
+    if notebook == "costs":
+        from recamlib.forecast import keep_costs
+
+        out.print(f"kept {keep_costs(profile)}", markup=False)
         return
     latest = results_dir() / find_notebook(notebook).stem / f"latest_{profile}.json"
     if not latest.is_file():
@@ -166,6 +158,7 @@ def book() -> None:
 
 
 app.command()(compare)
+app.command()(plan)
 
 
 @app.command("list")

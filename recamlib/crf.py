@@ -5,7 +5,7 @@ Nothing here imports torch, so that a worker process starts in a fraction of a s
 
 import importlib
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
@@ -113,13 +113,14 @@ def crf_labels(
     image
         Shape ``(3, H, W)``, uint8; tensor or array.
     labels
-        Shape ``(H, W)``, integers in ``0 .. num_labels - 1``: indices into {background} + classes present.
+        Shape ``(H, W)``, integers in ``0 .. num_labels - 1``: indices into {background} + classes present. Or
+        several such maps, ``(N, H, W)``: what depends on the image alone is then computed once.
     num_labels
         How many labels there are, seen or not; with one label the map is returned as it is.
 
     Returns
     -------
-    Shape ``(H, W)``, uint8.
+    Shape of `labels`, uint8.
 
     Raises
     ------
@@ -139,7 +140,7 @@ def crf_labels(
     image, labels = _image(image), _array(labels)
     if not 1 <= num_labels <= 256:
         raise DataError(f"num_labels is {num_labels}, expected 1 to 256")
-    if labels.shape != image.shape[1:]:
+    if labels.ndim not in (2, 3) or labels.shape[-2:] != image.shape[1:]:
         raise DataError(f"labels have shape {labels.shape}, but the image has {image.shape[1:]} pixels")
     if not np.issubdtype(labels.dtype, np.integer):
         raise DataError(f"labels are {labels.dtype}, expected integers")
@@ -149,10 +150,12 @@ def crf_labels(
     if num_labels == 1:
         return labels.astype(np.uint8)
     certain = settings.label_confidence
-    unary = np.full((num_labels, labels.size), -np.log((1 - certain) / (num_labels - 1)), np.float32)
-    unary[labels.reshape(-1), np.arange(labels.size)] = -np.log(certain)
-    refined = _infer(image, unary, settings)  # (num_labels, H*W)
-    return refined.argmax(0).astype(np.uint8).reshape(labels.shape)
+    maps = labels.reshape(-1, image[0].size)  # (N, H*W)
+    shape, other = (len(maps), num_labels, maps.shape[1]), -np.log((1 - certain) / (num_labels - 1))
+    unaries = np.full(shape, other, np.float32)
+    np.put_along_axis(unaries, maps[:, None], np.float32(-np.log(certain)), 1)
+    refined = _infer(image, unaries, settings)  # N of (num_labels, H*W)
+    return np.stack([r.argmax(0).astype(np.uint8) for r in refined]).reshape(labels.shape)
 
 
 def crf_probabilities(
@@ -187,7 +190,7 @@ def crf_probabilities(
     if len(probabilities) == 1:
         return probabilities
     unary = -np.log(np.clip(probabilities, 1e-5, 1)).reshape(len(probabilities), -1)
-    return _infer(image, unary, settings).reshape(probabilities.shape)
+    return next(_infer(image, [unary], settings)).reshape(probabilities.shape)
 
 
 def crf_many(
@@ -223,18 +226,21 @@ def _image(values: ArrayLike) -> np.ndarray:
     return image
 
 
-def _infer(image: np.ndarray, unary: np.ndarray, settings: CrfSettings) -> np.ndarray:
-    """Return the mean-field probabilities ``(L, H*W)`` of unary energies ``(L, H*W)``."""
+def _infer(
+    image: np.ndarray, unaries: Sequence[np.ndarray] | np.ndarray, settings: CrfSettings
+) -> Iterator[np.ndarray]:
+    """Yield the mean-field probabilities ``(L, H*W)`` of every set of unary energies ``(L, H*W)``."""
     _, height, width = image.shape
-    model = load_densecrf().DenseCRF2D(width, height, len(unary))
+    model = load_densecrf().DenseCRF2D(width, height, len(unaries[0]))
     # the package writes to none of its arguments, but takes only what is writable and in C order
     pixels = np.array(image.transpose(1, 2, 0), order="C")  # (H, W, 3)
-    model.setUnaryEnergy(np.require(unary, np.float32, "CW"))
     model.addPairwiseGaussian(settings.spatial_sxy, settings.spatial_weight)
     model.addPairwiseBilateral(
         settings.bilateral_sxy, settings.bilateral_srgb, pixels, settings.bilateral_weight
     )
-    return np.array(model.inference(settings.steps))
+    for unary in unaries:
+        model.setUnaryEnergy(np.require(unary, np.float32, "CW"))
+        yield np.array(model.inference(settings.steps))
 
 
 def _solve(numbered: tuple[int, Job], settings: CrfSettings | None) -> np.ndarray:

@@ -134,6 +134,25 @@ def check_parameters(notebook: Path, given: Mapping[str, Any]) -> dict[str, Any]
     return checked
 
 
+def parse_assignments(assignments: list[str]) -> dict[str, str]:
+    """Return ``name=value`` texts as a dictionary of texts.
+
+    Raises
+    ------
+    SettingsError
+        For a text without ``=``.
+
+    Examples
+    --------
+    >>> parse_assignments(["rate=0.1", "weights=w=w'"])
+    {'rate': '0.1', 'weights': "w=w'"}
+    """
+    for text in assignments:
+        if not text.partition("=")[0].strip() or "=" not in text:
+            raise SettingsError(f"-p takes name=value, not {text!r}")
+    return {name.strip(): value for name, _, value in (text.partition("=") for text in assignments)}
+
+
 def check_value(parameter: Parameter, value: Any) -> Any:
     """Return one value in the parameter's type; tuples come back as lists, as papermill writes those.
 

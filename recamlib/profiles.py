@@ -84,6 +84,18 @@ def profile_parameters(
     return {name: value for name, value in checked.items() if value != _as_list(known[name].default)}
 
 
+def all_parameters(
+    profile: str, which: str, *, extra: Mapping[str, Any] | None = None, folder: Path | None = None
+) -> dict[str, Any]:
+    """Return every parameter of a notebook under a profile, those it leaves at their defaults too.
+
+    Errors are those of `profile_parameters`.
+    """
+    defaults = read_parameters(find_notebook(which, folder))
+    given = profile_parameters(profile, which, extra=extra, folder=folder)
+    return {name: parameter.default for name, parameter in defaults.items()} | given
+
+
 def _read_profile(profile: str, folder: Path | None) -> dict[str, dict[str, Any]]:
     """Return a profile's sections by notebook stem, every value checked against the notebook it is for."""
     path = (folder or notebooks_dir()) / "profiles" / f"{profile}.yml"

@@ -24,7 +24,7 @@ def default_device() -> str:
 @contextmanager
 def measured() -> Iterator[dict[str, Any]]:
     """Record seconds, peak memory (MiB), device and versions of the work inside, in the dict it yields."""
-    cost: dict[str, Any] = {"device": device_name(), "versions": versions()}
+    cost: dict[str, Any] = {"device": device_name(), "versions": dict(versions())}
     on_gpu = default_device().startswith("cuda")
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
@@ -57,6 +57,7 @@ def device_name() -> str:
     return f"{device} ({platform.machine()}, {torch.get_num_threads()} threads)"
 
 
+@functools.cache  # asked for at every image
 def versions() -> dict[str, str]:
     """Return the versions that numbers depend on."""
     return {

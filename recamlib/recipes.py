@@ -48,12 +48,32 @@ def option(given: Parameters) -> str:
 
 def irn(given: Parameters) -> dict[str, dict[str, Any]]:
     """Return the settings of ``"boundary"`` (`TrainBoundary`) and ``"walk"`` (`Walk`)."""
-    boundary = {name: given[f"boundary_{name}"] for name in ("epochs", "crop", "lr", "momentum")}
-    boundary |= {"batch_size": given["boundary_batch"], "radius": given["pair_radius"]}
     return {
-        "boundary": {**boundary, "precision": given["precision"], "crf": usable(given["crf"])},
+        "boundary": boundary(given),
         "walk": {name: given[f"walk_{name}"] for name in ("radius", "beta", "steps")},
     }
+
+
+def boundary(given: Parameters) -> dict[str, Any]:
+    """Return the settings of `TrainBoundary`."""
+    settings = {name: given[f"boundary_{name}"] for name in ("epochs", "crop", "lr", "momentum")}
+    settings |= {"batch_size": given["boundary_batch"], "radius": given["pair_radius"]}
+    return {**settings, "precision": given["precision"], "crf": usable(given["crf"])}
+
+
+def centre(data: DataSettings, given: Parameters) -> dict[str, dict[str, Any]]:
+    """Return the centre of notebook 06's plans (:class:`recamlib.experiments.Plan`)."""
+    common = {"batch_size": given["batch_size"], "momentum": given["momentum"]}
+    names = ("backbone", "epochs", "lr", "crop", "optimizer", "fc_lr_factor", "precision")
+    return {
+        "data": dict(data),
+        "classifier": {name: given[name] for name in names} | {"weights": given["weights"] or None} | common,
+        "reactivation": {
+            "sce_weight": given["sce_weight"], "epochs": given["reactivation_epochs"],
+            "lr": given["reactivation_lr"], **common,
+        },
+        "maps": {"scales": given["scales"], "weights": option(given)},
+    }  # fmt: skip
 
 
 def refined(

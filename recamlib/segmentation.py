@@ -119,6 +119,12 @@ def upper_bounds(
     }
 
 
+def kinds(*, scale: float = 1.0, crf: bool = True) -> list[dict[str, Any]]:
+    """Return the settings of `SegmentationScore` that `evaluations` compares."""
+    found = [{"scales": (scale,)}, {"scales": tuple(scale * s for s in MULTI_SCALES), "mirror": True}]
+    return found + ([{**kind, "crf": True} for kind in found] if crf else [])
+
+
 def evaluations(
     rows: Mapping[str, TrainSegmenter | TrainUpperBound],
     *,
@@ -132,10 +138,9 @@ def evaluations(
     in percent on the images that `common` (settings of `SegmentationScore`) names. All scales are times
     `scale`: a network trained on small pictures does not know objects at their full size.
     """
-    kinds = [{"scales": (scale,)}, {"scales": tuple(scale * s for s in MULTI_SCALES), "mirror": True}]
-    kinds += [{**kind, "crf": True} for kind in kinds] if crf else []
     scores = {
-        name: [SegmentationScore(of=stage, **common, **k) for k in kinds] for name, stage in rows.items()
+        name: [SegmentationScore(of=stage, **common, **kind) for kind in kinds(scale=scale, crf=crf)]
+        for name, stage in rows.items()
     }
     labels = [score.label for score in next(iter(scores.values()))]
     return pd.DataFrame({name: [s.miou for s in row] for name, row in scores.items()}, index=labels)

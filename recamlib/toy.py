@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
 
 from recamlib.claims import seed_interval, table_row
 from recamlib.data.labels import HOOFED, SPACES
@@ -19,7 +18,7 @@ from recamlib.stages import examples as _examples
 LOSSES = {"bce": bce_gradient, "sce": sce_gradient}
 
 
-def group_data(dataset: str, group: str, *, train_images: int = 0) -> DataSettings:
+def group_data(dataset: str, group: str, *, train_images: int = 0, **more: Any) -> DataSettings:
     """Return the single-label images of a class group: ``"hoofed"`` (those the data set has) or ``"all"``."""
     if group not in ("hoofed", "all"):
         raise SettingsError(f"no class group {group!r}{nearest(group, ('hoofed', 'all'))}; use hoofed or all")
@@ -27,7 +26,7 @@ def group_data(dataset: str, group: str, *, train_images: int = 0) -> DataSettin
     classes = tuple(name for name in present if name in HOOFED.classes)
     return DataSettings.of(
         dataset, train_images=train_images, single_label=True,
-        classes=() if group == "all" or len(classes) == len(present) else classes,
+        classes=() if group == "all" or len(classes) == len(present) else classes, **more,
     )  # fmt: skip
 
 
@@ -74,6 +73,14 @@ def pair_gradients(logits: np.ndarray, labels: np.ndarray, *, loss: str) -> dict
     }
 
 
+def classifiers(
+    data: DataSettings, *, loss: str, seeds: Sequence[int], **training: Any
+) -> list[TrainClassifier]:
+    """Return one classifier per seed, trained by Adam as in the paper's study."""
+    common = {"dataset": data, "loss": loss, "optimizer": "adam", "probe": True}
+    return [TrainClassifier(seed=seed, **common, **training) for seed in seeds]
+
+
 def run(
     data: DataSettings, *, seeds: Sequence[int], scales: Sequence[float], **training: Any
 ) -> dict[str, Any]:
@@ -89,10 +96,7 @@ def run(
         "accuracy": {}, "gradients": {}, "scores": {"train": {}, "val": {}}, "miou": {"train": {}, "val": {}},
     }  # fmt: skip
     for loss in LOSSES:
-        models = [
-            TrainClassifier(dataset=data, loss=loss, optimizer="adam", probe=True, seed=seed, **training)
-            for seed in tqdm(seeds, desc=f"{loss} seeds", leave=False, disable=None)
-        ]
+        models = classifiers(data, loss=loss, seeds=seeds, **training)
         logits = [Classify(model=model).result["logits"] for model in models]
         study["accuracy"][loss] = [
             100 * accuracy(torch.tensor(np.array(z)), torch.tensor(labels)) for z in logits

@@ -55,25 +55,25 @@ class ConfidentLabels(Stage):
         for _ in self.cams.items(items):
             pass  # what is missing upstream is made first: it has a record of its own
         stored, jobs = self.cams.items(items), self._jobs(items)
-        solved = crf_many(jobs) if self.crf else (job.labels for job in jobs)
+        solved = crf_many(jobs) if self.crf else (job.labels for job in jobs)  # two maps an image
         for item in stored:
             with labels_only(), measured() as cost:
                 names = np.full(256, 255, np.uint8)
                 names[: 1 + len(item["classes"])] = [0, *(k + 1 for k in item["classes"])]
-                labels = names[confident_labels(next(solved), next(solved))]
+                labels = names[confident_labels(*next(solved))]
                 png = labels_to_png(labels)
             yield {"png": png, "kept": float((labels != 255).mean()), "cost": per_image(cost, 1)}
 
     def _jobs(self, items: Sequence[Request]) -> Iterator[LabelJob]:
-        """Yield two label maps an image, at the high and at the low threshold, with local values.
+        """Yield two label maps (2, H, W) an image, at the high and at the low threshold, with local values.
 
         Local means 0 for the background and p + 1 for the p-th class present.
         """
         for (split, name), item in zip(items, self.cams.items(items)):
             maps = self.cams.merge(item).numpy() ** self.power
             picture = self.cams.dataset.images(split).image(name)
-            for threshold in (self.foreground, self.background):
-                yield LabelJob(picture, masked_argmax(maps, threshold), 1 + len(maps))
+            found = [masked_argmax(maps, threshold) for threshold in (self.foreground, self.background)]
+            yield LabelJob(picture, np.stack(found), 1 + len(maps))
 
     def read(self, item: dict) -> np.ndarray:
         """Return the label map (H, W), uint8, of a stored item."""

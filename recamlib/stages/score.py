@@ -60,6 +60,8 @@ class Score(Stage):
             classes = images.space.with_background
             thresholds = self.of.thresholds
             halves = [ThresholdSweep(classes, thresholds=thresholds) for _ in range(2)]
+            for _ in self.of.run(self.split, limit=self.limit):
+                pass  # what is missing upstream is made first: it has a record of its own
             with measured() as cost:
                 stream = self.of.maps(self.split, limit=self.limit)
                 for name, maps, present in tqdm(
