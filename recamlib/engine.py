@@ -3,6 +3,7 @@
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,11 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from tqdm.auto import tqdm
 
 from recamlib.checkpoint import restore, save
 from recamlib.data.base import labels_only
 from recamlib.errors import RecamError
+from recamlib.progress import bar
 from recamlib.provenance import default_device
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -129,7 +130,9 @@ def fit(
     TrainingError
         If a loss is not finite: names the step and the samples. The last checkpoint stays.
     """
-    fabric = Fabric(accelerator=default_device(), devices=1, precision=precision)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The `srun` command")  # said wherever there is Slurm
+        fabric = Fabric(accelerator=default_device(), devices=1, precision=precision)
     batch_size = min(batch_size, len(views))
     per_epoch = len(views) // batch_size  # the last incomplete batch is dropped, as published
     total = steps or epochs * per_epoch
@@ -157,8 +160,8 @@ def fit(
                 views, batch_size=batch_size, sampler=order, num_workers=default_workers(), pin_memory=on_gpu
             )
             name = f"{describe} {epoch + 1}/{-(-total // per_epoch)}"
-            bar = tqdm(loader, desc=name, initial=begin, total=end, leave=False, disable=None)
-            for batch in _waited_for(bar, history):
+            batches = bar(loader, desc=name, initial=begin, total=end)
+            for batch in _waited_for(batches, history):
                 set_poly_rate(optimizer, done, max_steps=total, power=power)
                 losses = _step(fabric, wrapped, optimizer, loss_step, batch, parts=accumulate)
                 done += 1

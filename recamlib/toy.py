@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
 
 from recamlib.claims import seed_interval, table_row
 from recamlib.data.labels import HOOFED, SPACES
 from recamlib.errors import SettingsError, nearest
 from recamlib.losses import bce_gradient, sce_gradient
 from recamlib.metrics import accuracy
+from recamlib.progress import bar
 from recamlib.stages import Classify, DataSettings, ExtractCams, Score, TrainClassifier
 from recamlib.stages import examples as _examples
 
@@ -91,7 +91,7 @@ def run(
     for loss in LOSSES:
         models = [
             TrainClassifier(dataset=data, loss=loss, optimizer="adam", probe=True, seed=seed, **training)
-            for seed in tqdm(seeds, desc=f"{loss} seeds", leave=False, disable=None)
+            for seed in bar(seeds, desc=f"{loss} seeds")
         ]
         logits = [Classify(model=model).result["logits"] for model in models]
         study["accuracy"][loss] = [
