@@ -15,9 +15,9 @@ from recamlib.files import read_yaml
 from recamlib.results import parameters, read, record, result_path
 
 __all__ = [
-    "RULE", "SYNTHETIC", "VERDICTS", "Claim", "all_claims", "compare", "curve", "load_paper", "paper_value",
-    "parameters", "read", "record", "result_path", "row_verdict", "seed_interval", "sentence", "table_row",
-    "verdict",
+    "RULE", "SYNTHETIC", "VERDICTS", "Claim", "all_claims", "compare", "curve", "load_paper",
+    "paper_difference", "paper_value", "parameters", "read", "record", "result_path", "row_verdict",
+    "seed_interval", "sentence", "table_row", "verdict",
 ]  # fmt: skip
 
 RULE = (
@@ -104,6 +104,17 @@ def paper_value(claim_id: str) -> float | None:
         if claim.id == claim_id:
             return claim.value
     raise RecamError(f"no claim {claim_id!r} in data/claims.yml")
+
+
+def paper_difference(claim: Claim) -> float:
+    """Return by how many points the paper's number for a claim differs from that of its baseline.
+
+    Examples
+    --------
+    >>> round(paper_difference(next(c for c in all_claims() if c.id == "table1.recam_w.voc12")), 1)
+    3.3
+    """
+    return claim.value - paper_value(claim.baseline)
 
 
 def seed_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[float, float, float]:

@@ -42,7 +42,8 @@ def plan(
                  f"{row['memory']:,.0f} MiB", row["basis"])  # fmt: skip
         table.add_row(*(str(cell).replace("nan", "?") for cell in cells))
     out.print(table)
-    where = f"on {gpus} GPU{'s' if gpus > 1 else ''}, if all share the work evenly" if gpus else "on one machine"
+    cards = f"on {gpus} GPU{'s' if gpus > 1 else ''}, if all share the work evenly"
+    where = cards if gpus else "on one machine"
     all_, left = hours(frame["seconds"].sum()), hours(frame["left"].sum())
     out.print(f"\n{len(frame)} stages, {all_} h on one device; {left} h left {where}", markup=False)
     disk, memory = frame["disk"].sum() / 1000, frame["memory"].max()
@@ -55,7 +56,8 @@ def plan(
     if len(found) > 1:
         last = found.loc["all"]
         said, seen = hours(last["seconds"]), hours(last["measured"])
-        out.print(f"of what is done, {said} h forecast, {seen} h measured: {last['ratio']:.2f} times", markup=False)
+        text = f"of what is done, {said} h forecast, {seen} h measured: {last['ratio']:.2f} times"
+        out.print(text, markup=False)
     if keep:
         what = f"profile {profile}" + (f", notebook {paths[0].stem}" if notebook else "")
         out.print(f"kept {keep_check(frame, what=', '.join([what, *(parameter or [])]))}", markup=False)

@@ -90,7 +90,7 @@ def results_moved(a: Mapping[str, Any], b: Mapping[str, Any]) -> pd.DataFrame:
         other = b["rows"].get(name)
         if other is None or "mean" not in one or "mean" not in other:
             continue
-        low, high = _interval(one, other, paired)
+        low, high = interval_of_change(one, other, paired=paired)
         rows[name] = {
             "A": one["mean"], "B": other["mean"], "change": other["mean"] - one["mean"],
             "change low": low, "change high": high, "verdict": _verdict(low, high),
@@ -99,7 +99,9 @@ def results_moved(a: Mapping[str, Any], b: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
-def _interval(one: Mapping[str, Any], other: Mapping[str, Any], paired: bool) -> tuple[float, float]:
+def interval_of_change(
+    one: Mapping[str, Any], other: Mapping[str, Any], *, paired: bool
+) -> tuple[float, float]:
     """Return the 95 % interval of the change from one row to the other, nan where neither has one."""
     seeds = (one.get("per_seed", []), other.get("per_seed", []))
     if paired and len(seeds[0]) == len(seeds[1]) > 1:

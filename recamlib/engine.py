@@ -12,11 +12,11 @@ from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments import LightningEnvironment
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from tqdm.auto import tqdm
 
 from recamlib.checkpoint import restore, save
 from recamlib.data.base import labels_only
 from recamlib.errors import RecamError
+from recamlib.progress import bar
 from recamlib.provenance import default_device
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -161,8 +161,8 @@ def fit(
                 views, batch_size=batch_size, sampler=order, num_workers=default_workers(), pin_memory=on_gpu
             )
             name = f"{describe} {epoch + 1}/{-(-total // per_epoch)}"
-            bar = tqdm(loader, desc=name, initial=begin, total=end, leave=False, disable=None)
-            for batch in _waited_for(bar, history):
+            batches = bar(loader, desc=name, initial=begin, total=end)
+            for batch in _waited_for(batches, history):
                 set_poly_rate(optimizer, done, max_steps=total, power=power)
                 losses = _step(fabric, wrapped, optimizer, loss_step, batch, parts=accumulate)
                 done += 1

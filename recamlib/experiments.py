@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import yaml
-from tqdm.auto import tqdm
 
 from recamlib.errors import SettingsError, nearest
 from recamlib.paths import notebooks_dir
+from recamlib.progress import bar
 from recamlib.stages import DataSettings, ExtractCams, Reactivate, Score, TrainClassifier
 
 PARTS = ("data", "classifier", "reactivation", "maps")
@@ -167,7 +167,7 @@ def run(plan: Plan) -> list[dict[str, Any]]:
     ``counts`` holds those per image, ``(N, K + 1, 3)``, of ReCAM and CAM.
     """
     responses = []
-    for level in tqdm(plan.levels, desc=plan.name, leave=False, disable=None):
+    for level in bar(plan.levels, desc=plan.name):
         for seed in plan.seeds:
             cam, recam = plan.scores(level, seed)
             response: dict[str, Any] = {"level": level.title, "factor": level.factor, "seed": seed}

@@ -60,7 +60,8 @@ def keep(
     chosen = [images.ids[index] for group in groups for index in group[: count // 2]]
     path = result.with_name(NAME)
     write_sealed(path, {
-        "data": describe_data(content), "classes": list(images.space.classes), "colours": CLASS_COLOURS,
+        "profile": content["parameters"]["profile"], "data": describe_data(content),
+        "classes": list(images.space.classes), "colours": CLASS_COLOURS,
         "ignore": images.space.ignore,
         "thresholds": {name: _threshold(stage, split) for name, stage in stages.items()},
         "scenes": [

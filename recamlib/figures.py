@@ -1,6 +1,7 @@
 """Figures as vector files that say what they show: in notebooks, and for whoever cannot see them."""
 
 import io
+import re
 from typing import Any
 
 from matplotlib import rc_context
@@ -8,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 LONGEST = 700  # characters of a description
+WIDEST = 620.0  # points of a figure; JupyterLab shows it at its own size and cuts off what is wider
 
 
 def to_svg(fig: Figure) -> str:
@@ -16,7 +18,21 @@ def to_svg(fig: Figure) -> str:
     text = {"Title": describe(fig), "Date": None, "Creator": None}
     with rc_context({"svg.hashsalt": "recam"}):  # else names inside the file change with every run
         fig.savefig(file, format="svg", bbox_inches="tight", metadata=text)
-    return file.getvalue()
+    return _fitting(file.getvalue())
+
+
+def _fitting(picture: str) -> str:
+    """Return an SVG shown no wider than `WIDEST`; what is in it keeps its proportions.
+
+    Examples
+    --------
+    >>> _fitting('<svg width="1240pt" height="300pt" viewBox="0 0 1240 300">')
+    '<svg width="620pt" height="150pt" viewBox="0 0 1240 300">'
+    """
+    size = re.compile(r'width="([\d.]+)pt" height="([\d.]+)pt"')
+    width, height = map(float, size.search(picture).groups())
+    scale = min(1.0, WIDEST / width)
+    return size.sub(f'width="{scale * width:g}pt" height="{scale * height:g}pt"', picture, count=1)
 
 
 def describe(fig: Figure) -> str:

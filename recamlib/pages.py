@@ -12,6 +12,7 @@ from recamlib.api_pages import api_pages
 from recamlib.compare import RULE, compare_page
 from recamlib.explorer import explorer_page, latest
 from recamlib.figures import to_svg
+from recamlib.pages_found import found_pages
 from recamlib.pages_trust import trust_pages
 from recamlib.plots import set_style
 from recamlib.plots_method import method_picture
@@ -40,6 +41,7 @@ def book_pages() -> dict[str, str]:
         "compared.md": compare_page(results),
         "compare_rule.md": RULE,
         "measured_walk.md": walk_page(),
+        **found_pages(),
         **trust_pages(),
         "_static/walk_sparsity.svg": _svg(plots_refine.sparsity),
         "_static/walk_cost.svg": _svg(plots_refine.cost_line),
@@ -48,13 +50,13 @@ def book_pages() -> dict[str, str]:
 
 def _opening(found: dict[str, Any] | None) -> dict[str, str]:
     """Return the picture that the book opens with, and its file if it is drawn from what the explorer has."""
-    if found is None:
+    if found is None or found.get("profile") == "smoke":  # which shows that all runs, and explains nothing
         return {"picture.md": FALLBACK}
     fig, caption = method_picture(found)
     text = to_svg(fig)
     plt.close(fig)
-    alt = "From left to right: an image of two animals; the activation map of each class; the maps after " \
-        "reactivation; the pseudo masks of both and the true mask"  # fmt: skip
+    alt = "Above an image of two animals, the activation map of each class and the pseudo mask; below the " \
+        "true mask, the maps after reactivation and their mask"  # fmt: skip
     return {
         "_static/method.svg": text,
         "picture.md": f"```{{figure}} _static/method.svg\n:alt: {alt}\n{caption}\n```\n",

@@ -38,7 +38,8 @@ def kills_table(found: Mapping[str, Any]) -> str:
         ("temporary files left", found["files_left"]),
         ("training steps taken twice, in all", found["steps_repeated"]),
     ]  # fmt: skip
-    return _table(("kill -9", "number"), wrong) + "\n\n" + _table(("kind of stage", "kills"), killed)
+    tables = (("kill -9", "number"), wrong), (("kind of stage", "kills"), killed)
+    return "\n\n".join(markdown_table(*table) for table in tables)
 
 
 def fuzz_table(found: Mapping[str, Any]) -> str:
@@ -48,19 +49,19 @@ def fuzz_table(found: Mapping[str, Any]) -> str:
         for name, row in found["readers"].items()
     ]
     rows.append(("all", f"{found['inputs']:,}", f"{found['refused']:,}", f"{1e3 * found['slowest']:.0f} ms"))
-    table = _table(("reader", "inputs", "refused by name", "slowest (processor time)"), rows)
+    table = markdown_table(("reader", "inputs", "refused by name", "slowest (processor time)"), rows)
     return f"{table}\n\nBeside these, {found['bombs']} inputs made to do harm were refused by name."
 
 
 def surroundings_table(found: Mapping[str, Any]) -> str:
     """Return what came of each fault of the surroundings."""
-    return _table(("what goes wrong", "what happens"), found["faults"].items())
+    return markdown_table(("what goes wrong", "what happens"), found["faults"].items())
 
 
 def bits_table(found: Mapping[str, Any]) -> str:
     """Return the largest difference that each change of the run makes, relative to the largest number."""
     rows = [(name, "none" if gap == 0 else f"{gap:.1e}") for name, gap in found["differences"].items()]
-    return _table(("what differs between two runs", "largest relative difference"), rows)
+    return markdown_table(("what differs between two runs", "largest relative difference"), rows)
 
 
 def scale_table(found: Mapping[str, Any]) -> str:
@@ -77,7 +78,7 @@ def scale_table(found: Mapping[str, Any]) -> str:
         ("of which before the index is opened", f"{found['base_memory_mib']:,} MiB"),
         ("files in the results folder", found["files"]), ("their size", f"{found['cache_mb']:,} MB"),
     ]  # fmt: skip
-    return _table(("", "measured, times in seconds of the processor"), rows)
+    return markdown_table(("", "measured, times in seconds of the processor"), rows)
 
 
 def _kept(name: str) -> dict[str, Any]:
@@ -85,7 +86,8 @@ def _kept(name: str) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def _table(head: Row, rows: Iterable[Row]) -> str:
+def markdown_table(head: Row, rows: Iterable[Row]) -> str:
+    """Return rows as a Markdown table."""
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     return "\n".join([*lines, *(f"| {' | '.join(escaped(cell) for cell in row)} |" for row in rows)])
 

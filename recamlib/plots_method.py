@@ -12,14 +12,9 @@ from recamlib.explorer import iou_of, maps_of, mask_of, pixels
 from recamlib.plots import BLUE, GREY, overlay, paint
 from recamlib.report import escaped
 
-STEPS = (
-    ("train: one sigmoid\nper class (Eq. 1)", "CAM", "no class competes\nwith another", GREY),
-    (
-        "each map cuts out its\nclass; one softmax\nfor all (Eq. 5, 7)",
-        "ReCAM",
-        "classes have\ncompeted",
-        BLUE,
-    ),
+ROWS = (
+    ("CAM", "one sigmoid per class (Eq. 1):\nno class competes with another", GREY),
+    ("ReCAM", "each map cuts out its class, one\nsoftmax for all (Eq. 5, 7): they compete", BLUE),
 )
 
 
@@ -38,39 +33,24 @@ def method_picture(found: dict[str, Any]) -> tuple[Figure, str]:
     scene = max((s for s in found["scenes"] if len(s["present"]) == 2), key=lambda s: gain(found, s))
     space = LabelSpace("explorer", tuple(found["classes"]))
     image, names = pixels(scene["picture"]), [found["classes"][k] for k in scene["present"]]
-    fig = plt.figure(figsize=(12.4, 4.6), layout="none")
-    height, width = image.shape[:2]
-    tall, wide = 0.36, 0.36 * 4.6 / 12.4 * width / height
+    fig, axes = plt.subplots(2, 4, figsize=(7.6, 4.1), layout="none")
+    fig.subplots_adjust(left=0.01, right=0.99, top=0.92, bottom=0.12, wspace=0.06, hspace=0.5)
 
-    def put(x: float, y: float, picture: np.ndarray, title: str) -> Axes:
-        ax = fig.add_axes((x, y, wide, tall))
+    def put(ax: Axes, picture: np.ndarray, title: str) -> None:
         ax.imshow(picture, interpolation="nearest")
         ax.set(xticks=[], yticks=[])
-        ax.set_title(title, fontsize=10)
-        return ax
+        ax.set_title(title, fontsize=11)
 
-    lower, middle, upper = 0.07, 0.30, 0.53
-    put(0.005, middle, image, f"image, labelled\n{' and '.join(names)}")
-    x = 0.005 + wide
-    for text, method, verdict, colour in STEPS:
-        step = 0.148
-        fig.text(x + step / 2, 0.62, text, ha="center", va="bottom", fontsize=9.5)
-        arrow = {"arrowstyle": "-|>", "lw": 2, "color": colour}
-        fig.add_artist(plt.matplotlib.patches.FancyArrowPatch(
-            (x + 0.02, 0.5), (x + step - 0.015, 0.5), mutation_scale=18, transform=fig.transFigure, **arrow
-        ))  # fmt: skip
-        fig.text(x + step / 2, 0.44, verdict, ha="center", va="top", fontsize=9.5, style="italic")
-        x += step
-        for y, name, map_ in zip((upper, lower), names, maps_of(scene, method)):
-            put(x, y, overlay(image, map_), f"{method}, {name}")
-        x += wide
-    x += 0.02
-    for y, method in ((upper, "CAM"), (lower, "ReCAM")):
+    put(axes[0, 0], image, f"{' and '.join(names)}?")
+    put(axes[1, 0], paint(pixels(scene["truth"]), space, image), "truth, to score")
+    for line, (method, words, colour) in zip(axes, ROWS):
+        for ax, name, map_ in zip(line[1:], names, maps_of(scene, method)):
+            put(ax, overlay(image, map_), f"{method}, {name}")
         threshold = found["thresholds"][method]
-        mask = paint(mask_of(scene, method, threshold), space, image)
         score = iou_of(found, scene, method, threshold)
-        put(x, y, mask, f"mask of {method}: IoU {score:.0f} %")
-    put(x + wide + 0.015, middle, paint(pixels(scene["truth"]), space, image), "truth\n(only to score)")
+        put(line[3], paint(mask_of(scene, method, threshold), space, image), f"mask: IoU {score:.0f} %")
+        line[1].annotate(words, (1.05, -0.08), xycoords="axes fraction", ha="center", va="top",
+                         fontsize=11, color=colour)  # fmt: skip
     caption = (
         "From image labels to a mask, on the embedded scene of two classes, among the explorer's, that gains "
         f"most from reactivation ({gain(found, scene):+.0f} points): what the method is for, not what it "

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from recamlib import paths
-from recamlib.claims import SYNTHETIC, Claim, all_claims, read, row_verdict
+from recamlib.claims import SYNTHETIC, Claim, all_claims, paper_difference, read, row_verdict
 from recamlib.data.base import ImageSet
 from recamlib.entered import entered_numbers, from_server
 from recamlib.errors import RecamError
@@ -29,7 +29,7 @@ def describe_data(result: dict[str, Any]) -> str:
     kind = "synthetic scenes" if name in SYNTHETIC else name
     if "own_classes" in result:
         kind = f"own data ({', '.join(result['own_classes'])})"
-    seeds = len(parameters.get("seeds", [0]))
+    seeds = seeds_of(result)
     return f"{kind}, {parameters['backbone']}, {counts}, {seeds} seed{'s' if seeds > 1 else ''}"
 
 
@@ -124,26 +124,39 @@ def _code(name: str) -> str:
 def load_results() -> list[dict[str, Any]]:
     """Return all results at hand, best first: measured runs, then the latest run of every profile."""
     latest = [read(file) for file in sorted(paths.results_dir().glob("*/latest_*.json"))]
-    return sorted(load_measured() + _whole(latest), key=lambda r: _rank(r["parameters"]["profile"]))
+    return best_first(load_measured() + _whole(latest))
 
 
 def load_measured() -> list[dict[str, Any]]:
-    """Return the results of full-size runs that are kept with the book."""
+    """Return the results of full-size runs that are kept with the book and carry verdicts."""
+    return _whole(load_kept())
+
+
+def load_kept() -> list[dict[str, Any]]:
+    """Return every result of a notebook that is kept with the book, best first, provisional ones too."""
     # what is tracked is looked after by git
-    return _whole(json.loads(f.read_text()) for f in sorted((paths.book_dir() / "measured").glob("*.json")))
+    found = [json.loads(file.read_text()) for file in sorted((paths.book_dir() / "measured").glob("*.json"))]
+    return best_first(result for result in found if "notebook" in result)
 
 
 def _whole(found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    results = []
-    for result in found:
-        # a run whose recipe failed is kept as a record, with the reason, but carries no verdict
-        if "notebook" in result and "provisional" not in result:
-            results.append(result)
-    return results
+    # a run whose recipe failed is kept as a record, with the reason, but carries no verdict
+    return [result for result in found if "provisional" not in result]
 
 
-def _rank(profile: str) -> int:
-    return ORDER.index(profile) if profile in ORDER else len(ORDER)
+def best_first(results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return results in the order in which they answer for the paper: by profile, then by number of seeds."""
+
+    def rank(result: dict[str, Any]) -> tuple[int, int]:
+        profile = result["parameters"]["profile"]
+        return (ORDER.index(profile) if profile in ORDER else len(ORDER), -seeds_of(result))
+
+    return sorted(results, key=rank)
+
+
+def seeds_of(result: dict[str, Any]) -> int:
+    """Return how many seeds a result is of."""
+    return len(result["parameters"].get("seeds", [0]))
 
 
 def scoreboard(results: Iterable[dict[str, Any]]) -> pd.DataFrame:
@@ -171,19 +184,21 @@ def _measured(claim: Claim, result: dict[str, Any]) -> tuple[Any, str, str] | No
         if entry is None or entry["verdict"] == "not run":
             return None
         return entry["evidence"], describe_data(result), entry["verdict"]
-    table, *row, column = claim.id.split(".")
-    data = result["parameters"]["dataset"]
-    # Table 4 is of VOC alone; its test column comes from the server
-    known = {"coco14"} if data == "coco14" else {"voc12", "val"}
-    if not result["notebook"][3:].startswith(table) or column not in known:
-        return None
-    entry = result["rows"].get(".".join(row))
+    entry = row_of(claim, result)
     if entry is None:
         return None
-    if claim.baseline is None:
-        return round(entry["mean"], 1), describe_data(result), "reference"
-    sign = claim.value - next(c.value for c in all_claims() if c.id == claim.baseline)
-    return round(entry["mean"], 1), describe_data(result), row_verdict(entry, sign)
+    answer = row_verdict(entry, paper_difference(claim)) if claim.baseline else "reference"
+    return round(entry["mean"], 1), describe_data(result), answer
+
+
+def row_of(claim: Claim, result: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the row of a result that measures a number of the paper's tables, or None if it has none."""
+    table, *row, column = claim.id.split(".")
+    # Table 4 is of VOC alone; its test column comes from the server
+    known = {"coco14"} if result["parameters"]["dataset"] == "coco14" else {"voc12", "val"}
+    if not result["notebook"][3:].startswith(table) or column not in known:
+        return None
+    return result["rows"].get(".".join(row))
 
 
 def keep_benchmarks() -> Path:

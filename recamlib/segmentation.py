@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from recamlib.claims import table_row
 from recamlib.errors import SettingsError, nearest
+from recamlib.progress import bar
 from recamlib.stages import (
     MULTI_SCALES,
     DataSettings,
@@ -156,7 +156,7 @@ def scores_of(
 def table(scores: Mapping[str, Sequence[SegmentationScore]]) -> dict[str, dict[str, Any]]:
     """Score rows and return them for :func:`recamlib.claims.record`, ReCAM's compared with CAM's."""
     found: dict[str, dict[str, Any]] = {}
-    for name, mine in tqdm(scores.items(), desc="rows", leave=False, disable=None):
+    for name, mine in bar(scores.items(), desc="rows"):
         partner = scores.get(name.replace("recam", "cam")) if "recam" in name else None
         found[name] = score_row(
             mine, partner,

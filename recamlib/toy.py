@@ -12,6 +12,7 @@ from recamlib.data.labels import HOOFED, SPACES
 from recamlib.errors import SettingsError, nearest
 from recamlib.losses import bce_gradient, sce_gradient
 from recamlib.metrics import accuracy
+from recamlib.progress import bar
 from recamlib.stages import Classify, DataSettings, ExtractCams, Score, TrainClassifier
 from recamlib.stages import examples as _examples
 
@@ -97,7 +98,7 @@ def run(
     }  # fmt: skip
     for loss in LOSSES:
         models = classifiers(data, loss=loss, seeds=seeds, **training)
-        logits = [Classify(model=model).result["logits"] for model in models]
+        logits = [Classify(model=m).result["logits"] for m in bar(models, desc=f"{loss} seeds")]
         study["accuracy"][loss] = [
             100 * accuracy(torch.tensor(np.array(z)), torch.tensor(labels)) for z in logits
         ]

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from pycocotools import mask as run_lengths
-from tqdm.auto import tqdm
 
+from recamlib.progress import bar
 from recamlib.data.base import ImageSet, MaskSet
 from recamlib.data.coco import CATEGORY_IDS, part_of
 from recamlib.data.images import write_mask
@@ -41,7 +41,7 @@ def write_voc(folder: Path, images: ImageSet, masks: MaskSet, *, split: str, qua
     kit = Path(folder) / "VOCdevkit" / "VOC2012"
     for part in ("JPEGImages", "Annotations", "SegmentationClass", "ImageSets/Segmentation"):
         (kit / part).mkdir(parents=True, exist_ok=True)
-    for id in tqdm(images.ids, desc=f"writing {split}", disable=None):
+    for id in bar(images.ids, desc=f"writing {split}"):
         pixels = images.image(id).permute(1, 2, 0).numpy()  # (H, W, 3)
         Image.fromarray(pixels).save(kit / "JPEGImages" / f"{id}.jpg", quality=quality, subsampling=0)
         write_mask(kit / "SegmentationClass" / f"{id}.png", masks.mask(id), masks.space.palette)
@@ -93,7 +93,7 @@ def write_coco(folder: Path, images: ImageSet, masks: MaskSet, *, split: str, qu
     (root / part).mkdir(parents=True, exist_ok=True)
     (root / "annotations").mkdir(exist_ok=True)
     listed, annotations = [], []
-    for number, id in enumerate(tqdm(images.ids, desc=f"writing {split}", disable=None), start=1):
+    for number, id in enumerate(bar(images.ids, desc=f"writing {split}"), start=1):
         pixels = images.image(id).permute(1, 2, 0).numpy()  # (H, W, 3)
         height, width = pixels.shape[:2]
         Image.fromarray(pixels).save(root / part / f"{id}.jpg", quality=quality, subsampling=0)

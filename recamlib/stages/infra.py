@@ -3,15 +3,16 @@
 import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import exca
+import exca.map
 import psutil
 from exca.cachedict.inflight import InflightRegistry, Liveness, Pid, WorkerInfo
 
 from recamlib.errors import ResultsError
 from recamlib.files import storage_errors
+from recamlib.progress import bar
 from recamlib.stages.cache import CheckedCache, DamagedEntry
 
 _STALE = 10  # seconds after which a part file of exca's is nobody's
@@ -57,6 +58,15 @@ class _Claims(InflightRegistry):
             if not worker.is_alive():
                 with InflightRegistry(self.db_path.parent, worker=worker) as others:
                     others.release(uids)
+
+
+def _counted(items: Sequence[Any], total: int | None = None) -> Iterable[Any]:
+    """Return items under a bar, if there are several."""
+    count = len(items) if total is None else total
+    return bar(items, total=count, desc="images") if count > 1 else items
+
+
+exca.map._set_tqdm = _counted  # exca's own is text on stderr, in a notebook too
 
 
 class StageCache(exca.MapInfra):

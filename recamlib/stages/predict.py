@@ -8,13 +8,13 @@ import numpy as np
 import pydantic
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from recamlib.counts import class_counts, iou_from_counts
 from recamlib.crf import ProbabilityJob, crf_many
 from recamlib.data.base import ImageSet
 from recamlib.inference import segment_image
 from recamlib.metrics import bootstrap_difference, bootstrap_interval
+from recamlib.progress import bar
 from recamlib.provenance import default_device, measured
 from recamlib.stages.base import Split, Stage
 from recamlib.stages.infra import StageCache
@@ -82,7 +82,7 @@ class SegmentationScore(Stage):
             classes = images.space.with_background
             with measured() as cost:
                 found = self.predictions()
-                stream = tqdm(found, total=len(images), desc="segment", leave=False, disable=None)
+                stream = bar(found, total=len(images), desc="segment")
                 counts = [class_counts(mask, truth.mask(n), num_classes=classes) for n, mask in stream]
             yield {"counts": np.stack(counts).astype(np.int32), "cost": cost, "images": len(images)}
 

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pydantic
-from tqdm.auto import tqdm
 
 from recamlib.data.base import ImageSet
 from recamlib.metrics import (
@@ -17,6 +16,7 @@ from recamlib.metrics import (
     mean_iou,
     split_single_multi,
 )  # fmt: skip
+from recamlib.progress import bar
 from recamlib.provenance import measured
 from recamlib.stages.base import DataSettings, Split, Stage
 from recamlib.stages.climb import AdvCams
@@ -64,8 +64,8 @@ class Score(Stage):
                 pass  # what is missing upstream is made first: it has a record of its own
             with measured() as cost:
                 stream = self.of.maps(self.split, limit=self.limit)
-                for name, maps, present in tqdm(
-                    stream, total=len(images.ids), desc="score", leave=False, disable=None
+                for name, maps, present in bar(
+                    stream, total=len(images.ids), desc="score"
                 ):
                     halves[fold_of(name)].add(maps, present, truth.mask(name))
             filled = [half for half in halves if len(half)]
@@ -176,7 +176,7 @@ class SaliencyScore(Stage):
             found = zip(images.ids, maps.make([(self.split, name) for name in images.ids]))
             sweep = ThresholdSweep(2, thresholds=sorted({*THRESHOLDS, self.theta}), keep=(self.theta,))
             with measured() as cost:
-                for name, item in tqdm(found, total=len(images), desc="saliency", leave=False, disable=None):
+                for name, item in bar(found, total=len(images), desc="saliency"):
                     mask = truth.mask(name)
                     there = np.where(mask == images.space.ignore, 255, mask > 0).astype(np.uint8)
                     sweep.add(maps.read(item)[None], [0], there)

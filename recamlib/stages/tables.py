@@ -5,11 +5,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from recamlib.claims import table_row
 from recamlib.metrics import iou_from_counts, mean_average_precision
 from recamlib.plots import overlay, paint
+from recamlib.progress import bar
 from recamlib.stages.base import Split
 from recamlib.stages.classify import Classify, Reactivate, TrainClassifier
 from recamlib.stages.maps import ExtractCams, MapStage, WeightOption
@@ -52,7 +52,7 @@ def score_table(
     """
     table: dict[str, dict[str, Any]] = {}
     scores: dict[str, list[Score]] = {}
-    for name, stages in tqdm(rows.items(), desc="rows", leave=False, disable=None):
+    for name, stages in bar(rows.items(), desc="rows"):
         limit = (limits or {}).get(name, 0)
         scores[name] = mine = [Score(of=stage, split=split, limit=limit) for stage in stages]
         partner = baseline.get(name) if isinstance(baseline, Mapping) else baseline

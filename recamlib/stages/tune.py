@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pydantic
 import torch
-from tqdm.auto import tqdm
 
 from recamlib.metrics import bootstrap_difference, mean_iou_from_counts
+from recamlib.progress import bar
 from recamlib.provenance import default_device, measured
 from recamlib.stages.base import Split, Stage
 from recamlib.stages.boundary import STRIDE
@@ -51,9 +51,8 @@ class WalkGrid(Stage):
             ]
             stored, held = self.walk.cams.items(requests), self.walk.boundaries.infer(requests)
             with measured() as cost:
-                for name, item, wall in tqdm(
+                for name, item, wall in bar(
                     zip(images.ids, stored, held), total=len(images.ids), desc=f"walks, beta {beta:g}",
-                    leave=False, disable=None,
                 ):  # fmt: skip
                     maps = self.walk.cams.merge(item, stride=STRIDE) ** self.walk.power
                     wall = torch.from_numpy(np.array(wall["boundary"])).float()

@@ -1,0 +1,250 @@
+"""The page on what was found: an answer per question, its numbers, the runs behind it; no number is typed."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from recamlib import plots_beyond, plots_found
+from recamlib.claims import RULE, SYNTHETIC, all_claims, paper_difference
+from recamlib.compare import html_table, title_of
+from recamlib.costs_found import FULL, cost_parts, unit_times
+from recamlib.errors import SettingsError
+from recamlib.figures import describe, to_svg
+from recamlib.found import OPEN, QUESTIONS, Finding, Question, Result, ask, best, opposed
+from recamlib.pages_trust import markdown_table
+from recamlib.profiles import profile_parameters
+from recamlib.report import MARKS, escaped, load_kept, row_of, scoreboard, seeds_of
+from recamlib.scoreboard import part_of
+from recamlib.wording import cell_title, in_words
+
+NAMES = {"voc12": "PASCAL VOC 2012", "coco14": "MS COCO 2014"}
+
+
+def found_pages(results: Iterable[Result] | None = None) -> dict[str, str]:
+    """Return the page's text and figures by their path inside the book.
+
+    Parameters
+    ----------
+    results
+        What it reads, best first; the results kept with the book if not given. Synthetic scenes and classes
+        of one's own say nothing about the paper's data and are left out.
+    """
+    kept = load_kept() if results is None else results
+    own = [r for r in kept if r["parameters"]["dataset"] not in SYNTHETIC and "own_classes" not in r]
+    whole = [result for result in own if "provisional" not in result]
+    figures = {name: fig for name, fig in _figures(whole).items() if fig is not None}
+    said = {question.name: ask(question, own) for question in QUESTIONS}
+    pictures = {name: _picture(name, fig) for name, fig in figures.items()}
+    parts = [
+        _extent(whole), _summary(said), *(pictures.get(f"differences_{data}", "") for data in NAMES),
+        *(_section(question, said[question.name], pictures) for question in QUESTIONS),
+        _counted(whole), *cost_parts(own), _runs(own),
+    ]  # fmt: skip
+    pages = {"found_answers.md": "\n\n".join(filter(None, parts)) + "\n"}
+    for name, fig in figures.items():
+        pages[f"_static/found_{name}.svg"] = to_svg(fig)
+        plt.close(fig)
+    return pages
+
+
+def _extent(results: Sequence[Result]) -> str:
+    """Return what the runs with verdicts span: data, backbones, training images, seeds."""
+    parts = []
+    for data, name in NAMES.items():
+        mine = [result for result in results if result["parameters"]["dataset"] == data]
+        if mine:
+            images = max(next(iter(result["images"].values())) for result in mine)
+            backbones = ", ".join(sorted({result["parameters"]["backbone"] for result in mine}))
+            low, high = (pick(seeds_of(result) for result in mine) for pick in (min, max))
+            seeds = f"{low} to {high} seeds" if low < high else f"{low} seed{'s' if low > 1 else ''}"
+            parts.append(
+                f"at most {images:,} of the {FULL[data]:,} training images of {name}; {escaped(backbones)}; "
+                f"{seeds}"
+            )
+    usual = profile_parameters("voc12", "02")["backbone"]
+    here = ". ".join(parts) or "none with a verdict yet"
+    return f"**The runs here**: {here}. **The paper's**: all training images, {usual}."
+
+
+def _summary(said: Mapping[str, Sequence[tuple[Result, Sequence[Finding]]]]) -> str:
+    """Return the table of all questions: the word, and what it rests on."""
+    lines = ["| question | answer | rests on |", "|---|---|---|"]
+    for question in QUESTIONS:
+        found = best(said[question.name])
+        word = MARKS[found.answer] if found else _unanswered(said[question.name])
+        text = _said(found) if found else ""
+        lines.append(f"| [{escaped(question.title)}](found-{question.name}) | {word} | {text} |")
+    return "\n".join(lines)
+
+
+def _unanswered(said: Sequence[tuple[Result, Sequence[Finding]]]) -> str:
+    return "provisional" if any("provisional" in result for result, _ in said) else MARKS["not run"]
+
+
+def _counted(results: Sequence[Result]) -> str:
+    """Return which claims hold, do not hold, cannot be told and were not run, by name."""
+    frame = scoreboard(results)
+    lines = ["## All claims of the paper", "", RULE, ""]
+    for word, mark in MARKS.items():
+        names = list(frame.loc[frame["verdict"] == word, "claim"])
+        if word in (*OPEN, "entered"):
+            counts = pd.Series(map(part_of, names)).value_counts(sort=False)
+            text = ", ".join(f"{part} {count}" for part, count in counts.items())
+        else:
+            text = "; ".join(
+                in_words(name) if name.startswith("prose.")
+                else f"{part_of(name)}, {cell_title(name)} ({name.rsplit('.', 1)[1]})" for name in names
+            )  # fmt: skip
+        lines.append(f"- **{mark}** ({len(names)}){': ' * bool(text)}{escaped(text)}")
+    return "\n".join([*lines, "", "Each of them, with its number, stands in the [scoreboard](index.md)."])
+
+
+def _section(question: Question, said: Sequence[tuple[Result, list[Finding]]], pictures: Mapping) -> str:
+    """Return one question: the answer, then what every run says, then where to read on."""
+    found = best(said)
+    lines = [f"(found-{question.name})=", f"## {question.title}", ""]
+    if found:
+        told = _said(found) if found.images else escaped(found.what)  # a sentence's numbers follow below
+        lines += [f"**{MARKS[found.answer]}** · {told}.", ""]
+        lines += [f"Another run says the opposite, {escaped(f.here)}: {escaped(title_of(run))}.\n"
+                  for run, f in opposed(said)]  # fmt: skip
+    else:
+        why = "." if said else ": no run of this notebook is kept here."
+        lines += [f"**{_unanswered(said)}**{why}", ""]
+    lines += [pictures.get(question.name, ""), ""]
+    for result, findings in said:
+        lines += [f"*{escaped(title_of(result))}, {escaped(result['provenance']['device'])}*", ""]
+        if "provisional" in result:
+            lines += [f"Provisional, so without a verdict: {escaped(result['provisional'])}.", ""]
+        for finding in (f for f in findings if f.images is None):
+            rule = f" *Rule: {escaped(finding.rule)}.*" if finding.rule else ""
+            lines.append(f"- {MARKS[finding.answer]} · {_said(finding)}.{rule}")
+        table = [f for f in findings if f.images is not None]
+        rules = "; ".join(dict.fromkeys(f.rule or "the scoreboard's" for f in table if f.answer not in OPEN))
+        lines += ["", f"{html_table(_frame(table))}\n\n*Rule: {escaped(rules)}.*" if table else "", ""]
+    stem = question.notebook
+    lines.append(f"Read on: [the section that measures it](notebooks/{stem}), `recam run {stem[:2]}`.")
+    return "\n".join(lines)
+
+
+def _said(finding: Finding) -> str:
+    paper = f" (paper: {finding.paper})" if finding.paper else ""
+    return f"{escaped(finding.what)}: {escaped(finding.here)}{paper}"
+
+
+def _mark(finding: Finding) -> str:
+    return "" if finding.answer == "reference" else MARKS[finding.answer]
+
+
+def _frame(findings: Sequence[Finding]) -> pd.DataFrame:
+    rows = {
+        f.what: {"paper": f.paper, "here": f.here, "images": f.images, "seeds": f.seeds, "answer": _mark(f)}
+        for f in findings
+    }
+    frame = pd.DataFrame.from_dict(rows, orient="index")
+    return frame if (frame["paper"] != "").any() else frame.drop(columns="paper")
+
+
+def deviations(result: Result) -> list[str]:
+    """Return how a run's parameters differ from those of the paper's profile for its data set."""
+    parameters = result["parameters"]
+    try:
+        usual = profile_parameters(parameters["dataset"], result["notebook"])
+    except SettingsError:  # no such profile, or the notebook has changed since
+        return []
+    return [f"{name} {parameters[name]} ({value})" for name, value in usual.items()
+            if name != "profile" and name in parameters and parameters[name] != value]  # fmt: skip
+
+
+def _runs(results: Sequence[Result]) -> str:
+    """Return the runs that the page rests on, and what sets their settings apart from the paper's."""
+    lines = ["## The runs behind this page", ""]
+    if not results:
+        return "\n".join([*lines, "None is kept with the book yet: `recam run 02 --profile mini`, then "
+                                  "`recam keep 02`."])  # fmt: skip
+    lines += [
+        "One line per file of `book/measured`, nearest to the paper first: by profile, then by seeds. The "
+        "answer beside a question is that of the first run that gives one.", "",
+    ]  # fmt: skip
+    rows = []
+    for result in results:
+        note = ", provisional" if "provisional" in result else ""
+        rows.append((result["notebook"], title_of(result) + note, result["provenance"]["commit"]))
+    lines.append(markdown_table(("notebook", "run", "commit"), rows))
+    apart = [f"- {r['notebook']}, {escaped(r['parameters']['backbone'])}: {escaped(', '.join(found))}"
+             for r in results if (found := deviations(r))]  # fmt: skip
+    head = ":::{dropdown} How their settings differ from the paper's (in brackets)"
+    return "\n".join([*lines, "", *([head, *apart, ":::"] if apart else [])])
+
+
+def _picture(name: str, fig: Figure) -> str:
+    alt, caption = " ".join(describe(fig).split()), CAPTIONS[name.split("_")[0]]
+    return f"```{{figure}} _static/found_{name}.svg\n:alt: {alt}\n{caption}\n```"
+
+
+CAPTIONS = {
+    "differences": "Every difference of the paper's tables that a run can measure (diamonds), and what the "
+    "runs here measured, with 95 % intervals. Right of zero is in favour of the row named.",
+    "advcam": "Time of the eight systems of Table 2, each in units of the CAM baseline of its own machine.",
+    "when": "ReCAM minus CAM at every level of the plan: thick over seeds, thin over images; and which "
+    "pixels change.",
+}
+
+
+def _figures(results: Sequence[Result]) -> dict[str, Figure | None]:
+    draw: dict[str, Callable[[], Figure | None]] = {
+        "advcam": lambda: _times(results), "when": lambda: _levels(results),
+        **{f"differences_{data}": (lambda data=data: _differences(results, data)) for data in NAMES},
+    }  # fmt: skip
+    return {name: make() for name, make in draw.items()}
+
+
+def _differences(results: Sequence[Result], data: str) -> Figure | None:
+    """Draw all differences of one data set, or nothing where none was measured."""
+    rows, mine = [], [r for r in results if (r["parameters"]["dataset"] == "coco14") == (data == "coco14")]
+    for claim in all_claims():
+        columns = ("voc12", "val") if data == "voc12" else (data,)  # Table 4 is of VOC
+        if not claim.baseline or not claim.id.endswith(columns) or "_test." in claim.id:
+            continue
+        here = {}
+        for result in mine:
+            row = row_of(claim, result)
+            if row and "difference" in row:
+                ends = [np.nan if end is None else end for end in row["difference_interval"]]
+                here.setdefault(_run_name(result), (row["difference"], *ends))
+        rows.append({"table": part_of(claim.id), "title": cell_title(claim.id), "here": here,
+                     "paper": paper_difference(claim)})  # fmt: skip
+    if not any(row["here"] for row in rows):
+        return None
+    fig, ax = plt.subplots(figsize=(7.2, 1.2 + 0.36 * len(rows)))
+    plots_found.differences(rows, ax=ax).set_title(NAMES[data])
+    return fig
+
+
+def _run_name(result: Result) -> str:
+    return f"{result['parameters']['profile']}, {result['parameters']['backbone']}"
+
+
+def _times(results: Sequence[Result]) -> Figure | None:
+    rows = unit_times(results)
+    if not rows:
+        return None
+    fig, ax = plt.subplots(figsize=(7.2, 3.6))
+    plots_found.times(rows, ax=ax)
+    return fig
+
+
+def _levels(results: Sequence[Result]) -> Figure | None:
+    """Draw the study of the sign, if a result has one."""
+    for result in results:
+        rows = {name.removeprefix("sign: "): row for name, row in result["rows"].items()
+                if name.startswith("sign: ")}  # fmt: skip
+        if result["notebook"] == "06_beyond" and rows:
+            frame: pd.DataFrame = pd.DataFrame.from_dict(rows, orient="index").fillna(np.nan)
+            fig, axes = plt.subplots(1, 2, figsize=(9, 1.4 + 0.34 * len(frame)), width_ratios=[3, 2])
+            plots_beyond.forest(frame, axes=axes)
+            return fig
+    return None
