@@ -9,6 +9,7 @@ from torch import Tensor
 
 from recamlib.errors import DataError, SettingsError
 from recamlib.pairs import pair_affinities, pair_offsets
+from recamlib.processes import mean_over_processes
 
 IGNORE = 255
 """Label of a pixel nobody is sure of."""
@@ -44,7 +45,8 @@ def boundary_loss(boundary: Tensor, labels: Tensor, *, radius: float = 10, eps: 
     Returns
     -------
     The loss is half the mean over pairs of one label (half of it background, half foreground) and half the
-    mean over pairs of different labels. Parts without any pair are 0, and so are their gradients.
+    mean over pairs of different labels. Parts without any pair are 0, and so are their gradients. Processes
+    that train together divide by the pairs of all of them.
 
     Raises
     ------
@@ -85,7 +87,8 @@ def boundary_loss(boundary: Tensor, labels: Tensor, *, radius: float = 10, eps: 
     nats = -torch.where(same, affinity + eps, 1 + eps - affinity).log()
     counts = [int(kind.sum()) for kind in kinds]
     background, foreground, negative = (
-        torch.where(kind, nats, 0).sum() / (count + eps) for kind, count in zip(kinds, counts)
+        torch.where(kind, nats, 0).sum() / (mean_over_processes(count) + eps)
+        for kind, count in zip(kinds, counts)
     )
     total = (background / 2 + foreground / 2 + negative) / 2
     return BoundaryLoss(total, background, foreground, negative, *counts)

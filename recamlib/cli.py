@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from recamlib.cli_cluster import Cluster, Processes, set_environment
 from recamlib.cli_compare import compare
 from recamlib.cli_data import data
 from recamlib.cli_plan import plan
@@ -65,6 +66,8 @@ def run(
         list[str] | None, typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="Set one parameter.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder for the executed copy.")] = None,
+    cluster: Cluster = "",
+    processes: Processes = 1,
 ) -> None:
     """Run one notebook, reusing what has run before.
 
@@ -75,6 +78,7 @@ def run(
     given = parse_assignments(parameter or [])
     path = find_notebook(notebook)
     settings = profile_parameters(profile, path.stem, extra=given)
+    set_environment(cluster, processes)
     _announce(path.stem, profile, settings)
     start = time.monotonic()
     done = run_notebook(path.stem, profile=profile, parameters=given, output_dir=output)
@@ -85,6 +89,8 @@ def run(
 def report(
     profile: Annotated[str, typer.Option(help="Kind of run: a file in notebooks/profiles.")] = "quick",
     pdf: Annotated[bool, typer.Option("--pdf", help="Print it to one PDF too, through Chromium.")] = False,
+    cluster: Cluster = "",
+    processes: Processes = 1,
 ) -> None:
     """Run all notebooks and build the book."""
     from recamlib.runner import NotebookError, run_notebook
@@ -93,6 +99,7 @@ def report(
         from recamlib.chromium import require_chromium
 
         require_chromium()  # before an hour of notebooks, not after
+    set_environment(cluster, processes)
     notebooks = list_notebooks()
     # all of them are checked before the first one runs
     settings = [profile_parameters(profile, path.stem) for path in notebooks]

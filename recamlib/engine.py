@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
-from lightning.fabric.plugins.environments import LightningEnvironment
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from recamlib.checkpoint import restore, save
 from recamlib.data.base import labels_only
-from recamlib.errors import RecamError
+from recamlib.errors import RecamError, SettingsError
+from recamlib.processes import even_share, shared_order
 from recamlib.progress import bar
-from recamlib.provenance import default_device
+from recamlib.together import mean_losses, open_fabric, set_up
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -73,7 +72,8 @@ def epoch_order(count: int, *, seed: int, epoch: int) -> list[int]:
 def default_workers() -> int:
     """Return ``$RECAM_WORKERS`` or a number of loader processes that leaves the cores to the network."""
     cores = os.cpu_count() or 1
-    return int(os.environ.get("RECAM_WORKERS", 0 if cores <= 2 else min(8, cores - 1)))
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # processes of this machine that train together
+    return int(os.environ.get("RECAM_WORKERS", 0 if cores <= 2 else min(8, cores - 1) // here))
 
 
 def fit(
@@ -98,6 +98,10 @@ def fit(
 
     What a run gives does not depend on where it was interrupted: every draw is a function of seed, epoch and
     sample, and on the CPU the weights are the same to the bit.
+
+    Several processes that train together (:mod:`recamlib.processes`) each take an even share of every batch,
+    and give what one gives with the same batches, up to rounding; networks that drop units at random aside.
+    The first of them writes checkpoints and probes.
 
     Parameters
     ----------
@@ -129,17 +133,22 @@ def fit(
     ------
     TrainingError
         If a loss is not finite: names the step and the samples. The last checkpoint stays.
+    SettingsError
+        If several processes cannot share a batch evenly.
     """
-    # One process, whatever cluster this machine belongs to: Fabric would look for Slurm's variables and warn.
-    fabric = Fabric(
-        accelerator=default_device(), devices=1, precision=precision, plugins=LightningEnvironment()
-    )  # fmt: skip
+    fabric = open_fabric(precision)
+    first, size = fabric.is_global_zero, fabric.world_size
     batch_size = min(batch_size, len(views))
+    if size > 1 and even_share(batch_size, parts=accumulate, wanted=size) < size:
+        raise SettingsError(
+            f"{size} processes cannot share batches of {batch_size} images in {accumulate} parts evenly: "
+            f"use {even_share(batch_size, parts=accumulate, wanted=size)}"
+        )
     per_epoch = len(views) // batch_size  # the last incomplete batch is dropped, as published
     total = steps or epochs * per_epoch
     model.to(fabric.device, memory_format=torch.channels_last)
     state = restore(checkpoint, model, optimizer)
-    wrapped, optimizer = fabric.setup(model, optimizer)
+    wrapped, loss_step, optimizer = set_up(fabric, model, loss_step, optimizer)
     history, sums, done = state["history"], state["sums"], state["step"]
     started, spent = time.perf_counter(), history.get("seconds", 0.0)
     history.setdefault("waited", 0.0)
@@ -148,20 +157,23 @@ def fit(
     def keep() -> None:
         history["seconds"] = spent + time.perf_counter() - started
         history["steps"] = done
-        save(checkpoint, model, optimizer, {"step": done, "sums": sums, "history": history})
+        if first:
+            save(checkpoint, model, optimizer, {"step": done, "sums": sums, "history": history})
 
     with labels_only():
-        if after_epoch and not done:
+        if after_epoch and first and not done:
             history.setdefault("probes", []).append(after_epoch(model, 0))
         for epoch in range(done // per_epoch, -(-total // per_epoch)):
             views.set_epoch(epoch)
             begin, end = done - epoch * per_epoch, min(per_epoch, total - epoch * per_epoch)
             order = epoch_order(len(views), seed=seed, epoch=epoch)[begin * batch_size : end * batch_size]
+            own = shared_order(order, batch=batch_size, parts=accumulate, rank=fabric.global_rank, size=size)
             loader = DataLoader(
-                views, batch_size=batch_size, sampler=order, num_workers=default_workers(), pin_memory=on_gpu
-            )
+                views, batch_size=batch_size // size, sampler=own, num_workers=default_workers(),
+                pin_memory=on_gpu,
+            )  # fmt: skip
             name = f"{describe} {epoch + 1}/{-(-total // per_epoch)}"
-            batches = bar(loader, desc=name, initial=begin, total=end)
+            batches = bar(loader, desc=name, initial=begin, total=end) if first else loader
             for batch in _waited_for(batches, history):
                 set_poly_rate(optimizer, done, max_steps=total, power=power)
                 losses = _step(fabric, wrapped, optimizer, loss_step, batch, parts=accumulate)
@@ -178,7 +190,7 @@ def fit(
             for key, value in sums.items():
                 history.setdefault(key, []).append(value / end)
             sums = {}
-            if after_epoch:
+            if after_epoch and first:
                 history.setdefault("probes", []).append(after_epoch(model, epoch + 1))
             keep()
     return history
@@ -212,12 +224,13 @@ def _step(fabric, model, optimizer, loss_step, batch: Batch, *, parts: int = 1) 
     model.train()
     optimizer.zero_grad(set_to_none=True)
     total: dict[str, float] = {}
-    for images, labels in zip(batch[0].chunk(parts), batch[1].chunk(parts)):
+    for number, (images, labels) in enumerate(zip(batch[0].chunk(parts), batch[1].chunk(parts)), 1):
         share = len(images) / len(batch[0])
         images = images.to(fabric.device, memory_format=torch.channels_last, non_blocking=True)
-        with fabric.autocast():
-            losses = loss_step(model, images, labels.to(fabric.device, non_blocking=True))
-        fabric.backward(losses["loss"] * share)
+        with fabric.no_backward_sync(model, enabled=number < parts):
+            with fabric.autocast():
+                losses = loss_step(model, images, labels.to(fabric.device, non_blocking=True))
+            fabric.backward(losses["loss"] * share)
         total = {key: total.get(key, 0.0) + share * value.item() for key, value in losses.items()}
     optimizer.step()
-    return total
+    return mean_losses(fabric, total)

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recamlib.errors import RecamError
+from recamlib.processes import mean_over_processes
 from recamlib.segloss import multiscale_loss as multiscale_loss
 from recamlib.segloss import segmentation_loss as segmentation_loss
 
@@ -176,7 +177,7 @@ def reactivation_loss(class_features: Tensor, labels: Tensor, *, classifier: nn.
             "they must be (images, classes, channels) and (images, classes)"
         )
     image, target = labels.nonzero(as_tuple=True)  # (N,), (N,): one entry per class present
-    if not len(image):
+    if not mean_over_processes(len(image)):  # of all processes that train together
         raise RecamError("no image of this batch has a class: leave unlabelled images out of training")
     logits = classifier(class_features[image, target])  # (N, K)
     terms = F.cross_entropy(logits, target, reduction="none")  # (N,)

@@ -65,11 +65,11 @@ def _map_in_processes(
 ) -> Iterator[Result]:
     # spawn: a fork of a process that runs torch's threads may hang
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker)
+    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=start_worker)
     waiting: deque[Future] = deque()
     try:
         for item in items:
-            with _hidden_main():
+            with hidden_main():
                 waiting.append(pool.submit(function, item))
             if len(waiting) == 2 * processes:
                 yield waiting.popleft().result()
@@ -84,7 +84,7 @@ def _map_in_processes(
 
 
 @contextmanager
-def _hidden_main() -> Iterator[None]:
+def hidden_main() -> Iterator[None]:
     """Keep new workers from running the user's script again: what they run is in the library."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
@@ -94,7 +94,7 @@ def _hidden_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _start_worker() -> None:
+def start_worker() -> None:
     """Leave Ctrl-C to the parent, and end with it however it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from recamlib import paths
+from recamlib.processes import group_size, in_group
 
 
 def default_device() -> str:
@@ -50,11 +51,12 @@ def per_image(cost: dict[str, Any], images: int) -> dict[str, Any]:
 
 
 def device_name() -> str:
-    """Return the device stages run on, with threads for a CPU."""
+    """Return the device stages run on, with threads for a CPU, and the processes that train together."""
     device = default_device()
+    times = f"{group_size()} x " if in_group() else ""
     if device.startswith("cuda"):
-        return torch.cuda.get_device_name()
-    return f"{device} ({platform.machine()}, {torch.get_num_threads()} threads)"
+        return times + torch.cuda.get_device_name()
+    return f"{times}{device} ({platform.machine()}, {torch.get_num_threads()} threads)"
 
 
 @functools.cache  # asked for at every image

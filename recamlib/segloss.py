@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recamlib.errors import DataError, SettingsError, nearest
+from recamlib.processes import mean_over_processes
 
 PLACES = ("logits", "masks")
 """Grids that the two sides can be compared on."""
@@ -28,7 +29,8 @@ def segmentation_loss(logits: Tensor, masks: Tensor, *, at: str = "logits", igno
 
     Returns
     -------
-    Scalar in nats; 0, with gradients of 0, if no pixel is known.
+    Scalar in nats; 0, with gradients of 0, if no pixel is known. Processes that train together divide by the
+    known pixels of all of them.
 
     Raises
     ------
@@ -62,7 +64,7 @@ def segmentation_loss(logits: Tensor, masks: Tensor, *, at: str = "logits", igno
         masks = F.interpolate(masks[:, None].float(), logits.shape[2:], mode="nearest-exact")[:, 0]
     masks = masks.long()
     total = F.cross_entropy(logits, masks, ignore_index=ignore, reduction="sum")
-    return total / (masks != ignore).sum().clamp(min=1)
+    return total / mean_over_processes((masks != ignore).sum()).clamp(min=1)
 
 
 def multiscale_loss(

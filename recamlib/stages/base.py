@@ -17,6 +17,7 @@ from recamlib.data.base import ImageSet, MaskSet
 from recamlib.data.nominal import MARK, NominalImages
 from recamlib.errors import SettingsError, WeightsError, nearest
 from recamlib.files import file_digest, storage_errors, whole_file
+from recamlib.processes import rank
 
 Split = Literal["train", "train_aug", "val"]
 
@@ -159,6 +160,18 @@ class Stage(Settings):
                 lines.append(f"  {name}: {value}")
         return "\n".join(lines)
 
+    def prepare(self, items: Sequence[Any]) -> None:
+        """Compute what must be there before `items` are sent to other processes: all trainings they need.
+
+        What is made image by image on the way is left to who makes the items.
+        """
+        for name in type(self).model_fields:
+            upstream = getattr(self, name)
+            if isinstance(upstream, Stage) and upstream.infra.work == "images":
+                upstream.prepare(items)
+            elif isinstance(upstream, Stage):
+                _ = upstream.result
+
     @property
     def folder(self) -> Path:
         """Folder of this stage's results."""
@@ -198,8 +211,11 @@ def store_trained(
     """Store a trained module, clear its checkpoint and return what a training stage keeps.
 
     The seconds, and those of them spent waiting for data, are the loop's own: they add up over interruptions.
+    Of several processes that trained together the first one stores.
     """
     cost |= {"seconds": history.pop("seconds"), "waited_seconds": history.pop("waited")}
+    if rank() > 0:
+        return {}
     entry = store_weights(folder, module.cpu(), f"{name}.safetensors")
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     return {"weights": entry, "history": history, "cost": cost, "images": images}

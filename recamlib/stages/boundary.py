@@ -107,7 +107,11 @@ class TrainBoundary(Stage):
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     seed: int = pydantic.Field(0, ge=0)
     stage: Literal["TrainBoundary"] = "TrainBoundary"
-    infra: StageCache = StageCache(version="1")
+    infra: StageCache = StageCache(version="1", work="training")
+
+    def prepare(self, items: Sequence[str]) -> None:
+        """Make the labels of all training images."""
+        self.labels.label([("train_aug", id) for id in self.images().ids])
 
     @property
     def dataset(self) -> DataSettings:

@@ -57,7 +57,12 @@ class TrainClassifier(Stage):
     checkpointing: bool = False
     seed: int = pydantic.Field(0, ge=0)
     stage: Literal["TrainClassifier"] = "TrainClassifier"
-    infra: StageCache = StageCache(version="1")
+    infra: StageCache = StageCache(version="1", work="training")
+
+    def prepare(self, items: Sequence[str]) -> None:
+        """Make the saliency maps, where there are any."""
+        if self.saliency is not None:
+            self.views()
 
     def views(self) -> LabelledViews:
         """Return the training crops of this run, from images and image-level labels alone.
@@ -160,7 +165,7 @@ class Reactivate(Stage):
     detach_maps: bool = False
     gap: Gap = "pixels"
     stage: Literal["Reactivate"] = "Reactivate"
-    infra: StageCache = StageCache(version="1")
+    infra: StageCache = StageCache(version="1", work="training")
 
     @property
     def dataset(self) -> DataSettings:
@@ -222,7 +227,7 @@ class Classify(Stage):
     split: Split = "val"
     scale: float = pydantic.Field(1.0, gt=0)
     stage: Literal["Classify"] = "Classify"
-    infra: StageCache = StageCache(version="1")
+    infra: StageCache = StageCache(version="1", work="whole")
 
     @infra.apply(item_uid=str, cache_type="Auto")
     def logits(self, items: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -1,19 +1,30 @@
 """How stages are computed: once per key, by one process at a time, checked when read, mended if damaged."""
 
 import os
+import shutil
+import signal
 import socket
 import time
+import uuid
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import exca.map
 import psutil
 from exca.cachedict.inflight import InflightRegistry, Liveness, Pid, WorkerInfo
+from submitit.core.utils import FailedSubmissionError, UncompletedJobError
 
+from recamlib import paths
 from recamlib.errors import ResultsError
 from recamlib.files import storage_errors
+from recamlib.processes import even_share, group_size, in_group, rank, run_together, wanted_processes
 from recamlib.progress import bar
 from recamlib.stages.cache import CheckedCache, DamagedEntry
+from recamlib.stages.cluster import Work, in_job, job_settings, offer_gpus, take_gpus
+from recamlib.stages.jobs import cancel, job_error
 
 _STALE = 10  # seconds after which a part file of exca's is nobody's
 
@@ -44,6 +55,15 @@ class Process(Liveness):
 class _Claims(InflightRegistry):
     """Who computes what; claims of processes that are dead are cleared away."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.jobs: list[Liveness] = []
+
+    def update_liveness(self, item_uids: list[str], liveness: Liveness) -> None:
+        """Note the job that items were sent to."""
+        super().update_liveness(item_uids, liveness)
+        self.jobs.append(liveness)
+
     def release(self, item_uids: list[str]) -> None:
         """Remove own claims, and those of dead processes."""
         super().release(item_uids)
@@ -70,7 +90,13 @@ exca.map._set_tqdm = _counted  # exca's own is text on stderr, in a notebook too
 
 
 class StageCache(exca.MapInfra):
-    """What a stage keeps: computed once per key, checked whenever it is read."""
+    """What a stage keeps: computed once per key, checked whenever it is read.
+
+    ``work`` says how the stage is sent to a cluster (:mod:`recamlib.stages.cluster`); like the cluster, it is
+    no part of the key.
+    """
+
+    work: Work = "images"
 
     @property
     def cache_dict(self) -> CheckedCache:
@@ -86,7 +112,9 @@ class StageCache(exca.MapInfra):
         if isinstance(live, Pid):
             started = psutil.Process(live.pid).create_time()
             live = Process(host=live.host, pid=live.pid, started=started)
-        return _Claims(self.uid_folder(), WorkerInfo(os.urandom(16).hex(), live))
+        claims = _Claims(self.uid_folder(), WorkerInfo(os.urandom(16).hex(), live))
+        self._state.claims = claims  # exca's scratch space, which is no part of a pickle
+        return claims
 
     def _check_configs(self, write: bool = True) -> None:
         if not self._state.checked_configs:
@@ -103,9 +131,78 @@ class StageCache(exca.MapInfra):
             raise ResultsError(f"delete {self.uid_folder()}, it cannot be used: {reason}") from None
 
     def _method_override(self, items: Sequence[Any]) -> Iterator[Any]:
-        with storage_errors():
-            super()._method_override(items)
+        self._compute(items)
         return self._read(list(items))
+
+    def _compute(self, items: Sequence[Any]) -> None:
+        """Make what is missing: here, or in other processes after all that it is made from."""
+        with storage_errors():
+            settings = job_settings(self.work, processes=self.processes)
+            if not (settings or in_group() or self.processes > 1):
+                super()._method_override(items)
+                return
+            key_of = self._infra_method.item_uid
+            missing = list(self._find_missing({key_of(item): item for item in items}).values())
+            if missing:  # what trains comes first: nobody may claim what waits for a group
+                self._obj.prepare(missing)
+            if missing and rank() > 0:
+                self._join(missing)
+            with self._sent(settings, len(missing)) if missing and settings else nullcontext():
+                super()._method_override(items)
+
+    @contextmanager
+    def _sent(self, settings: dict[str, Any], count: int) -> Iterator[None]:
+        """Put the settings of a run's jobs in for one call; no job outlives an error or an interruption."""
+        name = type(self._obj).__name__
+        folder = paths.results_dir() / "jobs" / f"{name}-{uuid.uuid4().hex[:8]}"
+        before = {field: self.__dict__[field] for field in (*settings, "logs")}
+        self.__dict__.update(settings, logs=folder)  # past the freeze of the key, which they are no part of
+        offer_gpus()
+        print(f"{name}: {count} missing, sent to {settings['cluster']}; logs in {folder}")
+        try:
+            yield
+        except BaseException as error:
+            cancel(self._state.claims.jobs)
+            if isinstance(error, UncompletedJobError | FailedSubmissionError):
+                raise job_error(name, error, folder) from None
+            raise
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            self.__dict__.update(before)
+
+    @contextmanager
+    def _work_env(self) -> Iterator[None]:
+        place = {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}
+        with super()._work_env():  # which takes all that begins with SLURM_ away
+            os.environ.update(place)
+            yield
+
+    @property
+    def processes(self) -> int:
+        """In how many processes it is computed: 1, unless it trains and more are wanted."""
+        if self.work != "training":
+            return 1
+        parts = getattr(self._obj, "accumulate", 1)
+        wanted = group_size() if in_group() else wanted_processes()
+        return even_share(self._obj.batch_size, parts=parts, wanted=wanted)
+
+    def _call_and_store(self, items: Sequence[Any], use_cache_dict: bool = True) -> dict[str, Any]:
+        if in_job():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # submitit ignores it; all that is stored is whole
+            if self.cluster == "local":
+                take_gpus(self.work)
+        if self.processes == 1 or in_group():
+            return super()._call_and_store(items, use_cache_dict)
+        run_together(partial(self._join, items), processes=self.processes)
+        return {}
+
+    def _join(self, items: Sequence[Any]) -> None:
+        """Compute as one of several processes; the first of them stores."""
+        if rank() == 0:
+            self._call_and_store(items)
+        else:
+            deque(self._run_method(items), maxlen=0)
 
     def _read(self, items: list[Any]) -> Iterator[Any]:
         """Yield the entries in order; at a damaged one all that follow are looked over and made again."""
@@ -119,7 +216,7 @@ class StageCache(exca.MapInfra):
                 print(f"{error}; {len(damaged)} of {len(items)} entries are made again")
                 with storage_errors():
                     cache.forget([key_of(i) for i in damaged])
-                    super()._method_override(damaged)
+                self._compute(damaged)
                 value = cache[key]
             yield value
 

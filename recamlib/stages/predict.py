@@ -41,7 +41,7 @@ class SegmentationScore(Stage):
     window: int = pydantic.Field(0, ge=0)
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     stage: Literal["SegmentationScore"] = "SegmentationScore"
-    infra: StageCache = StageCache(version="1")
+    infra: StageCache = StageCache(version="1", work="whole")
 
     @property
     def images(self) -> ImageSet:

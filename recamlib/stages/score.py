@@ -50,7 +50,7 @@ class Score(Stage):
     split: Split = "train"
     limit: int = pydantic.Field(0, ge=0)
     stage: Literal["Score"] = "Score"
-    infra: StageCache = StageCache(version="3")
+    infra: StageCache = StageCache(version="3", work="here")
 
     @infra.apply(item_uid=str, cache_type="Auto")
     def evaluate(self, items: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -165,7 +165,7 @@ class SaliencyScore(Stage):
     theta: float = pydantic.Field(0.2, ge=0, le=1)
     split: Split = "train"
     stage: Literal["SaliencyScore"] = "SaliencyScore"
-    infra: StageCache = StageCache(version="1")
+    infra: StageCache = StageCache(version="1", work="here")
 
     @infra.apply(item_uid=str, cache_type="Auto")
     def evaluate(self, items: Sequence[str]) -> Iterator[dict[str, Any]]:

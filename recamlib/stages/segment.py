@@ -101,7 +101,11 @@ class TrainSegmenter(SegmenterStage):
 
     masks: PseudoMasks = PseudoMasks()
     stage: Literal["TrainSegmenter"] = "TrainSegmenter"
-    infra: StageCache = StageCache(version="1")
+    infra: StageCache = StageCache(version="1", work="training")
+
+    def prepare(self, items: Sequence[str]) -> None:
+        """Make the masks of all training images."""
+        self.masks.make([("train_aug", id) for id in self.images().ids])
 
     @property
     def dataset(self) -> DataSettings:

@@ -37,7 +37,13 @@ class WalkGrid(Stage):
     split: Split = "train"
     limit: int = pydantic.Field(0, ge=0)
     stage: Literal["WalkGrid"] = "WalkGrid"
-    infra: StageCache = StageCache(version="1")
+    infra: StageCache = StageCache(version="1", work="whole")
+
+    def prepare(self, items: Sequence[float]) -> None:
+        """Make maps and boundaries of all images."""
+        requests = [(self.split, name) for name in self.walk.images(self.split, limit=self.limit).ids]
+        self.walk.cams.items(requests)
+        self.walk.boundaries.infer(requests)
 
     @infra.apply(item_uid=str, cache_type="Auto")
     def sweep(self, items: Sequence[float]) -> Iterator[dict[str, Any]]:

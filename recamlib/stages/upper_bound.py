@@ -18,7 +18,7 @@ class TrainUpperBound(SegmenterStage):
 
     dataset: DataSettings = DataSettings()
     stage: Literal["TrainUpperBound"] = "TrainUpperBound"
-    infra: StageCache = StageCache(version="1")
+    infra: StageCache = StageCache(version="1", work="training")
 
     @infra.apply(item_uid=str, cache_type="Auto")
     def train(self, items: Sequence[str]) -> Iterator[dict[str, Any]]:
