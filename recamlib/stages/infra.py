@@ -147,6 +147,7 @@ class StageCache(exca.MapInfra):
         folder = paths.results_dir() / "jobs" / f"{name}-{uuid.uuid4().hex[:8]}"
         before = {field: self.__dict__[field] for field in (*settings, "logs")}
         self.__dict__.update(settings, logs=folder)  # past the freeze of the key, which they are no part of
+        self._state.claims.jobs.clear()
         offer_gpus()
         print(f"{name}: {count} missing, sent to {settings['cluster']}; logs in {folder}")
         try:
