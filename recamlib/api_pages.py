@@ -7,7 +7,7 @@ from recamlib.paths import ROOT
 
 METHOD = (
     "advcam", "boundary", "cams", "climbing", "counts", "crf", "engine", "extraction", "inference", "losses",
-    "metrics", "pairs", "saliency", "segloss", "segmentation", "sweep", "walk",
+    "metrics", "pairs", "processes", "saliency", "segloss", "segmentation", "sweep", "together", "walk",
 )  # fmt: skip
 TITLES = {
     "method": "Library: the method", "data": "Library: data", "models": "Library: networks",

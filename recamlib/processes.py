@@ -5,7 +5,6 @@ A process of such a training is told so by the variables that torchrun sets, who
 
 import multiprocessing
 import os
-import pickle
 import socket
 import sys
 import traceback
@@ -13,7 +12,6 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-import cloudpickle
 import torch
 from torch import Tensor, distributed
 
@@ -87,8 +85,8 @@ def mean_over_processes(count: Tensor | float) -> Tensor | float:
     """
     if not (distributed.is_available() and distributed.is_initialized()):
         return count
-    device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
-    total = torch.as_tensor(count, dtype=torch.float32, device=device).clone()
+    place = torch.cuda.current_device() if distributed.get_backend() == "nccl" else "cpu"
+    total = torch.as_tensor(count, dtype=torch.float32, device=place).clone()
     distributed.all_reduce(total)
     total = total / distributed.get_world_size()
     return total.to(count.device) if isinstance(count, Tensor) else total
@@ -98,6 +96,11 @@ def run_together(task: Callable[[], object], *, processes: int) -> None:
     """Run a task in so many new processes of this machine, each of which knows its number.
 
     They end with this process, and all of them with the first that fails.
+
+    Parameters
+    ----------
+    task
+        A function of an importable module, or a `functools.partial` of one.
 
     Raises
     ------
@@ -115,7 +118,7 @@ def run_together(task: Callable[[], object], *, processes: int) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    payload, running = cloudpickle.dumps(task), []
+    running: list[tuple[BaseProcess, Connection]] = []
     threads = max(1, torch.get_num_threads() // processes)
     try:
         for number in range(processes):
@@ -123,7 +126,7 @@ def run_together(task: Callable[[], object], *, processes: int) -> None:
             place |= {"LOCAL_WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
             environment = os.environ | {name: str(value) for name, value in place.items()}
             ours, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=_member, args=(payload, environment, threads, theirs))
+            process = context.Process(target=_member, args=(task, environment, threads, theirs))
             with hidden_main():
                 process.start()
             theirs.close()
@@ -163,14 +166,16 @@ def _last_word(connection: Connection) -> Exception | None:
         return None
 
 
-def _member(payload: bytes, environment: dict[str, str], threads: int, parent: Connection) -> None:
+def _member(
+    task: Callable[[], object], environment: dict[str, str], threads: int, parent: Connection
+) -> None:
     """Run the task as one process of the group; what it raises is told to the parent."""
     os.environ.clear()
     os.environ.update(environment)
     start_worker()
     torch.set_num_threads(threads)
     try:
-        pickle.loads(payload)()
+        task()
     except Exception as error:
         parent.send(error if isinstance(error, RecamError) else RuntimeError(traceback.format_exc()))
         sys.exit(1)

@@ -36,20 +36,34 @@ def share_statistics(module: nn.Module) -> int:
     return len(found)
 
 
+class _Total(torch.autograd.Function):
+    """Sum over all processes; each of their losses has a part in the gradient of every summand."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:
+        total = x.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(total)
+        return total
+
+
 class _SharedStatistics:
     """Mix-in that takes the statistics over all processes while training."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        from torch.distributed.nn.functional import all_reduce  # one that gradients pass
-
         axes, shape = [0, *range(2, x.ndim)], [1, -1, *[1] * (x.ndim - 2)]
         number = x.numel() // x.shape[1] * distributed.get_world_size()  # shares are even
         wide = x.float()
-        mean = all_reduce(wide.sum(axes)) / number  # (C,)
+        mean = _Total.apply(wide.sum(axes)) / number  # (C,)
         centred = wide - mean.view(shape)
-        variance = all_reduce(centred.square().sum(axes)) / number  # (C,)
+        variance = _Total.apply(centred.square().sum(axes)) / number  # (C,)
         if self.track_running_stats:
             with torch.no_grad():
                 self.num_batches_tracked += 1

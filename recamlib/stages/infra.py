@@ -157,6 +157,7 @@ class StageCache(exca.MapInfra):
         folder = paths.results_dir() / "jobs" / f"{name}-{uuid.uuid4().hex[:8]}"
         before = {field: self.__dict__[field] for field in (*settings, "logs")}
         self.__dict__.update(settings, logs=folder)  # past the freeze of the key, which they are no part of
+        self._state.claims.jobs.clear()
         offer_gpus()
         print(f"{name}: {count} missing, sent to {settings['cluster']}; logs in {folder}")
         try:
@@ -194,7 +195,8 @@ class StageCache(exca.MapInfra):
                 take_gpus(self.work)
         if self.processes == 1 or in_group():
             return super()._call_and_store(items, use_cache_dict)
-        run_together(partial(self._join, items), processes=self.processes)
+        settings = self.config(uid=False, exclude_defaults=True)
+        run_together(partial(_member, type(self._obj), settings, items), processes=self.processes)
         return {}
 
     def _join(self, items: Sequence[Any]) -> None:
@@ -219,6 +221,11 @@ class StageCache(exca.MapInfra):
                 self._compute(damaged)
                 value = cache[key]
             yield value
+
+
+def _member(kind: type, settings: dict[str, Any], items: Sequence[Any]) -> None:
+    """Compute items of a stage as one of several processes."""
+    kind(**settings).infra._join(items)
 
 
 def _sound(cache: CheckedCache, key: str) -> bool:

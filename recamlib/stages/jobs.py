@@ -1,7 +1,6 @@
 """Jobs of a cluster: what state they are in, how they are stopped, what of their logs reaches the user."""
 
 import logging
-import os
 import re
 import signal
 import subprocess
@@ -10,6 +9,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import submitit
 from exca.cachedict.inflight import Liveness, Pid
 from submitit.core.utils import FailedJobError, FailedSubmissionError, UncompletedJobError
@@ -71,8 +71,10 @@ def cancel(lives: Iterable[Liveness]) -> None:
                 kind.cancel(same)
             continue
         for live in same:
-            with suppress(ProcessLookupError):
-                os.kill(live.pid, signal.SIGINT)
+            with suppress(psutil.Error):
+                process = psutil.Process(live.pid)
+                if "submitit.local._local" in process.cmdline():  # and not a later one of the same number
+                    process.send_signal(signal.SIGINT)
 
 
 def job_error(stage: str, error: UncompletedJobError | FailedSubmissionError, folder: Path) -> JobError:
