@@ -65,11 +65,11 @@ def entries_of(
             stored = recorded(job)
             if stored is None or stored["items"] < len(job.items):
                 continue
-            found[job.stage.infra.uid()] = {
+            found.setdefault(job.stage.infra.uid(), {
                 "kind": job.kind, "backbone": job.backbone, "precision": job.precision, "work": work_of(job),
                 "units": stored_units(job), "activations": _activations(job), "notebook": notebook,
                 "profile": profile, **stored,
-            }  # fmt: skip
+            })  # fmt: skip
     return list(found.values())
 
 

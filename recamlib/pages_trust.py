@@ -14,14 +14,14 @@ Row = Sequence[Any]
 
 def trust_pages() -> dict[str, str]:
     """Return the measured parts of the page by their path inside the book."""
-    faults, scale = (_kept(name) for name in ("faults.json", "scale.json"))
+    faults, scale = (kept(name) for name in ("faults.json", "scale.json"))
     parts: dict[str, tuple[Callable[[Mapping[str, Any]], str], Any]] = {
         "kills": (kills_table, faults.get("kills")), "fuzz": (fuzz_table, faults.get("fuzz")),
         "surroundings": (surroundings_table, faults.get("surroundings")),
         "bits": (bits_table, faults.get("bits")), "scale": (scale_table, scale),
     }  # fmt: skip
     return {
-        f"measured_{name}.md": make(found) + _source(found) if found else NOT_YET
+        f"measured_{name}.md": make(found) + source_line(found) if found else NOT_YET
         for name, (make, found) in parts.items()
     }
 
@@ -38,7 +38,7 @@ def kills_table(found: Mapping[str, Any]) -> str:
         ("temporary files left", found["files_left"]),
         ("training steps taken twice, in all", found["steps_repeated"]),
     ]  # fmt: skip
-    return _table(("kill -9", "number"), wrong) + "\n\n" + _table(("kind of stage", "kills"), killed)
+    return table(("kill -9", "number"), wrong) + "\n\n" + table(("kind of stage", "kills"), killed)
 
 
 def fuzz_table(found: Mapping[str, Any]) -> str:
@@ -48,19 +48,19 @@ def fuzz_table(found: Mapping[str, Any]) -> str:
         for name, row in found["readers"].items()
     ]
     rows.append(("all", f"{found['inputs']:,}", f"{found['refused']:,}", f"{1e3 * found['slowest']:.0f} ms"))
-    table = _table(("reader", "inputs", "refused by name", "slowest (processor time)"), rows)
-    return f"{table}\n\nBeside these, {found['bombs']} inputs made to do harm were refused by name."
+    text = table(("reader", "inputs", "refused by name", "slowest (processor time)"), rows)
+    return f"{text}\n\nBeside these, {found['bombs']} inputs made to do harm were refused by name."
 
 
 def surroundings_table(found: Mapping[str, Any]) -> str:
     """Return what came of each fault of the surroundings."""
-    return _table(("what goes wrong", "what happens"), found["faults"].items())
+    return table(("what goes wrong", "what happens"), found["faults"].items())
 
 
 def bits_table(found: Mapping[str, Any]) -> str:
     """Return the largest difference that each change of the run makes, relative to the largest number."""
     rows = [(name, "none" if gap == 0 else f"{gap:.1e}") for name, gap in found["differences"].items()]
-    return _table(("what differs between two runs", "largest relative difference"), rows)
+    return table(("what differs between two runs", "largest relative difference"), rows)
 
 
 def scale_table(found: Mapping[str, Any]) -> str:
@@ -77,19 +77,22 @@ def scale_table(found: Mapping[str, Any]) -> str:
         ("of which before the index is opened", f"{found['base_memory_mib']:,} MiB"),
         ("files in the results folder", found["files"]), ("their size", f"{found['cache_mb']:,} MB"),
     ]  # fmt: skip
-    return _table(("", "measured, times in seconds of the processor"), rows)
+    return table(("", "measured, times in seconds of the processor"), rows)
 
 
-def _kept(name: str) -> dict[str, Any]:
+def kept(name: str) -> dict[str, Any]:
+    """Return what is kept with the book under a name, or nothing."""
     path = paths.book_dir() / "measured" / name
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def _table(head: Row, rows: Iterable[Row]) -> str:
+def table(head: Row, rows: Iterable[Row]) -> str:
+    """Return a Markdown table."""
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     return "\n".join([*lines, *(f"| {' | '.join(escaped(cell) for cell in row)} |" for row in rows)])
 
 
-def _source(found: Mapping[str, Any]) -> str:
+def source_line(found: Mapping[str, Any]) -> str:
+    """Return date, device and versions of a measurement as a line."""
     versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
     return f"\n\n*{escaped(found['date'])}, {escaped(found['device'])}, {escaped(versions)}.*\n"
