@@ -128,7 +128,7 @@ def alone() -> Callable[[], dict]:
             else:
                 frozen.stages(batch)
 
-    scaled = {scale: views(scale) for scale in (*cams.scales, 1.0)}  # decoded and resized before the clock runs
+    scaled = {scale: views(scale) for scale in (*cams.scales, 1.0)}  # before the clock runs
 
     def work() -> dict:
         with step("train classifier"):

@@ -1,5 +1,6 @@
 """The part of the command line that says what a run will take before it runs."""
 
+import math
 from typing import Annotated
 
 import typer
@@ -41,7 +42,7 @@ def plan(
         cells = (row["notebook"], row["stage"], row["stages"], f"{row['images']:,}", f"{row['done']:.0%}",
                  duration(row["seconds"]), duration(row["left"]), f"{row['disk']:,.0f} MB",
                  f"{row['memory']:,.0f} MiB", row["basis"])  # fmt: skip
-        table.add_row(*(str(cell).replace("nan", "?") for cell in cells))
+        table.add_row(*(str(cell).replace("nan MB", "?").replace("nan MiB", "?") for cell in cells))
     out.print(table)
     where = {0: "on this machine", 1: "on one GPU"}.get(gpus, f"on {gpus} GPUs that share it evenly")
     whole, left = duration(frame["seconds"].sum()), duration(frame["left"].sum())
@@ -63,13 +64,15 @@ def plan(
 
 
 def duration(seconds: float) -> str:
-    """Return seconds in the unit that suits them.
+    """Return seconds in the unit that suits them; what is not known has a question mark.
 
     Examples
     --------
     >>> duration(36), duration(600), duration(9000), duration(3.6e6)
     ('36 s', '10 min', '2.5 h', '1,000 h')
     """
+    if math.isnan(seconds):
+        return "?"
     if seconds < 100:
         return f"{seconds:.0f} s"
     if seconds < 6000:

@@ -207,7 +207,10 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     def basis(values: pd.Series) -> str:
         return next((w for w in weakest if w in set(values)), values.value_counts().index[0])
 
-    how = dict.fromkeys(("images", "seconds", "left", "measured", "disk"), "sum")
+    def total(values: pd.Series) -> float:
+        return values.sum(min_count=1)  # of nothing known, not known
+
+    how = {"images": "sum"} | dict.fromkeys(("seconds", "left", "measured", "disk"), total)
     how |= {"memory": "max", "basis": basis}
     grouped = frame.groupby(["notebook", "stage"], sort=False)
     found = grouped.agg(how)
