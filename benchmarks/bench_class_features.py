@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 from harness import compare
 
+SWEEP = (5, 40, 80)  # classes
+
 
 def form(kind: str, images: int, classes: int) -> Callable[[], Callable[[], list]]:
     """Return a function that builds the inputs and returns the work of one form."""
@@ -36,7 +38,10 @@ if __name__ == "__main__":
         {
             "ours": form("ours", 8, 20),
             "literal": form("literal", 8, 20),
+            **{f"ours, K {k}": form("ours", 8, k) for k in SWEEP},
             "ours, B 16, K 80": form("ours", 16, 80),
         },
+        sizes={"ours": {"classes": 20}, "literal": {"classes": 20}}
+        | {f"ours, K {k}": {"classes": k} for k in SWEEP},
         note="B 8, K 20, C 2048, 32 x 32, forward and backward (literal at B 16, K 80: 10.7 GB a product)",
     )

@@ -6,9 +6,11 @@ from harness import compare
 
 SCALES = (1.0, 0.5, 1.5, 2.0)
 SIZES = ((375, 500), (500, 375), (375, 500), (333, 500))
+PIXELS = sum(h * w for h, w in SIZES) // len(SIZES)
+SIDES, COPIES = (0.5, 1.5), (2, 4)  # how time grows with pixels and with images
 
 
-def form(kind: str) -> Callable[[], Callable[[], list]]:
+def form(kind: str, *, side: float = 1.0, copies: int = 1) -> Callable[[], Callable[[], list]]:
     """Return a function that builds the inputs and returns the work of one form."""
 
     def prepare() -> Callable[[], list]:
@@ -29,7 +31,8 @@ def form(kind: str) -> Callable[[], Callable[[], list]]:
         model = CamClassifier(build_backbone("mobilenet_v2", weights=weights), 20).eval()
         fc1 = model.fc1.weight.detach()
         images = []
-        for height, width in SIZES:  # smooth colours with some grain, as photographs have
+        sizes = [(round(side * h), round(side * w)) for h, w in SIZES] * copies
+        for height, width in sizes:  # smooth colours with some grain, as photographs have
             rough = interpolate(torch.rand(1, 3, 9, 9), (height, width), mode="bicubic")[0]
             images.append((255 * (rough + 0.1 * torch.randn(3, height, width))).clamp(0, 255).byte())
         classes = [torch.tensor([i, i + 1]) for i in range(len(images))]
@@ -54,8 +57,13 @@ if __name__ == "__main__":
             "ours": form("ours"),
             "literal": form("literal"),
             "literal, mirror apart": form("literal, mirror apart"),
+            **{f"ours, sides x {side}": form("ours", side=side) for side in SIDES},
+            **{f"ours, images x {n}": form("ours", copies=n) for n in COPIES},
         },
         repeats=2,
         rounds=2,
         note=f"MobileNetV2 at stride 16, {len(SIZES)} photographs of about 375 x 500, scales {SCALES}",
+        sizes={"ours": {"pixels": PIXELS, "images": len(SIZES)}}
+        | {f"ours, sides x {side}": {"pixels": round(PIXELS * side * side)} for side in SIDES}
+        | {f"ours, images x {n}": {"images": n * len(SIZES)} for n in COPIES},
     )

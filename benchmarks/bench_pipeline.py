@@ -99,6 +99,55 @@ def ours(precision: str) -> Callable[[], Callable[[], dict]]:
     return prepare
 
 
+def alone() -> Callable[[], dict]:
+    """Return the passes of the backbone that our steps hold and nothing else: what cannot be saved."""
+    import torch
+
+    from recamlib.data.views import normalise, rescale
+    from recamlib.models.fuse import fold_batch_norm
+
+    os.environ["RECAM_RESULTS"] = str(PLACE / "32-true")
+    made = stages("32-true")
+    classifier, recam, cams, net = (made[name] for name in ("classifier", "recam", "cams", "net"))
+    images = made["data"].images("train_aug")
+    model = classifier.build(classifier.weights).to(memory_format=torch.channels_last)
+    folded = fold_batch_norm(model.eval().backbone).to(memory_format=torch.channels_last)
+    frozen = net.load().to(memory_format=torch.channels_last)
+
+    def views(scale: float) -> list:
+        found = [normalise(rescale(images.image(name), scale)) for name in images.ids]
+        return [torch.stack([v, v.flip(2)]).to(memory_format=torch.channels_last) for v in found]
+
+    def passes(stage: Any, crop: int, *, back: bool) -> None:
+        size = min(stage.batch_size, len(images))
+        batch = torch.randn(size, 3, crop, crop).to(memory_format=torch.channels_last)
+        for _ in range(stage.epochs * (len(images) // size)):
+            if back:
+                model.train().zero_grad()
+                model.features(batch).mean().backward()
+            else:
+                frozen.stages(batch)
+
+    scaled = {scale: views(scale) for scale in (*cams.scales, 1.0)}  # before the clock runs
+
+    def work() -> dict:
+        with step("train classifier"):
+            passes(classifier, classifier.crop, back=True)
+        with step("reactivate"):
+            passes(recam, classifier.crop, back=True)
+        with step("extract maps"), torch.inference_mode():
+            for pair in (pair for scale in cams.scales for pair in scaled[scale]):
+                folded(pair)
+        with step("train boundary"):
+            passes(net, net.crop, back=False)
+        with step("boundary maps"):
+            for pair in scaled[1.0]:
+                frozen.stages(pair)
+        return {}
+
+    return work
+
+
 def literal() -> Callable[[], dict]:
     """Return the work of the literal assembly, which starts its steps from what ours has stored."""
     import literal_pipeline as form
@@ -212,7 +261,8 @@ if __name__ == "__main__":
     what = "photographs of VOC, MobileNetV2" if REAL else "embedded scenes (no real images here), a small net"
     compare(
         "pipeline",
-        {"ours": ours("32-true"), "literal": literal, "ours, bf16-mixed training": ours("bf16-mixed")},
+        {"ours": ours("32-true"), "literal": literal, "ours, bf16-mixed training": ours("bf16-mixed"),
+         "ours, backbone alone": alone},
         repeats=0,
         note=f"{IMAGES} {what}, from training to masks after the walk (literal walk: {WALKS} images)",
         sizes={"ours": {"images": IMAGES}},

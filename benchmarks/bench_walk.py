@@ -50,7 +50,8 @@ def growing() -> None:
     names = {"ours": SMALL} | {f"ours, {h} x {w}": (h, w) for h, w in GRIDS[1:]}
     forms = {name: form("ours", *grid) for name, grid in names.items()}
     note = f"{SMALL[0]} x {SMALL[1]} cells, {CLASSES} classes, 256 steps; bars: 50 times, 375 x 500 in 2 GiB"
-    report = compare("walk", forms | {"literal": form("literal", *SMALL)}, repeats=1, note=note)
+    report = compare("walk", forms | {"literal": form("literal", *SMALL)}, repeats=1, note=note,
+                     sizes={name: {"cells": h * w} for name, (h, w) in names.items()})  # fmt: skip
     for name, (height, width) in names.items():
         each = report["forms"][name]["seconds"] / (height * width)
         print(f"  {height} x {width}: {each * 1e6:.2f} us a cell")

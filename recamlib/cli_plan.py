@@ -1,5 +1,6 @@
 """The part of the command line that says what a run will take before it runs."""
 
+import math
 from typing import Annotated
 
 import typer
@@ -10,7 +11,8 @@ from recamlib.parameters import parse_assignments
 from recamlib.profiles import DEFAULT, all_parameters, find_notebook, list_notebooks
 
 out = Console(highlight=False, soft_wrap=True)
-HEAD = ("notebook", "stage", "stages", "images", "done", "hours", "left", "disk", "memory", "basis")
+HEAD = ("", "stage", "stages", "images", "done", "time", "left", "disk", "memory", "time is")
+LEFT = ("", "stage", "time is")
 
 
 def plan(
@@ -35,17 +37,16 @@ def plan(
     frame = forecast([p.stem for p in paths], profile=profile, gpus=gpus, extra=given, nominal=nominal)
     table = Table(box=None, pad_edge=False)
     for name in HEAD:
-        table.add_column(name, justify="left" if name in ("notebook", "stage", "basis") else "right")
+        table.add_column(name, justify="left" if name in LEFT else "right", no_wrap=True)
     for row in summary(frame).to_dict("records"):
         cells = (row["notebook"], row["stage"], row["stages"], f"{row['images']:,}", f"{row['done']:.0%}",
-                 hours(row["seconds"]), hours(row["left"]), f"{row['disk']:,.0f} MB",
+                 duration(row["seconds"]), duration(row["left"]), f"{row['disk']:,.0f} MB",
                  f"{row['memory']:,.0f} MiB", row["basis"])  # fmt: skip
-        table.add_row(*(str(cell).replace("nan", "?") for cell in cells))
+        table.add_row(*(str(cell).replace("nan MB", "?").replace("nan MiB", "?") for cell in cells))
     out.print(table)
-    cards = f"on {gpus} GPU{'s' if gpus > 1 else ''}, if all share the work evenly"
-    where = cards if gpus else "on one machine"
-    all_, left = hours(frame["seconds"].sum()), hours(frame["left"].sum())
-    out.print(f"\n{len(frame)} stages, {all_} h on one device; {left} h left {where}", markup=False)
+    where = {0: "on this machine", 1: "on one GPU"}.get(gpus, f"on {gpus} GPUs that share it evenly")
+    whole, left = duration(frame["seconds"].sum()), duration(frame["left"].sum())
+    out.print(f"\n{len(frame)} stages, {whole} on one device; {left} left {where}", markup=False)
     disk, memory = frame["disk"].sum() / 1000, frame["memory"].max()
     out.print(f"{disk:,.1f} GB on the disk, up to {memory:,.0f} MiB of memory", markup=False)
     if unknown := frame["seconds"].isna().sum():
@@ -55,21 +56,25 @@ def plan(
     found = check(frame)
     if len(found) > 1:
         last = found.loc["all"]
-        said, seen = hours(last["seconds"]), hours(last["measured"])
-        text = f"of what is done, {said} h forecast, {seen} h measured: {last['ratio']:.2f} times"
-        out.print(text, markup=False)
+        said, seen, ratio = duration(last["seconds"]), duration(last["measured"]), last["ratio"]
+        out.print(f"of what is done, {said} forecast, {seen} measured: {ratio:.2f} times", markup=False)
     if keep:
         what = f"profile {profile}" + (f", notebook {paths[0].stem}" if notebook else "")
         out.print(f"kept {keep_check(frame, what=', '.join([what, *(parameter or [])]))}", markup=False)
 
 
-def hours(seconds: float) -> str:
-    """Return seconds as hours, with as many digits as mean something.
+def duration(seconds: float) -> str:
+    """Return seconds in the unit that suits them; what is not known has a question mark.
 
     Examples
     --------
-    >>> hours(36), hours(7200), hours(3.6e6)
-    ('0.01', '2.0', '1,000')
+    >>> duration(36), duration(600), duration(9000), duration(3.6e6)
+    ('36 s', '10 min', '2.5 h', '1,000 h')
     """
-    value = seconds / 3600
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+    if math.isnan(seconds):
+        return "?"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:,.{0 if seconds > 360_000 else 1}f} h"

@@ -65,11 +65,11 @@ def entries_of(
             stored = recorded(job)
             if stored is None or stored["items"] < len(job.items):
                 continue
-            found[job.stage.infra.uid()] = {
+            found.setdefault(job.stage.infra.uid(), {
                 "kind": job.kind, "backbone": job.backbone, "precision": job.precision, "work": work_of(job),
                 "units": stored_units(job), "activations": _activations(job), "notebook": notebook,
                 "profile": profile, **stored,
-            }  # fmt: skip
+            })  # fmt: skip
     return list(found.values())
 
 
@@ -207,7 +207,10 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     def basis(values: pd.Series) -> str:
         return next((w for w in weakest if w in set(values)), values.value_counts().index[0])
 
-    how = dict.fromkeys(("images", "seconds", "left", "measured", "disk"), "sum")
+    def total(values: pd.Series) -> float:
+        return values.sum(min_count=1)  # of nothing known, not known
+
+    how = {"images": "sum"} | dict.fromkeys(("seconds", "left", "measured", "disk"), total)
     how |= {"memory": "max", "basis": basis}
     grouped = frame.groupby(["notebook", "stage"], sort=False)
     found = grouped.agg(how)

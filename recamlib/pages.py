@@ -12,6 +12,7 @@ from recamlib.api_pages import api_pages
 from recamlib.compare import RULE, compare_page
 from recamlib.explorer import explorer_page, latest
 from recamlib.figures import to_svg
+from recamlib.pages_cost import cost_pages
 from recamlib.pages_found import found_pages
 from recamlib.pages_trust import trust_pages
 from recamlib.plots import set_style
@@ -43,6 +44,7 @@ def book_pages() -> dict[str, str]:
         "measured_walk.md": walk_page(),
         **found_pages(),
         **trust_pages(),
+        **cost_pages(),
         "_static/walk_sparsity.svg": _svg(plots_refine.sparsity),
         "_static/walk_cost.svg": _svg(plots_refine.cost_line),
     }

@@ -14,14 +14,14 @@ Row = Sequence[Any]
 
 def trust_pages() -> dict[str, str]:
     """Return the measured parts of the page by their path inside the book."""
-    faults, scale = (_kept(name) for name in ("faults.json", "scale.json"))
+    faults, scale = (kept(name) for name in ("faults.json", "scale.json"))
     parts: dict[str, tuple[Callable[[Mapping[str, Any]], str], Any]] = {
         "kills": (kills_table, faults.get("kills")), "fuzz": (fuzz_table, faults.get("fuzz")),
         "surroundings": (surroundings_table, faults.get("surroundings")),
         "bits": (bits_table, faults.get("bits")), "scale": (scale_table, scale),
     }  # fmt: skip
     return {
-        f"measured_{name}.md": make(found) + _source(found) if found else NOT_YET
+        f"measured_{name}.md": make(found) + source_line(found) if found else NOT_YET
         for name, (make, found) in parts.items()
     }
 
@@ -81,7 +81,8 @@ def scale_table(found: Mapping[str, Any]) -> str:
     return markdown_table(("", "measured, times in seconds of the processor"), rows)
 
 
-def _kept(name: str) -> dict[str, Any]:
+def kept(name: str) -> dict[str, Any]:
+    """Return what is kept with the book under a name, or nothing."""
     path = paths.book_dir() / "measured" / name
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
@@ -92,6 +93,7 @@ def markdown_table(head: Row, rows: Iterable[Row]) -> str:
     return "\n".join([*lines, *(f"| {' | '.join(escaped(cell) for cell in row)} |" for row in rows)])
 
 
-def _source(found: Mapping[str, Any]) -> str:
+def source_line(found: Mapping[str, Any]) -> str:
+    """Return date, device and versions of a measurement as a line."""
     versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
     return f"\n\n*{escaped(found['date'])}, {escaped(found['device'])}, {escaped(versions)}.*\n"

@@ -158,7 +158,7 @@ def _table3(given: Given, more: Given) -> Iterator[End]:
 
 
 def _table4(given: Given, more: Given) -> Iterator[End]:
-    data, saliency = _data(given, more), Saliency(folder=given["saliency_folder"])
+    data, saliency = _data(given, more), Saliency(folder=given["saliency_folder"], **more)
     guided = {"saliency": saliency, "saliency_weight": given["eps_weight"]}
     models = {"cam": recipes.classifiers(data, given), "eps": recipes.classifiers(data, given, **guided)}
     models |= {name: recipes.reactivated(models[plain], given)

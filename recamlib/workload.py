@@ -85,8 +85,10 @@ def stored_units(job: Job) -> float:
     if isinstance(stage, TrainSegmenter | TrainUpperBound):
         return _weights(_network(_segmenter, stage.arch, stage.backbone))
     if hasattr(stage, "epochs"):
+        if isinstance(stage, TrainBoundary):  # its branch has about the same weights over every backbone
+            return 1
         root = root_of(stage)
-        return 1 if isinstance(stage, TrainBoundary) else _weights(_network(_backbone, root.backbone, 16))
+        return _weights(_network(_backbone, root.backbone, root.output_stride))
     height, width = picture(job.data)
     if job.kind in ("Score", "SegmentationScore", "SaliencyScore", "Classify", "WalkGrid"):
         return images * (1 + len(job.data.images("train").space))

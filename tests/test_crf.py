@@ -112,6 +112,16 @@ def test_labels_follow_the_edges_of_the_image():
 
 
 @compiled
+def test_several_labels_of_one_image_are_as_one_after_the_other():
+    image, truth, noisy = scene()
+    both = crf_labels(image, np.stack([truth, noisy]), num_labels=2)
+    apart = [crf_labels(image, labels, num_labels=2) for labels in (truth, noisy)]
+    np.testing.assert_array_equal(both, apart)
+    (many,) = crf_many([LabelJob(image, np.stack([noisy, truth]), 2)], processes=1)
+    np.testing.assert_array_equal(many, apart[::-1])
+
+
+@compiled
 def test_any_memory_layout_and_kind_gives_the_same():
     image, _, noisy = scene()
     expected = crf_labels(image, noisy, num_labels=2)

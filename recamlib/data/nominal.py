@@ -49,5 +49,6 @@ class NominalImages(ImageSet):
     def labels(self, id: str) -> np.ndarray:
         number = int(id[-6:])
         found = np.zeros(len(self.space), np.uint8)
-        found[(7 * number + np.arange(self._pattern[number % len(self._pattern)])) % len(self.space)] = 1
+        turn, place = divmod(number, len(self._pattern))
+        found[(turn + 7 * np.arange(self._pattern[place])) % len(self.space)] = 1
         return found

@@ -1,0 +1,159 @@
+"""Parts of the book's page on cost, from what the benchmarks, the forecast and recorded runs kept."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+
+from recamlib.figures import to_svg
+from recamlib.pages_trust import NOT_YET, kept, markdown_table, source_line
+from recamlib.plots import BLUE, GREY, ORANGE
+from recamlib.report import escaped
+
+NAMES = {
+    "class_features": "class features", "extraction": "maps of photographs", "walk": "random walk",
+    "advcam": "AdvCAM", "segment_training": "segmentation, training",
+    "segment_prediction": "segmentation, prediction", "pipeline": "whole pipeline",
+}  # fmt: skip
+"""Hot paths by the name of their benchmark."""
+NOT_ON_GPU = "Not run on a GPU: no figure of this page says anything about one."
+Kept = Mapping[str, Any]
+
+
+def cost_pages() -> dict[str, str]:
+    """Return the measured parts of the page by their path inside the book."""
+    benches, checked = kept("benchmarks.json"), kept("forecast.json")
+    paths_, pipeline = {n: benches[n] for n in NAMES if n in benches}, benches.get("pipeline")
+    pages = {
+        "measured_paths.md": paths_table(paths_) if paths_ else NOT_YET,
+        "measured_pipeline.md": pipeline_table(pipeline) if pipeline else NOT_YET,
+        "measured_growth.md": growth_table(paths_) if paths_ else NOT_YET,
+        "measured_forecast.md": forecast_table(checked) if checked else NOT_YET,
+    }
+    if pipeline:
+        fig, ax = plt.subplots(figsize=(8, 3.4))
+        step_bars(pipeline, ax=ax)
+        pages["_static/pipeline_steps.svg"] = to_svg(fig)
+        plt.close(fig)
+        pages["measured_pipeline.md"] += (
+            "\n\n```{figure} _static/pipeline_steps.svg\n:alt: Seconds of every step of the pipeline on a "
+            "logarithmic axis, two bars a step: the literal form above, ours below\nSeconds of every step, "
+            "literal and ours, on the same images.\n```\n"
+        )
+    return pages
+
+
+def paths_table(benches: Mapping[str, Kept]) -> str:
+    """Return every hot path: time and added memory of both forms, their ratio, and how far results differ."""
+    rows = []
+    for name, entry in benches.items():
+        ours, literal = entry["forms"]["ours"], entry["forms"]["literal"]
+        rows.append((
+            NAMES[name], _seconds(literal["seconds"]), _seconds(ours["seconds"]),
+            f"{literal['seconds'] / ours['seconds']:.3g}", f"{literal['peak_mb']:,.0f} MB",
+            f"{ours['peak_mb']:,.0f} MB", f"{literal['difference']:.0e}", entry["note"], entry["device"],
+            entry["date"],
+        ))  # fmt: skip
+    head = ("hot path", "literal", "ours", "ratio", "memory, literal", "memory, ours", "difference", "work",
+            "device", "date")  # fmt: skip
+    on_gpu = any(not entry["device"].startswith("cpu") for entry in benches.values())
+    versions = next(iter(benches.values()))
+    return markdown_table(head, rows) + source_line(versions) + ("" if on_gpu else f"\n{NOT_ON_GPU}\n")
+
+
+def pipeline_table(entry: Kept) -> str:
+    """Return the steps of the whole pipeline in every form, and how far their results differ."""
+    forms = entry["forms"]
+    ours, literal = forms["ours"], forms["literal"]
+    others = {n: f for n, f in forms.items() if n not in ("ours", "literal")}
+    rows = []
+    for step, found in literal["steps"].items():
+        mine = ours["steps"][step]
+        star = f" (from {found['images']} of {found['of']} images)" if "of" in found else ""
+        ratio = f"{found['seconds'] / mine['seconds']:.3g}"
+        more = [_seconds(f["steps"][step]["seconds"]) if step in f["steps"] else "" for f in others.values()]
+        rows.append((step, _seconds(found["seconds"]) + star, _seconds(mine["seconds"]), ratio, *more))
+    whole = [f"**{_seconds(f['seconds'])}**" for f in others.values()]
+    total = f"| **all** | **{_seconds(literal['seconds'])}** | **{_seconds(ours['seconds'])}** | "
+    total += f"**{literal['seconds'] / ours['seconds']:.3g}** | {' | '.join(whole)}"
+    text = markdown_table(("step", "literal", "ours", "ratio", *others), rows) + f"\n{total.rstrip(' |')} |"
+    text += f"\n\n{escaped(entry['note'])}."
+    measured = {n: s for n, s in literal["steps"].items() if "of" not in s}
+    if len(measured) < len(literal["steps"]):
+        both = [sum(f["steps"][n]["seconds"] for n in measured) for f in (literal, ours)]
+        text += (
+            f" Steps that name a part of the images were run on that part and extrapolated in proportion; of "
+            f"what was run on all images alone the ratio is **{both[0] / both[1]:.3g}**."
+        )
+    gaps = [(name, f"{gap:.1e}") for name, gap in literal["differences"].items()]
+    text += "\n\n" + markdown_table(("result", "difference of the two forms"), gaps)
+    alone = forms.get("ours, backbone alone")
+    if alone:
+        share = alone["seconds"] / ours["seconds"]
+        text += f"\n\nThe backbone's own passes, and nothing else, take **{share:.0%}** of our time."
+    return text + source_line(entry)
+
+
+def growth_table(benches: Mapping[str, Kept]) -> str:
+    """Return how our time and memory grow with what a form was made larger by."""
+    rows = []
+    for name, entry in benches.items():
+        sized = [form for key, form in entry["forms"].items() if key.startswith("ours") and "sizes" in form]
+        for what in dict.fromkeys(key for form in sized for key in form["sizes"]):
+            points = sorted((f["sizes"][what], f) for f in sized if what in f["sizes"])
+            if len(points) < 3:
+                continue
+            sizes, seconds = (np.array(v) for v in zip(*((s, f["seconds"]) for s, f in points)))
+            power = np.polyfit(np.log(sizes), np.log(seconds), 1)[0]
+            span = " · ".join(f"{s:,}: {_seconds(f['seconds'])}, {f['peak_mb']:,.0f} MB" for s, f in points)
+            rows.append((NAMES[name], what, span, f"{power:.2f}"))
+    if not rows:
+        return NOT_YET
+    head = ("hot path", "with", "size: time, added memory", "power of the size that fits the time")
+    return markdown_table(head, rows)
+
+
+def forecast_table(checked: Kept) -> str:
+    """Return what was forecast from one run for another, and what that one took."""
+    rows = [
+        (row["stage"], _seconds(row["seconds"]), _seconds(row["measured"]), f"{row['ratio']:.2f}")
+        for row in checked["rows"]
+    ]
+    text = markdown_table(("stage", "forecast", "measured", "forecast / measured"), rows)
+    what, sources = escaped(checked["what"]), escaped(", ".join(checked["from"]))
+    return f"{text}\n\nForecast of {what} from the records of {sources}.{source_line(checked)}"
+
+
+def step_bars(entry: Kept, *, ax: Axes) -> Axes:
+    """Draw seconds of every step, the literal form above ours; extrapolated ones are pale."""
+    literal, ours = (entry["forms"][name]["steps"] for name in ("literal", "ours"))
+    y = np.arange(len(literal))
+    whole = np.array(["of" not in found for found in literal.values()])
+    seconds = np.array([found["seconds"] for found in literal.values()])
+    ax.barh(y[whole] - 0.2, seconds[whole], 0.38, color=GREY, hatch="//", edgecolor="white", label="literal")
+    if not whole.all():
+        ax.barh(y[~whole] - 0.2, seconds[~whole], 0.38, color="white", hatch="//", edgecolor=ORANGE,
+                label="literal, extrapolated")  # fmt: skip
+    ax.barh(y + 0.2, [ours[name]["seconds"] for name in literal], 0.38, color=BLUE, label="ours")
+    ax.set(xscale="log", xlabel="seconds", title="The whole pipeline, step by step")
+    ax.set_yticks(y, list(literal))
+    ax.invert_yaxis()
+    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return ax
+
+
+def _seconds(value: float) -> str:
+    """Return seconds for people.
+
+    Examples
+    --------
+    >>> _seconds(0.0123), _seconds(4.2), _seconds(250), _seconds(31234)
+    ('12.3 ms', '4.2 s', '250 s', '8.7 h')
+    """
+    if value < 1:
+        return f"{1e3 * value:.3g} ms"
+    if value >= 10_000:
+        return f"{value / 3600:.1f} h"
+    return f"{value:.1f} s" if value < 100 else f"{value:.0f} s"
