@@ -179,5 +179,5 @@ def compare_page(results: Iterable[dict[str, Any]]) -> str:
 
 def html_table(frame: pd.DataFrame) -> str:
     """Return a frame as an HTML table on one line, as :func:`recamlib.report.shown` shows it."""
-    table = shown(frame).to_html(escape=True, border=0, na_rep="").replace("\n", "")
+    table = shown(frame).to_html(escape=True, border=0, na_rep="", justify="left").replace("\n", "")
     return wide(table)

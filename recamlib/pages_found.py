@@ -1,26 +1,26 @@
 """The page on what was found: an answer per question, its numbers, the runs behind it; no number is typed."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from recamlib import plots_beyond, plots_found
-from recamlib.claims import RULE, SYNTHETIC, all_claims, paper_difference
+from recamlib.claims import RULE, SYNTHETIC
 from recamlib.compare import html_table, title_of
-from recamlib.costs_found import FULL, cost_parts, unit_times
+from recamlib.costs_found import FULL, cost_parts
 from recamlib.errors import SettingsError
 from recamlib.figures import describe, to_svg
+from recamlib.figures_found import CAPTIONS, NAMES, found_figures
 from recamlib.found import OPEN, QUESTIONS, Finding, Question, Result, ask, best, opposed
 from recamlib.pages_trust import markdown_table
 from recamlib.profiles import profile_parameters
-from recamlib.report import MARKS, escaped, load_kept, row_of, scoreboard, seeds_of
+from recamlib.report import MARKS, escaped, load_kept, scoreboard, seeds_of
 from recamlib.scoreboard import part_of
 from recamlib.wording import cell_title, in_words
 
-NAMES = {"voc12": "PASCAL VOC 2012", "coco14": "MS COCO 2014"}
+SIDE = "the interval of the difference lies on the paper's side of zero"
 
 
 def found_pages(results: Iterable[Result] | None = None) -> dict[str, str]:
@@ -35,7 +35,7 @@ def found_pages(results: Iterable[Result] | None = None) -> dict[str, str]:
     kept = load_kept() if results is None else results
     own = [r for r in kept if r["parameters"]["dataset"] not in SYNTHETIC and "own_classes" not in r]
     whole = [result for result in own if "provisional" not in result]
-    figures = {name: fig for name, fig in _figures(whole).items() if fig is not None}
+    figures = found_figures(whole)
     said = {question.name: ask(question, own) for question in QUESTIONS}
     pictures = {name: _picture(name, fig) for name, fig in figures.items()}
     parts = [
@@ -64,19 +64,19 @@ def _extent(results: Sequence[Result]) -> str:
                 f"at most {images:,} of the {FULL[data]:,} training images of {name}; {escaped(backbones)}; "
                 f"{seeds}"
             )
-    usual = profile_parameters("voc12", "02")["backbone"]
+    usual = _papers("voc12", "02_table1_ablations")["backbone"]
     here = ". ".join(parts) or "none with a verdict yet"
     return f"**The runs here**: {here}. **The paper's**: all training images, {usual}."
 
 
 def _summary(said: Mapping[str, Sequence[tuple[Result, Sequence[Finding]]]]) -> str:
-    """Return the table of all questions: the word, and what it rests on."""
-    lines = ["| question | answer | rests on |", "|---|---|---|"]
+    """Return the list of all questions: the word, and what it rests on."""
+    lines = []
     for question in QUESTIONS:
         found = best(said[question.name])
         word = MARKS[found.answer] if found else _unanswered(said[question.name])
-        text = _said(found) if found else ""
-        lines.append(f"| [{escaped(question.title)}](found-{question.name}) | {word} | {text} |")
+        text = f": {_said(found)}" if found else ""
+        lines.append(f"- [{escaped(question.title)}](found-{question.name}) **{word}**{text}")
     return "\n".join(lines)
 
 
@@ -121,9 +121,11 @@ def _section(question: Question, said: Sequence[tuple[Result, list[Finding]]], p
             lines += [f"Provisional, so without a verdict: {escaped(result['provisional'])}.", ""]
         for finding in (f for f in findings if f.images is None):
             rule = f" *Rule: {escaped(finding.rule)}.*" if finding.rule else ""
-            lines.append(f"- {MARKS[finding.answer]} · {_said(finding)}.{rule}")
+            # the answer above has said what it is about
+            text = escaped(finding.here) if found and finding.what == found.what else _said(finding)
+            lines.append(f"- {MARKS[finding.answer]}: {text}.{rule}")
         table = [f for f in findings if f.images is not None]
-        rules = "; ".join(dict.fromkeys(f.rule or "the scoreboard's" for f in table if f.answer not in OPEN))
+        rules = "; ".join(dict.fromkeys(f.rule or SIDE for f in table if f.answer not in OPEN))
         lines += ["", f"{html_table(_frame(table))}\n\n*Rule: {escaped(rules)}.*" if table else "", ""]
     stem = question.notebook
     lines.append(f"Read on: [the section that measures it](notebooks/{stem}), `recam run {stem[:2]}`.")
@@ -151,12 +153,18 @@ def _frame(findings: Sequence[Finding]) -> pd.DataFrame:
 def deviations(result: Result) -> list[str]:
     """Return how a run's parameters differ from those of the paper's profile for its data set."""
     parameters = result["parameters"]
-    try:
-        usual = profile_parameters(parameters["dataset"], result["notebook"])
-    except SettingsError:  # no such profile, or the notebook has changed since
-        return []
+    usual = _papers(parameters["dataset"], result["notebook"])
     return [f"{name} {parameters[name]} ({value})" for name, value in usual.items()
             if name != "profile" and name in parameters and parameters[name] != value]  # fmt: skip
+
+
+@functools.cache
+def _papers(profile: str, notebook: str) -> Mapping[str, object]:
+    """Return the parameters of a profile that stands for the paper; none if there is no such profile."""
+    try:
+        return profile_parameters(profile, notebook)
+    except SettingsError:
+        return {}
 
 
 def _runs(results: Sequence[Result]) -> str:
@@ -183,68 +191,3 @@ def _runs(results: Sequence[Result]) -> str:
 def _picture(name: str, fig: Figure) -> str:
     alt, caption = " ".join(describe(fig).split()), CAPTIONS[name.split("_")[0]]
     return f"```{{figure}} _static/found_{name}.svg\n:alt: {alt}\n{caption}\n```"
-
-
-CAPTIONS = {
-    "differences": "Every difference of the paper's tables that a run can measure (diamonds), and what the "
-    "runs here measured, with 95 % intervals. Right of zero is in favour of the row named.",
-    "advcam": "Time of the eight systems of Table 2, each in units of the CAM baseline of its own machine.",
-    "when": "ReCAM minus CAM at every level of the plan: thick over seeds, thin over images; and which "
-    "pixels change.",
-}
-
-
-def _figures(results: Sequence[Result]) -> dict[str, Figure | None]:
-    draw: dict[str, Callable[[], Figure | None]] = {
-        "advcam": lambda: _times(results), "when": lambda: _levels(results),
-        **{f"differences_{data}": (lambda data=data: _differences(results, data)) for data in NAMES},
-    }  # fmt: skip
-    return {name: make() for name, make in draw.items()}
-
-
-def _differences(results: Sequence[Result], data: str) -> Figure | None:
-    """Draw all differences of one data set, or nothing where none was measured."""
-    rows, mine = [], [r for r in results if (r["parameters"]["dataset"] == "coco14") == (data == "coco14")]
-    for claim in all_claims():
-        columns = ("voc12", "val") if data == "voc12" else (data,)  # Table 4 is of VOC
-        if not claim.baseline or not claim.id.endswith(columns) or "_test." in claim.id:
-            continue
-        here = {}
-        for result in mine:
-            row = row_of(claim, result)
-            if row and "difference" in row:
-                ends = [np.nan if end is None else end for end in row["difference_interval"]]
-                here.setdefault(_run_name(result), (row["difference"], *ends))
-        rows.append({"table": part_of(claim.id), "title": cell_title(claim.id), "here": here,
-                     "paper": paper_difference(claim)})  # fmt: skip
-    if not any(row["here"] for row in rows):
-        return None
-    fig, ax = plt.subplots(figsize=(7.2, 1.2 + 0.36 * len(rows)))
-    plots_found.differences(rows, ax=ax).set_title(NAMES[data])
-    return fig
-
-
-def _run_name(result: Result) -> str:
-    return f"{result['parameters']['profile']}, {result['parameters']['backbone']}"
-
-
-def _times(results: Sequence[Result]) -> Figure | None:
-    rows = unit_times(results)
-    if not rows:
-        return None
-    fig, ax = plt.subplots(figsize=(7.2, 3.6))
-    plots_found.times(rows, ax=ax)
-    return fig
-
-
-def _levels(results: Sequence[Result]) -> Figure | None:
-    """Draw the study of the sign, if a result has one."""
-    for result in results:
-        rows = {name.removeprefix("sign: "): row for name, row in result["rows"].items()
-                if name.startswith("sign: ")}  # fmt: skip
-        if result["notebook"] == "06_beyond" and rows:
-            frame: pd.DataFrame = pd.DataFrame.from_dict(rows, orient="index").fillna(np.nan)
-            fig, axes = plt.subplots(1, 2, figsize=(9, 1.4 + 0.34 * len(frame)), width_ratios=[3, 2])
-            plots_beyond.forest(frame, axes=axes)
-            return fig
-    return None

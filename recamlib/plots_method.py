@@ -33,8 +33,8 @@ def method_picture(found: dict[str, Any]) -> tuple[Figure, str]:
     scene = max((s for s in found["scenes"] if len(s["present"]) == 2), key=lambda s: gain(found, s))
     space = LabelSpace("explorer", tuple(found["classes"]))
     image, names = pixels(scene["picture"]), [found["classes"][k] for k in scene["present"]]
-    fig, axes = plt.subplots(2, 4, figsize=(7.6, 4.1), layout="none")
-    fig.subplots_adjust(left=0.01, right=0.99, top=0.92, bottom=0.12, wspace=0.06, hspace=0.5)
+    fig, axes = plt.subplots(2, 4, figsize=(7.6, 4.5), layout="none")
+    fig.subplots_adjust(left=0.01, right=0.99, top=0.93, bottom=0.13, wspace=0.06, hspace=0.62)
 
     def put(ax: Axes, picture: np.ndarray, title: str) -> None:
         ax.imshow(picture, interpolation="nearest")

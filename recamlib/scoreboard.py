@@ -98,7 +98,8 @@ def _row(row: pd.Series) -> str:
     )
     name, part = html.escape(row["claim"].split(".", 1)[1]), row["part"]
     kinds = " ".join(f'data-{key}="{html.escape(row[key])}"' for key in ("part", "verdict", "kind"))
-    head = f'<th scope="row" data-value="{part} {name}">{part} <code>{name}</code></th>'
+    broken = name.replace("_", "_<wbr>").replace(".", ".<wbr>")  # a narrow column splits it there
+    head = f'<th scope="row" data-value="{part} {name}">{part} <code>{broken}</code></th>'
     return f"<tr {kinds}>{head}{body}</tr>"
 
 

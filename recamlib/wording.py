@@ -1,5 +1,7 @@
 """How claims are said to readers: the paper's sentences, its differences, and what notebook 06 asks."""
 
+import functools
+
 from recamlib.claims import TABLE4, load_paper
 from recamlib.refinement import TITLES
 from recamlib.segment_tables import NETWORKS
@@ -32,6 +34,9 @@ BEYOND = {
 }
 
 
+_paper = functools.cache(load_paper)  # a page asks for it a hundred times
+
+
 def in_words(claim: str) -> str:
     """Return a claim made in a sentence as a sentence, with its place in the paper.
 
@@ -41,13 +46,13 @@ def in_words(claim: str) -> str:
     'AdvCAM takes 160 times as long as ReCAM (Section 5.2)'
     """
     name = claim.removeprefix("prose.")
-    entry = load_paper()["prose"][name]
+    entry = _paper()["prose"][name]
     return f"{SAYS[name].format(**entry)} ({entry['where'].split(':')[0].split(',')[0]})"
 
 
 def named(evidence: str) -> str:
     """Return evidence with the weight options of Table 1 as formulas write them."""
-    rows = load_paper()["table1"]["rows"]
+    rows = _paper()["table1"]["rows"]
     for name in sorted(REACTIVATED, key=len, reverse=True):
         evidence = evidence.replace(name, rows[name]["weights"])
     return evidence
@@ -65,7 +70,7 @@ def cell_title(claim: str) -> str:
     """
     table, row, *rest = claim.split(".")
     if table == "table1":
-        weights = load_paper()["table1"]["rows"][row].get("weights")
+        weights = _paper()["table1"]["rows"][row].get("weights")
         return f"ReCAM read with {weights}" if weights else LOSSES[row]
     if table == "table4":
         return f"{rest[0]} over {TABLE4[rest[0]]}"

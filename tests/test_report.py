@@ -133,7 +133,8 @@ def test_the_scoreboard_is_filled_from_results_and_the_rest_is_not_run():
     assert here["data"].str.startswith("synthetic").all()
     page = scoreboard_page([result])
     assert page.count("<tr data-part") == len(all_claims())
-    assert all(f"<code>{claim.id.split('.', 1)[1]}</code>" in page for claim in all_claims())
+    whole = page.replace("<wbr>", "")
+    assert all(f"<code>{claim.id.split('.', 1)[1]}</code>" in whole for claim in all_claims())
     assert f"<strong>{(board['verdict'] != 'not run').sum()} of {len(board)}</strong>" in page
 
 

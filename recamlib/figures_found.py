@@ -1,0 +1,87 @@
+"""Figures of the page on what was found, from the kept results."""
+
+from collections.abc import Callable, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from recamlib import plots_beyond, plots_found
+from recamlib.claims import all_claims, paper_difference
+from recamlib.costs_found import unit_times
+from recamlib.found import Result
+from recamlib.report import row_of
+from recamlib.scoreboard import part_of
+from recamlib.wording import cell_title
+
+NAMES = {"voc12": "PASCAL VOC 2012", "coco14": "MS COCO 2014"}
+CAPTIONS = {
+    "differences": "Every difference of the paper's tables that a run can measure (diamonds), and what the "
+    "runs here measured, with 95 % intervals. Table 1 is over BCE alone; right of zero is in favour.",
+    "advcam": "Time of the eight systems of Table 2, each in units of the CAM baseline of its own machine.",
+    "when": "ReCAM minus CAM at every level of the plan: thick over seeds, thin over images; and which "
+    "pixels change.",
+}
+
+
+def found_figures(results: Sequence[Result]) -> dict[str, Figure]:
+    """Return the page's figures by name, of those that some result has numbers for."""
+    draw: dict[str, Callable[[], Figure | None]] = {
+        "advcam": lambda: _times(results), "when": lambda: _levels(results),
+        **{f"differences_{data}": (lambda data=data: _differences(results, data)) for data in NAMES},
+    }  # fmt: skip
+    drawn = {name: make() for name, make in draw.items()}
+    return {name: fig for name, fig in drawn.items() if fig is not None}
+
+
+def _differences(results: Sequence[Result], data: str) -> Figure | None:
+    """Draw all differences of one data set, or nothing where none was measured."""
+    rows, mine = [], [r for r in results if (r["parameters"]["dataset"] == "coco14") == (data == "coco14")]
+    for claim in all_claims():
+        columns = ("voc12", "val") if data == "voc12" else (data,)  # Table 4 is of VOC
+        if not claim.baseline or not claim.id.endswith(columns) or "_test." in claim.id:
+            continue
+        here = {}
+        for result in mine:
+            row = row_of(claim, result)
+            if row and "difference" in row:
+                ends = [np.nan if end is None else end for end in row["difference_interval"]]
+                here.setdefault(_run_name(result), (row["difference"], *ends))
+        part, shared = part_of(claim.id), "ReCAM over CAM, "
+        title = cell_title(claim.id)
+        rows.append({
+            "table": part + f": {shared.strip(', ')}" * title.startswith(shared),
+            "title": title.removeprefix(shared), "here": here, "paper": paper_difference(claim),
+        })  # fmt: skip
+    if not any(row["here"] for row in rows):
+        return None
+    fig, ax = plt.subplots(figsize=(6, 1.4 + 0.36 * len(rows)))
+    plots_found.differences(rows, ax=ax).set_title(NAMES[data])
+    return fig
+
+
+def _run_name(result: Result) -> str:
+    return f"{result['parameters']['profile']}, {result['parameters']['backbone']}"
+
+
+def _times(results: Sequence[Result]) -> Figure | None:
+    rows = unit_times(results)
+    if not rows:
+        return None
+    fig, ax = plt.subplots(figsize=(6, 3.4))
+    plots_found.times(rows, ax=ax)
+    return fig
+
+
+def _levels(results: Sequence[Result]) -> Figure | None:
+    """Draw the study of the sign, if a result has one."""
+    for result in results:
+        rows = {name.removeprefix("sign: "): row for name, row in result["rows"].items()
+                if name.startswith("sign: ")}  # fmt: skip
+        if result["notebook"] == "06_beyond" and rows:
+            frame: pd.DataFrame = pd.DataFrame.from_dict(rows, orient="index").fillna(np.nan)
+            fig, axes = plt.subplots(1, 2, figsize=(8, 1.4 + 0.34 * len(frame)), width_ratios=[3, 2])
+            plots_beyond.forest(frame, axes=axes)
+            return fig
+    return None
