@@ -161,7 +161,8 @@ def _networks(result: Result) -> list[Finding]:
 
 def _saliency(result: Result) -> list[Finding]:
     found = cells(result, "table4")
-    for row, partner in guidance.partners(list(result["rows"])).items():
+    systems = [row for row in result["rows"] if "." in row]  # the saliency's own row has no method
+    for row, partner in guidance.partners(systems).items():
         entry = result["rows"][row]
         if "difference" in entry:
             what = f"masks of {guidance.title(row)} are better than those of {guidance.title(partner)}"

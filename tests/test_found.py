@@ -131,7 +131,8 @@ def test_irn_is_compared_only_on_the_same_images():
 def test_table4_falls_back_on_pseudo_masks_and_says_so():
     base = [30.0, 31.0, 32.0]
     rows = {"none.eps": table_row(base, images=9),
-            "none.recam_e": table_row([33.0, 34.1, 35.0], baseline=base, images=9)}  # fmt: skip
+            "none.recam_e": table_row([33.0, 34.1, 35.0], baseline=base, images=9),
+            "saliency": {"mean": 26.0, "images": 9}}  # fmt: skip
     masks = result("05_table4_saliency", claims={}) | {"rows": rows}
     text = section(page(masks), "saliency")
     assert "**✔ holds** · masks of ReCAM-E are better than those of EPS" in text
