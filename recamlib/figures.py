@@ -53,6 +53,8 @@ def describe(fig: Figure) -> str:
     else:
         text = ". ".join(filter(None, map(_panel, axes)))
         text = f"Figure of {len(axes)} panels. {text}" if len(axes) > 1 else text or "Figure"
+    title = _plain(fig.get_suptitle())
+    text = f"{title}: {text}" if title else text
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 2].rsplit(' ', 1)[0]} …"
 
 
