@@ -56,6 +56,7 @@ def test_the_same_run_twice_gives_the_same_bits(first, tmp_path):
     same("the same run twice, one thread", first, made(tmp_path))
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more processes than cores
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_the_number_of_loader_processes_changes_nothing(first, tmp_path, workers):
     same(f"{workers} loader processes instead of none", first, made(tmp_path, RECAM_WORKERS=workers))
