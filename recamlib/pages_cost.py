@@ -8,9 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from recamlib.figures import to_svg
-from recamlib.pages_trust import NOT_YET, kept, markdown_table, source_line
+from recamlib.pages_trust import NOT_YET, kept, source_line
 from recamlib.plots import BLUE, GREY, ORANGE
 from recamlib.report import escaped
+from recamlib.sections import html_table
 
 NAMES = {
     "class_features": "class features", "extraction": "maps of photographs", "walk": "random walk",
@@ -53,21 +54,24 @@ def paths_table(benches: Mapping[str, Kept]) -> str:
         rows.append((
             NAMES[name], _seconds(literal["seconds"]), _seconds(ours["seconds"]),
             f"{literal['seconds'] / ours['seconds']:.3g}", f"{literal['peak_mb']:,.0f} MB",
-            f"{ours['peak_mb']:,.0f} MB", f"{literal['difference']:.0e}", entry["note"], entry["device"],
-            entry["date"],
+            f"{ours['peak_mb']:,.0f} MB", f"{literal['difference']:.0e}",
         ))  # fmt: skip
-    head = ("hot path", "literal", "ours", "ratio", "memory, literal", "memory, ours", "difference", "work",
-            "device", "date")  # fmt: skip
+    head = ("hot path", "literal", "ours", "ratio", "memory, literal", "memory, ours", "difference")
+    work = "\n".join(
+        f"- {NAMES[name]}: {escaped(e['note'])} ({escaped(e['device'])}, {escaped(e['date'])})"
+        for name, e in benches.items()
+    )
     on_gpu = any(not entry["device"].startswith("cpu") for entry in benches.values())
-    versions = next(iter(benches.values()))
-    return markdown_table(head, rows) + source_line(versions) + ("" if on_gpu else f"\n{NOT_ON_GPU}\n")
+    versions = source_line(next(iter(benches.values())))
+    text = f"{html_table(head, rows)}\n\nWhat was computed:\n\n{work}{versions}"
+    return text if on_gpu else f"{text}\n{NOT_ON_GPU}\n"
 
 
 def pipeline_table(entry: Kept) -> str:
     """Return the steps of the whole pipeline in every form, and how far their results differ."""
     forms = entry["forms"]
     ours, literal = forms["ours"], forms["literal"]
-    others = {n: f for n, f in forms.items() if n not in ("ours", "literal")}
+    others = {n: f for n, f in forms.items() if n not in ("ours", "literal") and "steps" in f}
     rows = []
     for step, found in literal["steps"].items():
         mine = ours["steps"][step]
@@ -75,11 +79,10 @@ def pipeline_table(entry: Kept) -> str:
         ratio = f"{found['seconds'] / mine['seconds']:.3g}"
         more = [_seconds(f["steps"][step]["seconds"]) if step in f["steps"] else "" for f in others.values()]
         rows.append((step, _seconds(found["seconds"]) + star, _seconds(mine["seconds"]), ratio, *more))
-    whole = [f"**{_seconds(f['seconds'])}**" for f in others.values()]
-    total = f"| **all** | **{_seconds(literal['seconds'])}** | **{_seconds(ours['seconds'])}** | "
-    total += f"**{literal['seconds'] / ours['seconds']:.3g}** | {' | '.join(whole)}"
-    text = markdown_table(("step", "literal", "ours", "ratio", *others), rows) + f"\n{total.rstrip(' |')} |"
-    text += f"\n\n{escaped(entry['note'])}."
+    whole = [f["seconds"] for f in (literal, ours, *others.values())]
+    rows.append(("all", *map(_seconds, whole[:2]), f"{whole[0] / whole[1]:.3g}", *map(_seconds, whole[2:])))
+    text = html_table(("step", "literal", "ours", "ratio", *others), rows)
+    text += f"\n\nMeasured on {escaped(entry['note'])}."
     measured = {n: s for n, s in literal["steps"].items() if "of" not in s}
     if len(measured) < len(literal["steps"]):
         both = [sum(f["steps"][n]["seconds"] for n in measured) for f in (literal, ours)]
@@ -88,7 +91,7 @@ def pipeline_table(entry: Kept) -> str:
             f"what was run on all images alone the ratio is **{both[0] / both[1]:.3g}**."
         )
     gaps = [(name, f"{gap:.1e}") for name, gap in literal["differences"].items()]
-    text += "\n\n" + markdown_table(("result", "difference of the two forms"), gaps)
+    text += "\n\n" + html_table(("result", "difference of the two forms"), gaps)
     alone = forms.get("ours, backbone alone")
     if alone:
         share = alone["seconds"] / ours["seconds"]
@@ -112,7 +115,7 @@ def growth_table(benches: Mapping[str, Kept]) -> str:
     if not rows:
         return NOT_YET
     head = ("hot path", "with", "size: time, added memory", "power of the size that fits the time")
-    return markdown_table(head, rows)
+    return html_table(head, rows)
 
 
 def forecast_table(checked: Kept) -> str:
@@ -121,7 +124,7 @@ def forecast_table(checked: Kept) -> str:
         (row["stage"], _seconds(row["seconds"]), _seconds(row["measured"]), f"{row['ratio']:.2f}")
         for row in checked["rows"]
     ]
-    text = markdown_table(("stage", "forecast", "measured", "forecast / measured"), rows)
+    text = html_table(("stage", "forecast", "measured", "forecast / measured"), rows)
     what, sources = escaped(checked["what"]), escaped(", ".join(checked["from"]))
     return f"{text}\n\nForecast of {what} from the records of {sources}.{source_line(checked)}"
 

@@ -115,10 +115,11 @@ def test_the_page_shows_ratios_steps_growth_and_what_was_extrapolated(tmp_path, 
     (tmp_path / "measured" / "benchmarks.json").write_text(json.dumps({"pipeline": entry}))
     pages = pages_cost.cost_pages()
     text = pages["measured_pipeline.md"]
-    assert "| walk | 50.0 s (from 1 of 2 images) | 10.0 s | 5 |" in text
+    assert "walk</th><td>50.0 s (from 1 of 2 images)</td><td>10.0 s</td><td>5</td>" in text
+    assert "all</th><td>60.0 s</td><td>12.0 s</td><td>5</td>" in text
     assert "extrapolated in proportion" in text and "**75%** of our time" in text
     assert ":alt: Seconds of every step" in text and "<svg" in pages["_static/pipeline_steps.svg"]
     assert pages_cost.NOT_ON_GPU in pages["measured_paths.md"]
-    assert "1.00 |" in pages["measured_growth.md"]
+    assert "<td>1.00</td>" in pages["measured_growth.md"]
     entry["device"] = "NVIDIA H100"
     assert pages_cost.NOT_ON_GPU not in pages_cost.paths_table({"pipeline": entry})

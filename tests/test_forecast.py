@@ -77,7 +77,7 @@ def test_work_is_in_proportion_to_what_the_rule_says(place):
     # two operations for each of the 4.1e9 products that ResNet-50 is known for
     assert backbone_flops("resnet50", 32, (224, 224)) == pytest.approx(8.2e9, rel=0.02)
     one, four = (activation_bytes("resnet_small", 16, (side, side)) for side in (64, 128))
-    assert four / one == pytest.approx(4, rel=0.01)
+    assert four / one == pytest.approx(4, rel=0.03)
 
 
 def test_rates_come_from_the_nearest_record_and_say_so(place):
