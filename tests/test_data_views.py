@@ -109,6 +109,7 @@ def batches(images, **options):
     return torch.stack([found[i] for i in range(len(images))])
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more processes than cores
 def test_draws_depend_on_seed_epoch_and_id_alone(images):
     here = batches(images)
     assert torch.equal(here, batches(images, num_workers=2))
