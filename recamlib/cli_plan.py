@@ -43,7 +43,7 @@ def plan(
                  duration(row["seconds"]), duration(row["left"]), f"{row['disk']:,.0f} MB",
                  f"{row['memory']:,.0f} MiB", row["basis"])  # fmt: skip
         table.add_row(*(str(cell).replace("nan MB", "?").replace("nan MiB", "?") for cell in cells))
-    out.print(table)
+    (out if out.is_terminal else Console(width=140)).print(table)  # a file has no narrow window
     where = {0: "on this machine", 1: "on one GPU"}.get(gpus, f"on {gpus} GPUs that share it evenly")
     whole, left = duration(frame["seconds"].sum()), duration(frame["left"].sum())
     out.print(f"\n{len(frame)} stages, {whole} on one device; {left} left {where}", markup=False)
