@@ -185,7 +185,7 @@ QUESTIONS = (
     Question("control", "Does it gain more than the same extra training?", "02_table1_ablations", _control),
     Question("kinds", "On images with one class and with several?", "03_table2_refinement", _kinds),
     Question("lambda", "Does the weight of the softmax loss matter little?", "02_table1_ablations", _lambda),
-    Question("irn", "Does IRN help, and does ReCAM stay ahead after it?", "03_table2_refinement", _irn),
+    Question("irn", "Does IRN help?", "03_table2_refinement", _irn),
     Question("advcam", "What does AdvCAM cost against ReCAM?", "03_table2_refinement", _advcam),
     Question("hoofed", "BCE or SCE on horse, cow and sheep?", "01_toy_hoofed", _hoofed),
     Question("networks", "Does segmentation keep the difference?", "04_table3_segmentation", _networks),
