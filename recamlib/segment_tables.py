@@ -8,7 +8,7 @@ import pandas as pd
 from recamlib.claims import all_claims
 from recamlib.refinement import TITLES
 from recamlib.segmentation import recipe
-from recamlib.stages import DataSettings
+from recamlib.stages import DataSettings, TrainSegmenter
 
 NETWORKS = {"deeplabv2": "DeepLabV2", "deeplabv3plus": "DeepLabV3+", "upernet": "UPerNet-Swin"}
 
@@ -25,7 +25,8 @@ def title(cell: str) -> str:
 def recipe_frame(data: DataSettings, archs: Sequence[str], **settings: Any) -> pd.DataFrame:
     """Return the settings that each network is trained with, one row per network."""
     rows = {arch: recipe(arch, data, **settings) for arch in archs}
-    return pd.DataFrame.from_dict(rows, orient="index").fillna({"optimizer": "sgd", "jitter": False})
+    usual = {name: TrainSegmenter.model_fields[name].default for name in ("optimizer", "jitter", "power")}
+    return pd.DataFrame.from_dict(rows, orient="index").fillna(usual)
 
 
 def balance_frame(shares: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
