@@ -5,13 +5,14 @@ from collections.abc import Sequence
 
 from recamlib import segment_tables
 from recamlib.claims import load_paper, paper_value
+from recamlib.data.nominal import COUNTS
 from recamlib.found import Result
 from recamlib.pages_trust import markdown_table
 from recamlib.refinement import KINDS, METHODS, title
 from recamlib.report import describe_data, escaped
 from recamlib.segmentation import COCO_STEPS, RECIPES
 
-FULL = {"voc12": 10_582, "coco14": 82_783}  # training images: VOC with SBD, and COCO 2014
+FULL = {name: counts["train_aug"] for name, counts in COUNTS.items()}  # VOC with SBD, and COCO 2014
 CELLS = tuple(f"{method}.{kind}_ut" for method in METHODS for kind in KINDS)
 WHOLE = tuple(f"{method}.{kind}_ut" for method in ("irn", "advcam_irn") for kind in KINDS)  # hold all steps
 

@@ -15,12 +15,13 @@ import pandas as pd
 
 from recamlib import paths
 from recamlib.claims import load_paper
+from recamlib.data.nominal import COUNTS, SIZES
 from recamlib.errors import RecamError
-from recamlib.jobs import Job, jobs_of
 from recamlib.planned import planned_stages
 from recamlib.profiles import list_notebooks
 from recamlib.provenance import versions
 from recamlib.stages.cache import DamagedEntry
+from recamlib.upstream import Job, jobs_of
 from recamlib.workload import activation_bytes, backbone_flops, stored_units, trained_batch, work_of
 
 FILE, CHECK = "costs.json", "forecast.json"
@@ -28,7 +29,6 @@ SAMPLED = 48  # stored images whose records are read
 PROCESSOR = ("ConfidentLabels", "PseudoMasks", "Walk", "WalkGrid", "Score", "SaliencyMaps", "SaliencyMerge",
              "SaliencyScore")  # fmt: skip
 """Stages whose work is not a network's; on a machine with GPUs the processor's records count for them."""
-PAPER = {"voc12": (10582, (375, 500)), "coco14": (82783, (480, 640))}
 PAPER_SCALES, PAPER_EPOCHS, PAPER_CROP = (1.0, 0.5, 1.5, 2.0), 5, (512, 512)
 
 
@@ -110,8 +110,9 @@ def paper_rate(data: str) -> float:
     The unit is the time from training CAM's classifier (ResNet-50, 5 epochs of crops of 512 pixels) to the
     masks of all training images (four scales, mirrored).
     """
-    images, size = PAPER[data if data in PAPER else "voc12"]
-    hours = load_paper()["table2"]["unit_time_hours"][data if data in PAPER else "voc12"]
+    name = data if data in COUNTS else "voc12"
+    images, size = COUNTS[name]["train_aug"], SIZES[name]
+    hours = load_paper()["table2"]["unit_time_hours"][name]
     train = PAPER_EPOCHS * 3 * backbone_flops("resnet50", 16, PAPER_CROP)
     views = [tuple(round(s * side) for side in size) for s in PAPER_SCALES]
     maps = 2 * sum(backbone_flops("resnet50", 16, view) for view in views)

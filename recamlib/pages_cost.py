@@ -1,17 +1,18 @@
 """Parts of the book's page on cost, from what the benchmarks, the forecast and recorded runs kept."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 
+from recamlib.compare import html_table
 from recamlib.figures import to_svg
 from recamlib.pages_trust import NOT_YET, kept, source_line
 from recamlib.plots import BLUE, GREY, ORANGE
 from recamlib.report import escaped
-from recamlib.sections import html_table
 
 NAMES = {
     "class_features": "class features", "extraction": "maps of photographs", "walk": "random walk",
@@ -53,7 +54,7 @@ def paths_table(benches: Mapping[str, Kept]) -> str:
         ours, literal = entry["forms"]["ours"], entry["forms"]["literal"]
         rows.append((
             NAMES[name], _seconds(literal["seconds"]), _seconds(ours["seconds"]),
-            f"{literal['seconds'] / ours['seconds']:.3g}", f"{literal['peak_mb']:,.0f} MB",
+            _ratio(literal['seconds'] / ours['seconds']), f"{literal['peak_mb']:,.0f} MB",
             f"{ours['peak_mb']:,.0f} MB", f"{literal['difference']:.0e}",
         ))  # fmt: skip
     head = ("hot path", "literal", "ours", "ratio", "memory, literal", "memory, ours", "difference")
@@ -63,7 +64,7 @@ def paths_table(benches: Mapping[str, Kept]) -> str:
     )
     on_gpu = any(not entry["device"].startswith("cpu") for entry in benches.values())
     versions = source_line(next(iter(benches.values())))
-    text = f"{html_table(head, rows)}\n\nWhat was computed:\n\n{work}{versions}"
+    text = f"{_table(head, rows)}\n\nWhat was computed:\n\n{work}{versions}"
     return text if on_gpu else f"{text}\n{NOT_ON_GPU}\n"
 
 
@@ -76,22 +77,22 @@ def pipeline_table(entry: Kept) -> str:
     for step, found in literal["steps"].items():
         mine = ours["steps"][step]
         star = f" (from {found['images']} of {found['of']} images)" if "of" in found else ""
-        ratio = f"{found['seconds'] / mine['seconds']:.3g}"
+        ratio = _ratio(found['seconds'] / mine['seconds'])
         more = [_seconds(f["steps"][step]["seconds"]) if step in f["steps"] else "" for f in others.values()]
         rows.append((step, _seconds(found["seconds"]) + star, _seconds(mine["seconds"]), ratio, *more))
     whole = [f["seconds"] for f in (literal, ours, *others.values())]
-    rows.append(("all", *map(_seconds, whole[:2]), f"{whole[0] / whole[1]:.3g}", *map(_seconds, whole[2:])))
-    text = html_table(("step", "literal", "ours", "ratio", *others), rows)
+    rows.append(("all", *map(_seconds, whole[:2]), _ratio(whole[0] / whole[1]), *map(_seconds, whole[2:])))
+    text = _table(("step", "literal", "ours", "ratio", *others), rows)
     text += f"\n\nMeasured on {escaped(entry['note'])}."
     measured = {n: s for n, s in literal["steps"].items() if "of" not in s}
     if len(measured) < len(literal["steps"]):
         both = [sum(f["steps"][n]["seconds"] for n in measured) for f in (literal, ours)]
         text += (
             f" Steps that name a part of the images were run on that part and extrapolated in proportion; of "
-            f"what was run on all images alone the ratio is **{both[0] / both[1]:.3g}**."
+            f"what was run on all images alone the ratio is **{_ratio(both[0] / both[1])}**."
         )
     gaps = [(name, f"{gap:.1e}") for name, gap in literal["differences"].items()]
-    text += "\n\n" + html_table(("result", "difference of the two forms"), gaps)
+    text += "\n\n" + _table(("result", "difference of the two forms"), gaps)
     alone = forms.get("ours, backbone alone")
     if alone:
         share = alone["seconds"] / ours["seconds"]
@@ -115,7 +116,7 @@ def growth_table(benches: Mapping[str, Kept]) -> str:
     if not rows:
         return NOT_YET
     head = ("hot path", "with", "size: time, added memory", "power of the size that fits the time")
-    return html_table(head, rows)
+    return _table(head, rows)
 
 
 def forecast_table(checked: Kept) -> str:
@@ -124,9 +125,14 @@ def forecast_table(checked: Kept) -> str:
         (row["stage"], _seconds(row["seconds"]), _seconds(row["measured"]), f"{row['ratio']:.2f}")
         for row in checked["rows"]
     ]
-    text = html_table(("stage", "forecast", "measured", "forecast / measured"), rows)
+    text = _table(("stage", "forecast", "measured", "forecast / measured"), rows)
     what, sources = escaped(checked["what"]), escaped(", ".join(checked["from"]))
     return f"{text}\n\nForecast of {what} from the records of {sources}.{source_line(checked)}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as an HTML table whose first column names them."""
+    return html_table(pd.DataFrame(rows, columns=head).set_index(head[0]).rename_axis(None))
 
 
 def step_bars(entry: Kept, *, ax: Axes) -> Axes:
@@ -145,6 +151,17 @@ def step_bars(entry: Kept, *, ax: Axes) -> Axes:
     ax.invert_yaxis()
     ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return ax
+
+
+def _ratio(value: float) -> str:
+    """Return how many times as long, in three digits or whole.
+
+    Examples
+    --------
+    >>> _ratio(2.0567), _ratio(9265.4)
+    ('2.06', '9,265')
+    """
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 def _seconds(value: float) -> str:

@@ -74,7 +74,7 @@ def command(stem: str, parameters: dict[str, Any]) -> str:
 def _run_again(stem: str, parameters: dict[str, Any], comments: dict[str, str]) -> str:
     """Return the box with the command and every parameter, as MyST Markdown."""
     rows = [[name, json.dumps(value), comments.get(name, "")] for name, value in parameters.items()]
-    table = html_table(["parameter", "value", "what it is"], rows)
+    table = _table(["parameter", "value", "what it is"], rows)
     return (
         "::::{admonition} Run this page again\n:class: rerun\n\n"
         f"```bash\n{command(stem, parameters)}\n```\n\n"
@@ -104,11 +104,11 @@ def _provenance(result: dict[str, Any], folder: str, seconds: float | None) -> s
     )
     return (
         ":::{admonition} Where these numbers come from\n:class: provenance\n"
-        f'{html_table([], rows)}\n<p class="download">Download {links}</p>\n:::\n'
+        f'{_table([], rows)}\n<p class="download">Download {links}</p>\n:::\n'
     )
 
 
-def html_table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """Return an HTML table on one line, which Markdown leaves alone; the first column names its row."""
     top = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in head)
     body = "".join(
@@ -138,7 +138,7 @@ def _replace_outputs(content: nbformat.NotebookNode, folder: Path, address: str)
                 data["text/html"] = _figure(f"{address}/{name}", picture)
             elif 'class="dataframe"' in data.get("text/html", ""):
                 tables += 1
-                name, table = f"table_{tables}.csv", _onlyhtml_table(data["text/html"])
+                name, table = f"table_{tables}.csv", _only_table(data["text/html"])
                 (folder / name).write_text(table_csv(table), encoding="utf-8")
                 data["text/html"] = f"{wide(table)}{_link(f'{address}/{name}', 'Table as CSV')}"
 
@@ -154,7 +154,7 @@ def _link(address: str, what: str) -> str:
     return f'<p class="download"><a href="{address}" download>{what}</a></p>'
 
 
-def _onlyhtml_table(text: str) -> str:
+def _only_table(text: str) -> str:
     """Return the table of what pandas shows, without its style, its two lines of headings made one."""
     table = re.search(r"<table.*?</table>", text, flags=re.DOTALL)[0].replace(' border="1"', "")
     name = re.search(r"</tr>\s*<tr>\s*<th>([^<]*)</th>(?:\s*<th></th>)*\s*</tr>\s*</thead>", table)

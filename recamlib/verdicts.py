@@ -36,8 +36,10 @@ def lambda_sweep(curve: Mapping[str, Any], *, margin: float = 2.0) -> dict[str, 
     rule = f"every interval of the difference to lambda 1, paired by seed, lies within {margin:g} points"
     text = ", ".join(f"lambda {name}: {row['mean']:.1f}" for name, row in curve.items())
     reference = curve.get("1.0")
+    if len(curve) < 2:
+        return {"prose.lambda_insensitive": sentence("not run", text or "not swept", rule=rule)}
     if reference is None or len(curve) < 3 or reference["seeds"] < 2:
-        return {"prose.lambda_insensitive": sentence("cannot tell", text or "not swept", rule=rule)}
+        return {"prose.lambda_insensitive": sentence("cannot tell", text, rule=rule)}
     answer = "holds"
     for row in curve.values():
         difference = np.subtract(row["per_seed"], reference["per_seed"])

@@ -13,7 +13,6 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from recamlib.data.nominal import SIZES
-from recamlib.jobs import Job, root_of
 from recamlib.models.backbones import build_backbone
 from recamlib.models.segmenters import build_segmenter
 from recamlib.stages import (
@@ -26,6 +25,7 @@ from recamlib.stages import (
     TrainUpperBound,
 )
 from recamlib.stages.base import DataSettings
+from recamlib.upstream import Job, root_of
 
 BACKWARD = 3  # operations of a forward and a backward pass, in forward passes
 MIRRORED = 2

@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 
 from recamlib import forecast, paths, profiles, runner
 from recamlib.cli import app
-from recamlib.jobs import jobs_of
 from recamlib.planned import planned_stages
+from recamlib.upstream import jobs_of
 from recamlib.workload import activation_bytes, backbone_flops, work_of
 
 TINY = {"train_images": 24, "epochs": 1, "reactivation_epochs": 1, "seeds": [0]}

@@ -95,7 +95,8 @@ def test_lambda_is_judged_by_equivalence_not_by_lack_of_evidence():
     assert judge(**{"0.5": close, "1.0": one, "2.0": close}) == "holds"
     assert judge(**{"0.5": far, "1.0": one, "2.0": close}) == "does not hold"
     assert judge(**{"0.5": wide, "1.0": one, "2.0": close}) == "cannot tell"
-    assert judge(**{"1.0": one}) == "cannot tell"
+    assert judge(**{"1.0": one, "2.0": close}) == "cannot tell"
+    assert judge(**{"1.0": one}) == "not run"
 
 
 def test_toy_rules():
