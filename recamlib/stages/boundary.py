@@ -52,8 +52,7 @@ class ConfidentLabels(Stage):
     @infra.apply(item_uid=lambda item: item[1], cache_type="Auto")
     def label(self, items: Sequence[Request]) -> Iterator[dict]:
         """Yield for each (split, id) the label map as PNG bytes, the share of pixels kept, and cost."""
-        for _ in self.cams.items(items):
-            pass  # what is missing upstream is made first: it has a record of its own
+        self.cams.items(items)  # what is missing upstream is made first, and not read
         stored, jobs = self.cams.items(items), self._jobs(items)
         solved = crf_many(jobs) if self.crf else (job.labels for job in jobs)  # two maps an image
         for item in stored:
