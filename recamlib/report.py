@@ -239,7 +239,8 @@ def save_measured(result: dict[str, Any]) -> Path:
     """Copy a full-size result to ``book/measured/``, where it is tracked and shown; return its path."""
     folder = paths.book_dir() / "measured"
     folder.mkdir(exist_ok=True)
-    name = f"{result['notebook']}_{result['parameters']['profile']}_{result['parameters']['backbone']}.json"
-    path = folder / name.replace("/", "_")
+    # all three, since a run of the same profile on other data must not replace this one
+    parts = [result["notebook"], *(result["parameters"][key] for key in ("profile", "dataset", "backbone"))]
+    path = folder / f"{'_'.join(parts)}.json".replace("/", "_")
     path.write_text(json.dumps(result, indent=1) + "\n")
     return path
