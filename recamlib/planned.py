@@ -136,7 +136,7 @@ def _table3(given: Given, more: Given) -> Iterator[End]:
         yield End(PseudoMasks(maps=stages[0]), "train_aug", limits.get(name, part))
     names = {"steps": "steps", "batch": "batch_size", "crop": "crop", "lr": "lr", "optimizer": "optimizer",
              "backbone": "backbone", "weights": "weights", "precision": "precision",
-             "parts": "accumulate"}  # fmt: skip
+             "parts": "accumulate", "fixed_norm": "fixed_norm"}  # fmt: skip
     how = {name: given[f"segment_{key}"] for key, name in names.items()}
     how |= {"scale": tuple(given["segment_scale"])}
     rows = segmentation.networks(maps, given["archs"], climbed=given["climb_images"], limit=part, **how)

@@ -320,6 +320,24 @@ def test_pretrained_norms_are_fixed_in_full_and_others_are_not(tmp_path):
     assert all(m.training and m.weight.requires_grad for m in norms)
 
 
+def test_norms_of_a_pretrained_encoder_can_be_fixed(tmp_path):
+    torch.manual_seed(0)
+    encoder = build_segmenter("deeplabv3plus", num_classes=3, backbone="mobilenet_v2").net.encoder
+    save_file({k: v.clone() for k, v in encoder.state_dict().items()}, tmp_path / "e.safetensors")
+    with pytest.raises(SettingsError, match="fixed_norm .* give weights"):
+        build_segmenter("deeplabv3plus", num_classes=3, backbone="mobilenet_v2", fixed_norm=True)
+    for fixed in (True, False):
+        model = build_segmenter(
+            "deeplabv3plus", num_classes=3, backbone="mobilenet_v2", weights=tmp_path / "e.safetensors",
+            fixed_norm=fixed,
+        ).train()  # fmt: skip
+        before = {k: v.clone() for k, v in model.state_dict().items() if "running_mean" in k}
+        model.training_outputs(torch.randn(2, 3, 64, 64))
+        moved = {k for k, v in model.state_dict().items() if k in before and not torch.equal(v, before[k])}
+        assert any("decoder" in k for k in moved)
+        assert any("encoder" in k for k in moved) != fixed
+
+
 def test_published_names_map_one_to_one():
     state = published_state(blocks=(3, 4, 23, 3), msc=True)
     converted = convert_published({f"module.{k}": v for k, v in state.items()})

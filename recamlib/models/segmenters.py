@@ -158,7 +158,12 @@ class PaddedSegmenter(Segmenter):
 
 
 def build_segmenter(
-    arch: str, *, num_classes: int, backbone: str | None = None, weights: str | Path | None = None
+    arch: str,
+    *,
+    num_classes: int,
+    backbone: str | None = None,
+    weights: str | Path | None = None,
+    fixed_norm: bool = False,
 ) -> Segmenter:
     """Return a segmentation network by name.
 
@@ -176,11 +181,15 @@ def build_segmenter(
         a file: its path, or its bare name in the weights folder. The file holds a backbone, or a whole
         network as saved here; for DeepLabV2 also any of deeplab-pytorch, such as the network pre-trained on
         COCO, see `convert_published` for the names.
+    fixed_norm
+        Whether BatchNorm in the backbone keeps the statistics that came with the weights, as it always does
+        in a pre-trained DeepLabV2. Few small crops a batch do not give statistics to learn with.
 
     Raises
     ------
     SettingsError
-        If a name is unknown (the nearest is given) or there are fewer than two classes.
+        If a name is unknown (the nearest is given), there are fewer than two classes, or BatchNorm is to be
+        fixed without weights.
     WeightsError
         If the weights cannot be found or read, or do not fit; the keys are named. Only the last layer may be
         absent or have other classes: it then starts at random and ``head_loaded`` is False.
@@ -204,6 +213,8 @@ def build_segmenter(
         raise SettingsError(f"unknown network {arch!r}{nearest(arch, ARCHS)}: use one of {', '.join(ARCHS)}")
     if num_classes < 2:
         raise SettingsError(f"num_classes is {num_classes}, expected at least a background and one class")
+    if fixed_norm and weights is None:
+        raise SettingsError("fixed_norm keeps the statistics of loaded weights: give weights, or leave it out")
     family, published, decoder, options = _ARCHS[arch]
     name = backbone or published
     path = None if weights in (None, REGISTRY) else find_weights(weights)
@@ -229,6 +240,8 @@ def build_segmenter(
     elif path:
         timm = name.startswith("timm/")
         load_features(net.encoder.model if timm else net.encoder, state, source=path, spare=timm)
+    if fixed_norm:
+        freeze_batch_norm(net.encoder)
     return segmenter
 
 

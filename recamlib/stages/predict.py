@@ -14,6 +14,7 @@ from recamlib.crf import ProbabilityJob, crf_many
 from recamlib.data.base import ImageSet
 from recamlib.inference import segment_image
 from recamlib.metrics import bootstrap_difference, bootstrap_interval
+from recamlib.models.folding import fold_batch_norm
 from recamlib.progress import bar
 from recamlib.provenance import default_device, measured
 from recamlib.stages.base import Split, Stage
@@ -41,7 +42,7 @@ class SegmentationScore(Stage):
     window: int = pydantic.Field(0, ge=0)
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     stage: Literal["SegmentationScore"] = "SegmentationScore"
-    infra: StageCache = StageCache(version="1", work="whole")
+    infra: StageCache = StageCache(version="2", work="whole")
 
     @property
     def images(self) -> ImageSet:
@@ -58,7 +59,11 @@ class SegmentationScore(Stage):
 
     def predictions(self) -> Iterator[tuple[str, np.ndarray]]:
         """Yield (id, predicted mask (H, W), uint8) for every image, none of them kept."""
-        net = self.of.load().to(default_device(), memory_format=torch.channels_last)
+        net = self.of.load()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            net = fold_batch_norm(net, torch.randn(1, 3, 64, 64))
+        net = net.to(default_device(), memory_format=torch.channels_last)
         images = self.images
 
         def probabilities(name: str) -> Tensor:

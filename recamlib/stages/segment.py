@@ -30,6 +30,7 @@ class SegmenterStage(Stage):
     arch: str = "deeplabv2_small"
     backbone: str | None = None
     weights: str | None = None
+    fixed_norm: bool = False
     limit: int = pydantic.Field(0, ge=0)
     steps: int = pydantic.Field(400, ge=1)
     batch_size: int = pydantic.Field(10, ge=1)
@@ -51,17 +52,19 @@ class SegmenterStage(Stage):
         images = self.dataset.images("train_aug")
         return images.select(limit=self.limit) if self.limit else images
 
-    def build(self, weights: str | None = None) -> Segmenter:
+    def build(self, weights: str | None = None, *, fixed_norm: bool = False) -> Segmenter:
         """Return the untrained network."""
         classes = self.dataset.images("train_aug").space.with_background
         torch.manual_seed(self.seed)
-        return build_segmenter(self.arch, num_classes=classes, backbone=self.backbone, weights=weights)
+        return build_segmenter(
+            self.arch, num_classes=classes, backbone=self.backbone, weights=weights, fixed_norm=fixed_norm
+        )
 
     def fit(self, name: str, read: Callable[[str], np.ndarray]) -> dict[str, Any]:
         """Train on the masks that `read` gives by id and return file, digest, history and cost."""
         view = PairedView(crop=self.crop, scale=self.scale, stride=1, jitter=self.jitter)
         views = PairedViews(self.images(), read, view, seed=self.seed)
-        net = self.build(self.weights)
+        net = self.build(self.weights, fixed_norm=self.fixed_norm)
         optimizer = engine.make_optimizer(
             net.param_groups(self.lr), kind=self.optimizer, momentum=self.momentum,
             weight_decay=self.weight_decay,

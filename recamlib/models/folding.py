@@ -1,0 +1,86 @@
+"""BatchNorm with fixed statistics, folded into the convolution before it: the same in fewer steps."""
+
+import copy
+from collections import Counter
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+TOLERANCE = 1e-3
+"""Largest change of an output, as a share of the largest output, that rounding may make."""
+
+
+@torch.inference_mode()
+def fold_batch_norm(net: nn.Module, images: Tensor) -> nn.Module:
+    """Return a copy of a network for evaluation, every BatchNorm that follows a convolution folded into it.
+
+    A BatchNorm in evaluation mode multiplies and shifts channels, which the weights and the bias of the
+    convolution can do at no cost; on a CPU it is a fifth of the time of a pass.
+
+    Parameters
+    ----------
+    net
+        In evaluation mode; not changed.
+    images
+        Normalised images ``(B, 3, H, W)`` that are passed once: which BatchNorm follows which convolution is
+        seen from what goes through them, not from names or order.
+
+    Returns
+    -------
+    The folded copy, in evaluation mode, for prediction alone. Outputs differ by rounding; a copy whose
+    outputs on `images` differ by more than `TOLERANCE` is not given back: the network itself is.
+
+    Examples
+    --------
+    >>> _ = torch.manual_seed(0)
+    >>> net = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU()).eval()
+    >>> fold_batch_norm(net, torch.randn(1, 3, 8, 8))
+    Sequential(
+      (0): Conv2d(3, 4, kernel_size=(3, 3), stride=(1, 1))
+      (1): Identity()
+      (2): ReLU()
+    )
+    """
+    folded = copy.deepcopy(net)
+    expected = net(images)
+    for conv, norm in _pairs(folded, images):
+        _replace(folded, conv, fuse_conv_bn_eval(conv, norm))
+        _replace(folded, norm, nn.Identity())
+    change = (folded(images) - expected).abs().max()
+    return folded if change <= TOLERANCE * expected.abs().max() else net
+
+
+def _pairs(net: nn.Module, images: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    """Return every convolution and BatchNorm of which the one only hands over to the other."""
+    calls: Counter[nn.Module] = Counter()
+    handed: Counter[tuple[nn.Conv2d, nn.BatchNorm2d]] = Counter()
+    made: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # outputs are kept so that no other gets their address
+
+    def seen(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        calls[module] += 1
+        if isinstance(module, nn.Conv2d):
+            made[id(output)] = (module, output)
+        elif id(inputs[0]) in made:
+            handed[made[id(inputs[0])][0], module] += 1
+
+    # neither a class that also activates nor one that takes statistics of the batch can be folded
+    kinds = [m for m in net.modules() if type(m) is nn.Conv2d or _plain(m)]
+    handles = [module.register_forward_hook(seen) for module in kinds]
+    net(images)
+    for handle in handles:
+        handle.remove()
+    return [(conv, norm) for (conv, norm), n in handed.items() if n == calls[conv] == calls[norm]]
+
+
+def _plain(module: nn.Module) -> bool:
+    """Return whether a module computes what BatchNorm2d does in evaluation, and nothing more."""
+    fixed = isinstance(module, nn.BatchNorm2d) and type(module).forward is nn.BatchNorm2d.forward
+    return fixed and not module.training and module.track_running_stats
+
+
+def _replace(net: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    for parent in net.modules():
+        for name, child in parent.named_children():
+            if child is old:
+                setattr(parent, name, new)
