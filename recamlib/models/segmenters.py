@@ -214,7 +214,7 @@ def build_segmenter(
     if num_classes < 2:
         raise SettingsError(f"num_classes is {num_classes}, expected at least a background and one class")
     if fixed_norm and weights is None:
-        raise SettingsError("fixed_norm keeps the statistics of loaded weights: give weights, or leave it out")
+        raise SettingsError("fixed_norm keeps the statistics of loaded weights: give weights or leave it out")
     family, published, decoder, options = _ARCHS[arch]
     name = backbone or published
     path = None if weights in (None, REGISTRY) else find_weights(weights)
