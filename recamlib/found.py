@@ -190,7 +190,7 @@ QUESTIONS = (
     Question("hoofed", "BCE or SCE on horse, cow and sheep?", "01_toy_hoofed", _hoofed),
     Question("networks", "Does segmentation keep the difference?", "04_table3_segmentation", _networks),
     Question("saliency", "Does it add to saliency (Table 4)?", "05_table4_saliency", _saliency),
-    Question("share", "Do few images of COCO show one class alone?", "01_toy_hoofed", _share),
+    Question("share", "Do few images of COCO show one class alone?", "02_table1_ablations", _share),
     Question("when", "When does reactivation help?", "06_beyond", _beyond),
 )
 

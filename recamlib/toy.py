@@ -31,12 +31,6 @@ def group_data(dataset: str, group: str, *, train_images: int = 0, **more: Any) 
     )  # fmt: skip
 
 
-def single_label_share(dataset: str, *, train_images: int = 0) -> float:
-    """Return the share of training images whose label names one class."""
-    labels = DataSettings.of(dataset, train_images=train_images).images("train_aug").label_matrix()
-    return float((labels.sum(1) == 1).mean())
-
-
 def magnitude_grid(*, limit: float, points: int = 97) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Return the four gradient magnitudes over a square of logits, and the values of either logit.
 

@@ -111,8 +111,10 @@ def test_toy_rules():
     assert study["prose.five_hoofed_bce_weaker"]["verdict"] == "holds"
     assert study["prose.sce_cam_higher_miou"]["verdict"] == "cannot tell"
     share = rc.verdicts.single_label_share
-    assert share(0.21, dataset="coco14")["prose.single_label_share_coco"]["verdict"] == "holds"
-    assert share(0.21, dataset="hoofed")["prose.single_label_share_coco"]["verdict"] == "not run"
+    for times, alone, answer in ((100, 21, "holds"), (1, 21, "cannot tell"), (100, 26, "does not hold")):
+        labels = np.array([[1, 0]] * alone + [[1, 1]] * (100 - alone)).repeat(times, 0)
+        assert share(labels, dataset="coco14")["prose.single_label_share_coco"]["verdict"] == answer
+    assert share(labels, dataset="hoofed")["prose.single_label_share_coco"]["verdict"] == "not run"
 
 
 def test_pair_gradients_pick_the_target_and_the_highest_negative():

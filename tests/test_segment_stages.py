@@ -5,12 +5,14 @@ import typing
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import recamlib as rc
 from recamlib.counts import confusion, mean_iou
 from recamlib.data import base as data_base
 from recamlib.engine import TrainingError
 from recamlib.errors import DataError, SettingsError
+from recamlib.models.segmenters import build_segmenter
 from recamlib.stages import segment
 from recamlib.stages.base import Stage
 
@@ -83,6 +85,18 @@ def test_every_small_network_trains_and_is_scored(arch):
     assert len(score.per_class()) == 6
 
 
+def test_a_pretrained_network_with_fixed_norm_trains_and_comes_back(tmp_path):
+    torch.manual_seed(0)
+    encoder = build_segmenter("deeplabv3plus_small", num_classes=6).net.encoder.model
+    save_file({k: v.clone() for k, v in encoder.state_dict().items()}, tmp_path / "e.safetensors")
+    stage = segmenter(arch="deeplabv3plus_small", weights=str(tmp_path / "e.safetensors"), fixed_norm=True)
+    state = stage.load().net.encoder.model.state_dict()
+    means = [k for k in state if "running_mean" in k]
+    assert means and all(torch.equal(state[k], encoder.state_dict()[k]) for k in means)
+    assert any(not torch.equal(state[k], v) for k, v in encoder.state_dict().items())
+    assert 0 <= rc.SegmentationScore(of=stage).miou <= 100
+
+
 def test_kinds_of_evaluation_are_numbers_apart():
     pytest.importorskip("pydensecrf.densecrf")
     stage = segmenter()
@@ -125,4 +139,6 @@ def test_masks_of_background_alone_and_a_loss_that_explodes_stop_with_one_line()
         _ = segmenter(lr=1e30, steps=20).result
     with pytest.raises(SettingsError, match="unknown network 'deeplabv2_smal'.*deeplabv2_small"):
         _ = segmenter(arch="deeplabv2_smal").result
+    with pytest.raises(SettingsError, match="fixed_norm keeps the statistics of loaded weights"):
+        _ = segmenter(arch="deeplabv3plus_small", fixed_norm=True).result
     assert torch.isfinite(torch.tensor(stage.result["history"]["loss"])).all()
