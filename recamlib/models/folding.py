@@ -11,7 +11,7 @@ TOLERANCE = 1e-3
 """Largest change of an output, as a share of the largest output, that rounding may make."""
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def fold_batch_norm(net: nn.Module, images: Tensor) -> nn.Module:
     """Return a copy of a network for evaluation, every BatchNorm that follows a convolution folded into it.
 
