@@ -62,7 +62,8 @@ def _differences(results: Sequence[Result], data: str) -> Figure | None:
 
 
 def _run_name(result: Result) -> str:
-    return f"{result['parameters']['profile']}, {result['parameters']['backbone']}"
+    given, trained = result["parameters"], next(iter(result["images"].values()))
+    return f"{given['profile']}, {given['backbone']}, {trained:,} images"
 
 
 def _times(results: Sequence[Result]) -> Figure | None:

@@ -174,8 +174,8 @@ def _runs(results: Sequence[Result]) -> str:
         return "\n".join([*lines, "None is kept with the book yet: `recam run 02 --profile mini`, then "
                                   "`recam keep 02`."])  # fmt: skip
     lines += [
-        "One line per file of `book/measured`, nearest to the paper first: by profile, then by seeds. The "
-        "answer beside a question is that of the first run that gives one.", "",
+        "One line per file of `book/measured`, nearest to the paper first: by profile, training "
+        "images, then seeds. The answer beside a question is that of the first run that gives one.", "",
     ]  # fmt: skip
     rows = []
     for result in results:

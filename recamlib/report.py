@@ -145,11 +145,11 @@ def _whole(found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def best_first(results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return results in the order in which they answer for the paper: by profile, then by number of seeds."""
+    """Return results in the order in which they answer for the paper: by profile, images, then seeds."""
 
-    def rank(result: dict[str, Any]) -> tuple[int, int]:
-        profile = result["parameters"]["profile"]
-        return (ORDER.index(profile) if profile in ORDER else len(ORDER), -seeds_of(result))
+    def rank(result: dict[str, Any]) -> tuple[int, int, int]:
+        profile, trained = result["parameters"]["profile"], next(iter(result["images"].values()), 0)
+        return (ORDER.index(profile) if profile in ORDER else len(ORDER), -trained, -seeds_of(result))
 
     return sorted(results, key=rank)
 
@@ -239,8 +239,10 @@ def save_measured(result: dict[str, Any]) -> Path:
     """Copy a full-size result to ``book/measured/``, where it is tracked and shown; return its path."""
     folder = paths.book_dir() / "measured"
     folder.mkdir(exist_ok=True)
-    # all three, since a run of the same profile on other data must not replace this one
-    parts = [result["notebook"], *(result["parameters"][key] for key in ("profile", "dataset", "backbone"))]
+    # all of them, since a run of the same profile on other data must not replace this one
+    given = result["parameters"]
+    parts = [result["notebook"], *(given[key] for key in ("profile", "dataset", "backbone"))]
+    parts += [str(given["train_images"])] * bool(given["train_images"])
     path = folder / f"{'_'.join(parts)}.json".replace("/", "_")
     path.write_text(json.dumps(result, indent=1) + "\n")
     return path

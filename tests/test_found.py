@@ -113,6 +113,8 @@ def test_the_run_nearest_to_the_paper_answers_and_the_opposite_is_said():
     near, far = result(shift=5.0, profile="voc12", backbone="resnet50"), result(shift=-5.0)
     assert best_first([far, near]) == [near, far]
     assert best_first([result(seeds=1), far])[0] is far  # more seeds first
+    few = result(seeds=3) | {"images": {"train": 100, "scored": 9}}
+    assert best_first([few, result(seeds=1)])[-1] is few  # but more images before them
     text = section(page(near, far), "maps")
     assert text.index("*voc12: voc12, resnet50") < text.index("*mini: voc12, mobilenet&#95;v2")
     assert "**✔ holds**" in text and "Another run says the opposite" in text
