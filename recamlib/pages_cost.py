@@ -12,6 +12,7 @@ from recamlib.compare import html_table
 from recamlib.figures import to_svg
 from recamlib.pages_trust import NOT_YET, kept, source_line
 from recamlib.plots import BLUE, GREY, ORANGE
+from recamlib.plots_found import RUNS
 from recamlib.report import escaped
 
 NAMES = {
@@ -28,10 +29,11 @@ def cost_pages() -> dict[str, str]:
     """Return the measured parts of the page by their path inside the book."""
     benches, checked = kept("benchmarks.json"), kept("forecast.json")
     paths_, pipeline = {n: benches[n] for n in NAMES if n in benches}, benches.get("pipeline")
+    curves = growth_curves(paths_)
     pages = {
         "measured_paths.md": paths_table(paths_) if paths_ else NOT_YET,
         "measured_pipeline.md": pipeline_table(pipeline) if pipeline else NOT_YET,
-        "measured_growth.md": growth_table(paths_) if paths_ else NOT_YET,
+        "measured_growth.md": growth_table(curves) if curves else NOT_YET,
         "measured_forecast.md": forecast_table(checked) if checked else NOT_YET,
     }
     if pipeline:
@@ -39,12 +41,24 @@ def cost_pages() -> dict[str, str]:
         step_bars(pipeline, ax=ax)
         pages["_static/pipeline_steps.svg"] = to_svg(fig)
         plt.close(fig)
-        pages["measured_pipeline.md"] += (
-            "\n\n```{figure} _static/pipeline_steps.svg\n:alt: Seconds of every step of the pipeline on a "
-            "logarithmic axis, two bars a step: the literal form above, ours below\nSeconds of every step, "
-            "literal and ours, on the same images.\n```\n"
-        )
+        pages["measured_pipeline.md"] += _figure(
+            "pipeline_steps", "Seconds of every step of the pipeline on a logarithmic axis, two bars a step: the "
+            "literal form above, ours below", "Seconds of every step, literal and ours, on the same images."
+        )  # fmt: skip
+    if curves:
+        fig, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+        growth_lines(curves, axes=axes)
+        pages["_static/growth.svg"] = to_svg(fig)
+        plt.close(fig)
+        pages["measured_growth.md"] += _figure(
+            "growth", "Time and added memory of each hot path against the size of its input on logarithmic "
+            "axes, beside a line in proportion to the size", "Time and memory against size, ours."
+        )  # fmt: skip
     return pages
+
+
+def _figure(name: str, alt: str, caption: str) -> str:
+    return f"\n\n```{{figure}} _static/{name}.svg\n:alt: {alt}\n{caption}\n```\n"
 
 
 def paths_table(benches: Mapping[str, Kept]) -> str:
@@ -100,23 +114,49 @@ def pipeline_table(entry: Kept) -> str:
     return text + source_line(entry)
 
 
-def growth_table(benches: Mapping[str, Kept]) -> str:
-    """Return how our time and memory grow with what a form was made larger by."""
-    rows = []
+Curve = tuple[Sequence[float], Sequence[Kept]]  # sizes, and the form of each
+
+
+def growth_curves(benches: Mapping[str, Kept]) -> dict[tuple[str, str], Curve]:
+    """Return our forms by hot path and by what they were made larger by, of three sizes or more."""
+    curves = {}
     for name, entry in benches.items():
         sized = [form for key, form in entry["forms"].items() if key.startswith("ours") and "sizes" in form]
         for what in dict.fromkeys(key for form in sized for key in form["sizes"]):
-            points = sorted((f["sizes"][what], f) for f in sized if what in f["sizes"])
-            if len(points) < 3:
-                continue
-            sizes, seconds = (np.array(v) for v in zip(*((s, f["seconds"]) for s, f in points)))
-            power = np.polyfit(np.log(sizes), np.log(seconds), 1)[0]
-            span = " · ".join(f"{s:,}: {_seconds(f['seconds'])}, {f['peak_mb']:,.0f} MB" for s, f in points)
-            rows.append((NAMES[name], what, span, f"{power:.2f}"))
-    if not rows:
-        return NOT_YET
-    head = ("hot path", "with", "size: time, added memory", "power of the size that fits the time")
-    return _table(head, rows)
+            points = sorted(((f["sizes"][what], f) for f in sized if what in f["sizes"]), key=lambda p: p[0])
+            if len(points) >= 3:
+                curves[NAMES[name], what] = tuple(zip(*points))
+    return curves
+
+
+def growth_table(curves: Mapping[tuple[str, str], Curve]) -> str:
+    """Return how our time and memory grow from the smallest to the largest size."""
+    rows = []
+    for (name, what), (sizes, forms) in curves.items():
+        power = np.polyfit(np.log(sizes), np.log([f["seconds"] for f in forms]), 1)[0]
+        first, last = forms[0], forms[-1]
+        rows.append((
+            name, f"{sizes[0]:,} to {sizes[-1]:,} {what}", f"{power:.2f}",
+            f"{_seconds(first['seconds'])} to {_seconds(last['seconds'])}",
+            f"{first['peak_mb']:,.0f} to {last['peak_mb']:,.0f} MB",
+        ))  # fmt: skip
+    return _table(("hot path", "size", "power", "time", "added memory"), rows)
+
+
+def growth_lines(curves: Mapping[tuple[str, str], Curve], *, axes: Sequence[Axes]) -> Sequence[Axes]:
+    """Draw time (left) and added memory (right) against size, each as a multiple of that of the smallest."""
+    for ax, key, title in zip(axes, ("seconds", "peak_mb"), ("time", "added memory")):
+        largest = 1.0
+        for number, ((name, what), (sizes, forms)) in enumerate(curves.items()):
+            times, colour = np.array(sizes) / sizes[0], RUNS[number % len(RUNS)]
+            values = [form[key] / forms[0][key] for form in forms]
+            ax.plot(times, values, colour[1] + "-", color=colour[0], label=f"{name}, {what}")
+            largest = max(largest, times[-1])
+        ax.plot([1, largest], [1, largest], ":", color=GREY, label="in proportion")
+        ax.set(xscale="log", yscale="log", xlabel="size, times the smallest", ylabel=f"{title}, times",
+               title=title)  # fmt: skip
+    axes[-1].legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
+    return axes
 
 
 def forecast_table(checked: Kept) -> str:
