@@ -42,8 +42,9 @@ def cost_pages() -> dict[str, str]:
         pages["_static/pipeline_steps.svg"] = to_svg(fig)
         plt.close(fig)
         pages["measured_pipeline.md"] += _figure(
-            "pipeline_steps", "Seconds of every step of the pipeline on a logarithmic axis, two bars a step: the "
-            "literal form above, ours below", "Seconds of every step, literal and ours, on the same images."
+            "pipeline_steps", "Seconds of every step of the pipeline on a logarithmic axis, two bars a step: "
+            "the literal form above, ours below",
+            "Seconds of every step, literal and ours, on the same images.",
         )  # fmt: skip
     if curves:
         fig, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
