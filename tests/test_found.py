@@ -109,6 +109,16 @@ def test_synthetic_scenes_and_own_classes_do_not_answer_for_photographs():
     assert page(synthetic, own) == page()
 
 
+def test_a_network_that_the_table_does_not_have_answers_too():
+    up = table_row([20.0], baseline=[18.0], interval=(19.0, 21.0), difference=(1.0, 3.0), images=9)
+    rows = {"irn.deeplabv3plus_recam_val": up, "irn.deeplabv2_recam_val": up}
+    nets = result("04_table3_segmentation", claims={}) | {"rows": rows}
+    own, theirs = sorted(found._networks(nets), key=lambda finding: finding.paper)
+    assert own.what == "ReCAM over CAM, IRN, DeepLabV3+" and own.answer == "holds"
+    assert not own.paper and "does not have" in own.rule
+    assert theirs.what == "ReCAM over CAM, IRN, DeepLabV2" and theirs.paper
+
+
 def test_the_run_nearest_to_the_paper_answers_and_the_opposite_is_said():
     near, far = result(shift=5.0, profile="voc12", backbone="resnet50"), result(shift=-5.0)
     assert best_first([far, near]) == [near, far]
