@@ -65,7 +65,7 @@ def _extent(results: Sequence[Result]) -> str:
                 f"{seeds}"
             )
     usual = _papers("voc12", "02_table1_ablations")["backbone"]
-    here = ". ".join(parts) or "none with a verdict yet"
+    here = "; ".join(parts) or "none with a verdict yet"
     return f"**The runs here**: {here}. **The paper's**: all training images, {usual}."
 
 
