@@ -11,7 +11,7 @@ from recamlib import plots_beyond, plots_found
 from recamlib.claims import all_claims, paper_difference
 from recamlib.costs_found import unit_times
 from recamlib.found import Result
-from recamlib.report import row_of
+from recamlib.report import row_of, trained_on
 from recamlib.scoreboard import part_of
 from recamlib.wording import cell_title
 
@@ -62,8 +62,8 @@ def _differences(results: Sequence[Result], data: str) -> Figure | None:
 
 
 def _run_name(result: Result) -> str:
-    given, trained = result["parameters"], next(iter(result["images"].values()))
-    return f"{given['profile']}, {given['backbone']}, {trained:,} images"
+    given = result["parameters"]
+    return f"{given['profile']}, {given['backbone']}, {trained_on(result):,} images"
 
 
 def _times(results: Sequence[Result]) -> Figure | None:

@@ -16,7 +16,7 @@ from recamlib.figures_found import CAPTIONS, NAMES, found_figures
 from recamlib.found import OPEN, QUESTIONS, Finding, Question, Result, ask, best, opposed
 from recamlib.pages_trust import markdown_table
 from recamlib.profiles import profile_parameters
-from recamlib.report import MARKS, escaped, load_kept, scoreboard, seeds_of
+from recamlib.report import MARKS, escaped, load_kept, scoreboard, seeds_of, trained_on
 from recamlib.scoreboard import part_of
 from recamlib.wording import cell_title, in_words
 
@@ -56,7 +56,7 @@ def _extent(results: Sequence[Result]) -> str:
     for data, name in NAMES.items():
         mine = [result for result in results if result["parameters"]["dataset"] == data]
         if mine:
-            images = max(next(iter(result["images"].values())) for result in mine)
+            images = max(map(trained_on, mine))
             backbones = ", ".join(sorted({result["parameters"]["backbone"] for result in mine}))
             low, high = (pick(seeds_of(result) for result in mine) for pick in (min, max))
             seeds = f"{low} to {high} seeds" if low < high else f"{low} seed{'s' if low > 1 else ''}"

@@ -148,8 +148,9 @@ def best_first(results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return results in the order in which they answer for the paper: by profile, images, then seeds."""
 
     def rank(result: dict[str, Any]) -> tuple[int, int, int]:
-        profile, trained = result["parameters"]["profile"], next(iter(result["images"].values()), 0)
-        return (ORDER.index(profile) if profile in ORDER else len(ORDER), -trained, -seeds_of(result))
+        profile = result["parameters"]["profile"]
+        place = ORDER.index(profile) if profile in ORDER else len(ORDER)
+        return place, -trained_on(result), -seeds_of(result)
 
     return sorted(results, key=rank)
 
@@ -157,6 +158,11 @@ def best_first(results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 def seeds_of(result: dict[str, Any]) -> int:
     """Return how many seeds a result is of."""
     return len(result["parameters"].get("seeds", [0]))
+
+
+def trained_on(result: dict[str, Any]) -> int:
+    """Return how many images the classifiers of a result are trained on: the first of its counts."""
+    return next(iter(result["images"].values()))
 
 
 def scoreboard(results: Iterable[dict[str, Any]]) -> pd.DataFrame:

@@ -33,11 +33,11 @@ def trained(net):
     [("deeplabv2_small", None), ("deeplabv2", "mobilenet_v2"), ("deeplabv3plus_small", None),
      ("deeplabv3plus", "mobilenet_v2"), ("upernet_small", None)],
 )  # fmt: skip
-def test_the_same_predictions_at_any_size(arch, backbone, images):
+def test_the_same_predictions_at_any_size(arch, backbone):
     torch.manual_seed(0)
     net = trained(build_segmenter(arch, num_classes=5, backbone=backbone))
     before = copy.deepcopy(net.state_dict())
-    folded = fold_batch_norm(net, images)
+    folded = fold_batch_norm(net)
     assert norms(folded) < norms(net)
     other = torch.randn(2, 3, 45, 70, generator=torch.Generator().manual_seed(2))
     expected = net.predict(other)
@@ -72,12 +72,12 @@ class Shared(nn.Module):
 def test_what_cannot_be_folded_stays(kind, images):
     torch.manual_seed(0)
     net = trained(kind())
-    folded = fold_batch_norm(net, images)
+    folded = fold_batch_norm(net)
     assert norms(folded) == 1
     with torch.no_grad():
         torch.testing.assert_close(folded(images), net(images), rtol=0, atol=0)
 
 
-def test_statistics_of_the_batch_stay(images):
+def test_statistics_of_the_batch_stay():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
-    assert norms(fold_batch_norm(net.train(), images)) == 1
+    assert norms(fold_batch_norm(net.train())) == 1

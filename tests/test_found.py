@@ -1,12 +1,13 @@
 """The page on what was found: every kind of answer, from results made up for it."""
 
+import json
 import re
 
 import pytest
 
-from recamlib import costs_found, found, pages_found
+from recamlib import costs_found, found, pages_found, paths
 from recamlib.claims import all_claims, table_row
-from recamlib.report import best_first, load_kept, load_measured
+from recamlib.report import best_first, load_kept, load_measured, save_measured
 from recamlib.verdicts import REACTIVATED, table1
 from recamlib.wording import SAYS, in_words
 
@@ -107,6 +108,15 @@ def test_without_results_everything_is_not_run_and_costs_are_the_papers():
 def test_synthetic_scenes_and_own_classes_do_not_answer_for_photographs():
     synthetic, own = result(dataset="hoofed"), result(own_classes=["ring"])
     assert page(synthetic, own) == page()
+
+
+def test_runs_on_other_data_are_kept_beside_each_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "book_dir", lambda: tmp_path)
+    runs = [result(), result(dataset="coco14"), result(backbone="timm/vit"), result()]
+    for run, part in zip(runs, (0, 0, 0, 600)):
+        run["parameters"]["train_images"] = part
+        assert json.loads(save_measured(run).read_text()) == run
+    assert len(list((tmp_path / "measured").glob("*.json"))) == len(runs) == len(load_kept())
 
 
 def test_a_network_that_the_table_does_not_have_answers_too():

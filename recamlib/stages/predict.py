@@ -59,11 +59,7 @@ class SegmentationScore(Stage):
 
     def predictions(self) -> Iterator[tuple[str, np.ndarray]]:
         """Yield (id, predicted mask (H, W), uint8) for every image, none of them kept."""
-        net = self.of.load()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            net = fold_batch_norm(net, torch.randn(1, 3, 64, 64))
-        net = net.to(default_device(), memory_format=torch.channels_last)
+        net = fold_batch_norm(self.of.load()).to(default_device(), memory_format=torch.channels_last)
         images = self.images
 
         def probabilities(name: str) -> Tensor:
