@@ -126,8 +126,9 @@ def fit(
 
     Returns
     -------
-    ``{"loss": [...], ..., "probes": [...], "steps": n, "seconds": s, "waited": w}``, per-epoch means; the
-    seconds, and those of them spent waiting for batches, add up over interruptions.
+    A dictionary of the history. Under the name of each term of the loss are its means per epoch, beside them
+    ``probes``, ``steps``, ``seconds`` and ``waited``; the seconds, and those of them spent waiting for
+    batches, add up over interruptions.
 
     Raises
     ------

@@ -32,7 +32,7 @@ SYSTEMS = {
 """What is measured here, by the names of rows. Of EDAM it is the merge alone, of CAM, not its classifier."""
 
 PARTNERS = {"recam": "cam", "eps": "cam", "recam_e": "eps", "edam": "cam", "recam_m": "edam"}
-"""System to the one it is compared with: the same one without reactivation, or CAM."""
+"""System to the one it is compared with, the same one without reactivation, or CAM."""
 
 MERGED = {"edam": "cam", "recam_m": "recam"}
 """System to the one whose maps are merged with saliency."""

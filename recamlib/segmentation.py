@@ -35,7 +35,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "deeplabv3plus_small": _SMALL,
     "upernet_small": _SMALL | {"power": 1.0},
 }  # fmt: skip
-"""Settings of each network: those of the paper (Section 5) for the large ones, quick ones for the small.
+"""Settings of each network, those of the paper (Section 5) for the large ones, quick ones for the small.
 
 The paper gives none for DeepLabV3+ (its supplement does): those here are usual ones, with DeepLabV2's steps.
 """

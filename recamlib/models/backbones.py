@@ -15,7 +15,7 @@ NAMES = tuple(CUTS)
 """Convolutional backbones that need no prefix."""
 
 SCRATCH = ("vit_small_scratch", "swin_small_scratch")
-"""Transformers that need none: made for training from scratch on pictures of about 100 pixels on a CPU."""
+"""Transformers that need none, made for training from scratch on pictures of about 100 pixels on a CPU."""
 
 STRIDES = (8, 14, 16, 32)
 """Output strides a backbone can be built for; 14 is the patch of some transformers."""

@@ -24,7 +24,7 @@ VARIABLE = "RECAM_CLUSTER"
 _GPUS = "RECAM_GPUS"  # what a job on this machine may use
 
 Work = Literal["images", "training", "whole", "here"]
-"""How a stage is sent: as an array of jobs over its images, as one job that trains in one or several
+"""How a stage is sent, as an array of jobs over its images, as one job that trains in one or several
 processes, as one job, or not at all."""
 
 

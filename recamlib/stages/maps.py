@@ -25,7 +25,7 @@ BACKGROUND = {"cam": 0.15, "recam": 0.21, "eps": 0.20}  # published thresholds; 
 EMBEDDED = {"maps": 0.55, "walk": 0.5}
 
 Request = tuple[Split, str]
-"""Split and image id: the key of everything that is stored per image."""
+"""Split and image id, the key of everything that is stored per image."""
 
 
 class MapStage(Stage):
