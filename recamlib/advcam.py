@@ -71,7 +71,7 @@ def adversarial_maps(
 
     Returns
     -------
-    One list an image, one tensor ``(P, h_s, w_s)`` a scale, float32, on the CPU, not normalised. They go
+    One list an image, one tensor ``(P, h_s, w_s)`` a scale: float32, on the CPU, not normalised. They go
     into `recamlib.cams.merge_scales`.
 
     Raises

@@ -48,7 +48,7 @@ def climbing_gain(
 
     Returns
     -------
-    Gain ``(P,)``, and maps ``(P, h, w)``, cut at 0, mirror image's added, not normalised.
+    Gain ``(P,)``, and maps ``(P, h, w)``: cut at 0, mirror image's added, not normalised.
 
     Notes
     -----

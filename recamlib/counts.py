@@ -19,7 +19,7 @@ def confusion(pred: np.ndarray, truth: np.ndarray, *, num_classes: int, ignore: 
 
     Returns
     -------
-    Shape ``(num_classes, num_classes)``, int64; true class by row, predicted class by column.
+    Shape ``(num_classes, num_classes)``, int64: true class by row, predicted class by column.
 
     Raises
     ------

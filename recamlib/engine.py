@@ -126,9 +126,8 @@ def fit(
 
     Returns
     -------
-    A dictionary of the history. Under the name of each term of the loss are its means per epoch, beside them
-    ``probes``, ``steps``, ``seconds`` and ``waited``; the seconds, and those of them spent waiting for
-    batches, add up over interruptions.
+    ``{"loss": [...], ..., "probes": [...], "steps": n, "seconds": s, "waited": w}``, per-epoch means; the
+    seconds, and those of them spent waiting for batches, add up over interruptions.
 
     Raises
     ------

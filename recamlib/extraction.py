@@ -61,7 +61,7 @@ def extract_scale_maps(
 
     Returns
     -------
-    One list an image, one tensor ``(N, P, h_s, w_s)`` a scale, float32, on the CPU, not normalised.
+    One list an image, one tensor ``(N, P, h_s, w_s)`` a scale: float32, on the CPU, not normalised.
 
     Raises
     ------

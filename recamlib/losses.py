@@ -74,7 +74,7 @@ def sce_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
     Returns
     -------
-    Scalar in nats, sum over images divided by ``B``. An image without a class adds nothing but counts.
+    Scalar in nats: sum over images divided by ``B``. An image without a class adds nothing but counts.
 
     Raises
     ------
@@ -109,7 +109,7 @@ def sce_single_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
     Returns
     -------
-    Scalar in nats, sum over all images of the batch divided by ``B``.
+    Scalar in nats: sum over all images of the batch divided by ``B``.
 
     Raises
     ------
@@ -150,7 +150,7 @@ def reactivation_loss(class_features: Tensor, labels: Tensor, *, classifier: nn.
 
     Returns
     -------
-    Scalar in nats, mean over the classes of an image, then sum over images divided by ``B``.
+    Scalar in nats: mean over the classes of an image, then sum over images divided by ``B``.
     Images without a class add nothing but still count in ``B``.
 
     Raises
@@ -197,7 +197,7 @@ def bce_gradient(logits: Tensor, labels: Tensor) -> Tensor:
 
     Returns
     -------
-    Shape ``(B, K)``, each row the gradient of that image's own loss (no division by ``B``); below 0 pulls
+    Shape ``(B, K)``, each row the gradient of that image's own loss (no division by ``B``): below 0 pulls
     the logit up. Every entry lies within 1 / K of 0.
 
     Raises

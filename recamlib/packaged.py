@@ -41,7 +41,7 @@ def packaged_maps(
 
     Returns
     -------
-    One list an image, one tensor ``(P, h_s, w_s)`` a scale, float32, on the CPU, at the resolution of the
+    One list an image, one tensor ``(P, h_s, w_s)`` a scale: float32, on the CPU, at the resolution of the
     features; image and mirror image, each scaled to [0, 1] by the package, are summed.
 
     Raises

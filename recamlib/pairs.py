@@ -23,7 +23,7 @@ def pair_offsets(radius: float) -> list[Offset]:
 
     Returns
     -------
-    In order of ``dy``, then ``dx``; 34 at radius 5, 152 at radius 10.
+    In order of ``dy``, then ``dx``: 34 at radius 5, 152 at radius 10.
 
     Raises
     ------

@@ -31,7 +31,7 @@ def eps_loss(
 
     Returns
     -------
-    Scalar, mean over cells and images, squared error of
+    Scalar, mean over cells and images: squared error of
     ``share * foreground + (1 - share) * (1 - background)``. No gradient passes through the choice of sides.
 
     Raises

@@ -172,7 +172,7 @@ def single_and_multi_label(scores: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns
     -------
-    One sentence, which holds if all four differences lie above zero and fails if any lies below.
+    One sentence: holds if all four differences lie above zero, fails if any lies below.
     """
     parts, answers = [], []
     for method in ("none", "irn"):

@@ -121,7 +121,7 @@ def read_mask(path: Path) -> np.ndarray:
 
     Returns
     -------
-    Label values, shape ``(H, W)``, uint8, palette indices, not colours.
+    Label values, shape ``(H, W)``, uint8: palette indices, not colours.
 
     Raises
     ------
