@@ -56,7 +56,8 @@ def _differences(results: Sequence[Result], data: str) -> Figure | None:
         })  # fmt: skip
     if not any(row["here"] for row in rows):
         return None
-    fig, ax = plt.subplots(figsize=(6, 1.4 + 0.36 * len(rows)))
+    # the names of the runs below may be wider than the axes: constrained layout would leave these no room
+    fig, ax = plt.subplots(figsize=(6, 1.4 + 0.36 * len(rows)), layout="none")
     plots_found.differences(rows, ax=ax).set_title(NAMES[data])
     return fig
 

@@ -3,10 +3,12 @@
 import json
 import re
 
+import matplotlib.pyplot as plt
 import pytest
 
 from recamlib import costs_found, found, pages_found, paths
 from recamlib.claims import all_claims, table_row
+from recamlib.plots import set_style
 from recamlib.report import best_first, load_kept, load_measured, save_measured
 from recamlib.verdicts import REACTIVATED, table1
 from recamlib.wording import SAYS, in_words
@@ -207,6 +209,12 @@ def test_every_claim_is_counted_and_every_sentence_has_words():
     assert all(in_words(name)[-1] == ")" for name in prose)
     counts = re.findall(r"^- \*\*.*?\*\* \((\d+)\)", page(result()), flags=re.MULTILINE)
     assert sum(map(int, counts)) == len(all_claims())
+
+
+def test_what_is_kept_is_drawn_in_the_style_of_notebooks():
+    with plt.rc_context():  # the style stays set for whatever is drawn later in the same process
+        set_style()
+        assert "_static/found_differences_voc12.svg" in pages_found.found_pages()
 
 
 def test_the_page_of_what_is_kept_names_every_run():
