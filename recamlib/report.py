@@ -30,7 +30,9 @@ def describe_data(result: dict[str, Any]) -> str:
     if "own_classes" in result:
         kind = f"own data ({', '.join(result['own_classes'])})"
     seeds = seeds_of(result)
-    return f"{kind}, {parameters['backbone']}, {counts}, {seeds} seed{'s' if seeds > 1 else ''}"
+    other = parameters.get("segment_backbone")
+    nets = parameters["backbone"] + (f", networks on {other}" if other else "")
+    return f"{kind}, {nets}, {counts}, {seeds} seed{'s' if seeds > 1 else ''}"
 
 
 def shown(frame: pd.DataFrame) -> pd.DataFrame:

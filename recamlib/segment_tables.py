@@ -7,10 +7,10 @@ import pandas as pd
 
 from recamlib.claims import all_claims
 from recamlib.refinement import TITLES
-from recamlib.segmentation import recipe
+from recamlib.segmentation import recipes
 from recamlib.stages import DataSettings, TrainSegmenter
 
-NETWORKS = {"deeplabv2": "DeepLabV2", "deeplabv3plus": "DeepLabV3+", "upernet": "UPerNet-Swin"}
+NETWORKS = {"deeplabv2": "DeepLabV2", "deeplabv3plus": "DeepLabV3+", "upernet": "UPerNet"}
 
 
 def title(cell: str) -> str:
@@ -24,7 +24,7 @@ def title(cell: str) -> str:
 
 def recipe_frame(data: DataSettings, archs: Sequence[str], **settings: Any) -> pd.DataFrame:
     """Return the settings that each network is trained with, one row per network."""
-    rows = {arch: recipe(arch, data, **settings) for arch in archs}
+    rows = recipes(archs, data, **settings)
     usual = {name: TrainSegmenter.model_fields[name].default for name in ("optimizer", "jitter", "power")}
     return pd.DataFrame.from_dict(rows, orient="index").fillna(usual)
 

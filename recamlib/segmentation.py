@@ -69,12 +69,39 @@ def recipe(arch: str, data: DataSettings, **settings: Any) -> dict[str, Any]:
     return {**RECIPES[arch], **steps, **{name: value for name, value in settings.items() if value}}
 
 
+def recipes(
+    archs: Sequence[str], data: DataSettings, *, lr: float | Sequence[float] = 0.0, **settings: Any
+) -> dict[str, dict[str, Any]]:
+    """Return the settings of several networks by name: see `recipe`.
+
+    `lr` is one base rate for all, or one for each in their order: rates that suit one network ruin another.
+
+    Raises
+    ------
+    SettingsError
+        If there are neither one rate nor as many as networks, or there is no network of a name.
+
+    Examples
+    --------
+    >>> found = recipes(["deeplabv2", "upernet_swin"], DataSettings(), lr=[0.001, 0])
+    >>> found["deeplabv2"]["lr"], found["upernet_swin"]["lr"]
+    (0.001, 6e-05)
+    """
+    rates = list(lr) if isinstance(lr, Sequence) else [lr]
+    if len(rates) not in (1, len(archs)):
+        counts = f"{len(rates)} learning rates for {len(archs)} networks ({', '.join(archs)})"
+        raise SettingsError(f"{counts}: give one, or one for each in their order, 0 for a network's own")
+    rates *= len(archs) // len(rates)
+    return {arch: recipe(arch, data, lr=rate, **settings) for arch, rate in zip(archs, rates, strict=True)}
+
+
 def networks(
     maps: Mapping[str, Sequence[MapStage]],
     archs: Sequence[str],
     *,
     climbed: int = 0,
     limit: int = 0,
+    seeds: Sequence[int] = (),
     **settings: Any,
 ) -> dict[str, list[TrainSegmenter]]:
     """Return the cells of Table 3 as stages, one per seed, named as the paper's columns are.
@@ -88,34 +115,33 @@ def networks(
     climbed, limit
         Sizes of the random parts of the training images that AdvCAM's rows and the other rows learn from, 0
         for all.
+    seeds
+        Of the networks, one for each map of a row; by default counted from 0.
     settings
-        Override those of :data:`RECIPES`, for example ``steps``; see `recipe`.
+        Override those of :data:`RECIPES`, for example ``steps``; see `recipes`.
     """
     rows: dict[str, list[TrainSegmenter]] = {}
-    for arch in archs:
+    data = next(iter(maps.values()))[0].dataset if maps else DataSettings()
+    for arch, how in recipes(archs, data, **settings).items():
         for name, stages in maps.items():
             method, kind = name.removesuffix("_miou").split(".")
             part = climbed if method.startswith("advcam") else limit
             rows[f"{method}.{column(arch)}_{kind}_val"] = [
-                TrainSegmenter(
-                    masks=PseudoMasks(maps=stage), arch=arch, seed=seed, limit=part,
-                    **recipe(arch, stage.dataset, **settings),
-                )
-                for seed, stage in enumerate(stages)
-            ]  # fmt: skip
+                TrainSegmenter(masks=PseudoMasks(maps=stage), arch=arch, seed=seed, limit=part, **how)
+                for seed, stage in zip(seeds or range(len(stages)), stages, strict=True)
+            ]
     return rows
 
 
 def upper_bounds(
-    data: DataSettings, archs: Sequence[str], *, limit: int = 0, seeds: int = 1, **settings: Any
+    data: DataSettings, archs: Sequence[str], *, limit: int = 0, seeds: Sequence[int] = (0,), **settings: Any
 ) -> dict[str, list[TrainUpperBound]]:
     """Return the same networks trained on true masks, one per seed, by the paper's name of the network."""
     return {
         f"upper_bound.{column(arch)}": [
-            TrainUpperBound(dataset=data, arch=arch, seed=seed, limit=limit, **recipe(arch, data, **settings))
-            for seed in range(seeds)
+            TrainUpperBound(dataset=data, arch=arch, seed=seed, limit=limit, **how) for seed in seeds
         ]
-        for arch in archs
+        for arch, how in recipes(archs, data, **settings).items()
     }
 
 

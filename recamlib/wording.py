@@ -66,7 +66,7 @@ def cell_title(claim: str) -> str:
     >>> cell_title("table1.recam_w_prime.voc12"), cell_title("table2.irn.recam_miou.voc12")
     ("ReCAM read with w'", 'ReCAM over CAM, IRN')
     >>> cell_title("table3.irn.upernet_recam_val.voc12"), cell_title("table4.with_saliency.ReCAM-E.val")
-    ('ReCAM over CAM, IRN, UPerNet-Swin', 'ReCAM-E over EPS')
+    ('ReCAM over CAM, IRN, UPerNet', 'ReCAM-E over EPS')
     """
     table, row, *rest = claim.split(".")
     if table == "table1":

@@ -37,6 +37,19 @@ def test_recipes_are_those_of_the_paper_unless_overridden():
         rc.segmentation.networks(maps(), ["deeplab2"])
 
 
+def test_rates_and_seeds_can_be_named_one_by_one():
+    archs, data = ["deeplabv2", "upernet_swin"], rc.DataSettings()
+    bounds = rc.segmentation.upper_bounds(data, archs, lr=[0.5, 0], seeds=[3, 5])
+    found = {name: [(s.lr, s.seed) for s in row] for name, row in bounds.items()}
+    assert found == {
+        "upper_bound.deeplabv2": [(0.5, 3), (0.5, 5)], "upper_bound.upernet": [(6e-5, 3), (6e-5, 5)],
+    }  # fmt: skip
+    rows = rc.segmentation.networks(maps(), archs, lr=[0.5], seeds=[7])
+    assert {(row[0].lr, row[0].seed) for row in rows.values()} == {(0.5, 7)}
+    with pytest.raises(SettingsError, match="3 learning rates for 2 networks .*one for each"):
+        rc.segmentation.networks(maps(), archs, lr=[0.1, 0.2, 0.3])
+
+
 def test_steps_are_those_of_the_data_and_parts_those_of_the_row():
     coco = rc.DataSettings(name="coco14", fingerprint="x")
     archs = ("deeplabv2", "upernet_swin")
