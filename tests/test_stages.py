@@ -64,6 +64,16 @@ def test_equal_settings_share_a_result_and_others_do_not(monkeypatch):
     assert len({classifier().uid, classifier(seed=1).uid, classifier(loss="sce").uid}) == 3
 
 
+def test_a_key_does_not_depend_on_what_else_was_built_from_a_stage():
+    base = classifier()
+    alone = rc.Reactivate(base=base, epochs=1, batch_size=4)
+    before = alone.uid
+    maps.ExtractCams(model=base).uid  # from here on exca names the class of `base` wherever it is held
+    assert rc.Reactivate(base=base, epochs=1, batch_size=4).uid == before
+    assert rc.Walk(cams=maps.ExtractCams(model=alone)).cams.model.uid == before
+    assert alone.result["weights"] == rc.Reactivate(base=base, epochs=1, batch_size=4).result["weights"]
+
+
 def test_the_same_seed_gives_the_same_bytes_and_damaged_weights_are_made_again(capsys):
     stage = classifier()
     digest = stage.result["weights"]["sha256"]

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import pydantic
 import torch
+from exca.utils import DISCRIMINATOR_FIELD
 from safetensors.torch import load_file, save_file
 
 from recamlib import paths
@@ -147,6 +148,9 @@ class Stage(Settings):
         if isinstance(data.get("dataset"), str):
             data["dataset"] = DataSettings(name=data["dataset"])
         super().__init__(**data)
+        # A stage is named in the key of what is made from it. exca does so from the moment that the object is put
+        # into a field of several kinds, so that keys would depend on what else was built before.
+        self.__dict__[DISCRIMINATOR_FIELD] = "stage"
 
     def describe(self) -> str:
         """Return the settings that differ from the defaults, one per line, upstream stages indented."""
