@@ -133,12 +133,14 @@ def report(
 @app.command()
 def keep(
     notebook: Annotated[
-        str, typer.Argument(help="Number or name of a notebook that has run, or bench, or costs.")
+        str,
+        typer.Argument(help="A notebook that has run (number or name), a result.json, or bench, or costs."),
     ],
     profile: Annotated[str, typer.Option(help="The profile it ran with.")] = "mini",
 ) -> None:
     """Copy the numbers of a finished run, or of "bench", to book/measured, tracked and shown.
 
+    Of a notebook the latest run of the profile is taken, of earlier ones the result.json that they left.
     "costs" keeps what the stages of a profile took, which forecasts rest on.
     """
     from recamlib.claims import read
@@ -152,10 +154,12 @@ def keep(
 
         out.print(f"kept {keep_costs(profile)}", markup=False)
         return
-    latest = results_dir() / find_notebook(notebook).stem / f"latest_{profile}.json"
-    if not latest.is_file():
+    found = Path(notebook)
+    if not found.is_file():
+        found = results_dir() / find_notebook(notebook).stem / f"latest_{profile}.json"
+    if not found.is_file():
         raise RecamError(f"nothing to keep: recam run {notebook} --profile {profile} has not finished here")
-    out.print(f"kept {save_measured(read(latest))}", markup=False)
+    out.print(f"kept {save_measured(read(found))}", markup=False)
 
 
 @app.command()

@@ -21,6 +21,7 @@ RULE = (
     "Otherwise the half-widths of both intervals are added as squares, which takes the runs for independent; "
     "two runs on one set of images are not quite, so this errs towards noise."
 )
+ALIKE = ("dataset", "backbone")  # what runs put side by side on a page should share
 PAIRED = ("dataset", "train_images", "seeds")  # what has to agree for seeds to be pairs
 
 
@@ -151,13 +152,20 @@ def comparison(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, pd.DataF
 
 
 def pairs_at_hand(results: Iterable[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Return for each notebook the two best results of different settings, nearest to the paper last."""
+    """Return for each notebook the best result and the next on the same data and backbone, the best last.
+
+    Without such a one it is the next of other settings: two backbones differ in every row.
+    """
     found: dict[str, list[dict[str, Any]]] = {}
     for result in results:
         mine = found.setdefault(result["notebook"], [])
         if all(result["parameters"] != other["parameters"] for other in mine):
             mine.append(result)
-    return [(mine[1], mine[0]) for _, mine in sorted(found.items()) if len(mine) > 1]
+    pairs = []
+    for _, (first, *others) in sorted(found.items()):
+        alike = [r for r in others if all(r["parameters"][k] == first["parameters"][k] for k in ALIKE)]
+        pairs += [(other, first) for other in (alike or others)[:1]]
+    return pairs
 
 
 def title_of(result: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from recamlib import plots_beyond, plots_found
 from recamlib.claims import all_claims, paper_difference
 from recamlib.costs_found import unit_times
-from recamlib.found import Result
+from recamlib.found import Result, reported
 from recamlib.report import row_of, trained_on
 from recamlib.scoreboard import part_of
 from recamlib.wording import cell_title
@@ -20,6 +20,8 @@ CAPTIONS = {
     "differences": "Every difference of the paper's tables that a run can measure (diamonds), and what the "
     "runs here measured, with 95 % intervals. Table 1 is over BCE alone; right of zero is in favour.",
     "advcam": "Time of the eight systems of Table 2, each in units of the CAM baseline of its own machine.",
+    "starts": "mIoU of ReCAM against that of the CAM it starts from, a point per training; above the dotted "
+    "line reactivation raises it. Drawn after most of the runs to see what they have in common: no verdict.",
     "when": "ReCAM minus CAM at every level of the plan: thick over seeds, thin over images; and which "
     "pixels change.",
 }
@@ -29,6 +31,7 @@ def found_figures(results: Sequence[Result]) -> dict[str, Figure]:
     """Return the page's figures by name, of those that some result has numbers for."""
     draw: dict[str, Callable[[], Figure | None]] = {
         "advcam": lambda: _times(results), "when": lambda: _levels(results),
+        "starts": lambda: _starts(results),
         **{f"differences_{data}": (lambda data=data: _differences(results, data)) for data in NAMES},
     }  # fmt: skip
     drawn = {name: make() for name, make in draw.items()}
@@ -73,6 +76,25 @@ def _times(results: Sequence[Result]) -> Figure | None:
         return None
     fig, ax = plt.subplots(figsize=(6, 3.4))
     plots_found.times(rows, ax=ax)
+    return fig
+
+
+def _starts(results: Sequence[Result]) -> Figure | None:
+    """Draw ReCAM against the CAM it starts from: Table 1's runs, and the plans of notebook 06."""
+    runs: dict[str, list[tuple[float, float]]] = {}
+    for result in results:
+        rows = result["rows"]
+        if result["notebook"] == "02_table1_ablations":
+            name = f"{NAMES[result['parameters']['dataset']]}: {_run_name(result)}"
+            pair = (rows["bce_only"]["per_seed"], rows[reported(result)]["per_seed"])
+            runs.setdefault(name, []).extend(zip(*pair, strict=True))
+        elif result["notebook"] == "06_beyond":  # its other points are those of Table 1 again
+            points = [p for p in result.get("points", ()) if "cam_interval" in p]
+            runs.setdefault("planned runs of notebook 06", []).extend((p["cam"], p["recam"]) for p in points)
+    if not any(runs.values()):
+        return None
+    fig, ax = plt.subplots(figsize=(6, 4.6), layout="none")
+    plots_found.starts(runs, ax=ax)
     return fig
 
 

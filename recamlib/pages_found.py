@@ -115,6 +115,7 @@ def _section(question: Question, said: Sequence[tuple[Result, list[Finding]]], p
         why = "." if said else ": no run of this notebook is kept here."
         lines += [f"**{_unanswered(said)}**{why}", ""]
     lines += [pictures.get(question.name, ""), ""]
+    lines += [pictures.get("starts", ""), ""] if question.name == "when" else []
     for result, findings in said:
         lines += [f"*{escaped(title_of(result))}, {escaped(result['provenance']['device'])}*", ""]
         if "provisional" in result:

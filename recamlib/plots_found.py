@@ -55,6 +55,18 @@ def differences(rows: Sequence[Mapping[str, Any]], *, ax: Axes) -> Axes:
     return ax
 
 
+def starts(runs: Mapping[str, Sequence[tuple[float, float]]], *, ax: Axes) -> Axes:
+    """Draw mIoU (%) of ReCAM against that of the CAM it starts from: run to a pair for each training."""
+    for number, (name, pairs) in enumerate(runs.items()):
+        colour, marker = (*RUNS, (GREY, "o"), (ORANGE, "P"))[number % (len(RUNS) + 2)]
+        ax.plot(*np.reshape(pairs, (-1, 2)).T, marker, color=colour, ms=6, alpha=0.8, label=name)
+    top = 1.08 * max(value for pairs in runs.values() for pair in pairs for value in pair)
+    ax.plot([0, top], [0, top], ":", color="black", lw=1)
+    ax.set(xlim=(0, top), ylim=(0, top), xlabel="mIoU of CAM (%)", ylabel="mIoU of ReCAM (%)")
+    ax.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(0, -0.14))
+    return ax
+
+
 def times(rows: Mapping[str, Mapping[str, float]], *, ax: Axes) -> Axes:
     """Draw the time of each system in units of the CAM baseline's, log scale: title to ``paper, here``."""
     y = np.arange(len(rows))

@@ -251,6 +251,8 @@ def save_measured(result: dict[str, Any]) -> Path:
     given = result["parameters"]
     parts = [result["notebook"], *(given[key] for key in ("profile", "dataset", "backbone"))]
     parts += [str(given["train_images"])] * bool(given["train_images"])
+    plans = given.get("plans", given["profile"])
+    parts += [plans] * (plans != given["profile"])
     path = folder / f"{'_'.join(parts)}.json".replace("/", "_")
     path.write_text(json.dumps(result, indent=1) + "\n")
     return path

@@ -106,6 +106,27 @@ def test_the_command_and_the_page(results):
     assert failed.exit_code == 1 and "compare runs of one notebook" in failed.stderr
 
 
+def test_a_run_is_put_beside_one_on_the_same_data_and_backbone():
+    rows = {"row": table_row([1.0])}
+    best, other, alike = (run(rows, **more) for more in ({}, {"backbone": "vit"}, {"lr": 0.2}))
+    assert pairs_at_hand([best, other, alike]) == [(alike, best)]
+    assert pairs_at_hand([best, other]) == [(other, best)]
+
+
+def test_an_earlier_run_can_be_kept_by_its_file(results, monkeypatch, tmp_path):
+    monkeypatch.setattr(rc.paths, "book_dir", lambda: tmp_path / "book")
+    (tmp_path / "book").mkdir()
+    rows = {"row": table_row([1.0])}
+    run(rows, profile="mini", train_images=7)
+    path, = results.glob("02_table1_ablations/*/result.json")
+    run(rows, profile="mini", train_images=8)
+    for name in (str(path), "02"):
+        kept = CliRunner().invoke(app, ["keep", name])
+        assert kept.exit_code == 0, kept.output
+    parts = [f.stem.rpartition("_")[2] for f in sorted((tmp_path / "book" / "measured").glob("*.json"))]
+    assert parts == ["7", "8"]
+
+
 def test_strings_of_a_result_stay_strings(results):
     a = run({"<b>row</b>": table_row([30.0, 40.0, 50.0])}, backbone="<script>x</script>")
     b = run({"<b>row</b>": table_row([30.0, 40.0, 50.0])}, backbone="[red]y")

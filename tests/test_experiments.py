@@ -140,11 +140,13 @@ def test_ranks_over_classifiers_not_over_seeds():
         {"classifier": f"c{i}", "seed": s, "map": 10.0 * i, "cam": 3.0 * i + s, "recam": -2.0 * i}
         for i in range(6) for s in (0, 1)
     ]  # fmt: skip
-    value, low, _ = beyond.rank_correlation(points, "cam")
-    assert value == pytest.approx(1) and low > 0
+    value, p = beyond.rank_correlation(points, "cam")
+    assert value == pytest.approx(1) and p == pytest.approx(2 / 720)
     assert beyond.rank_correlation(points, "recam")[0] == pytest.approx(-1)
     assert beyond.better_map(points)["verdict"] == "holds"
     assert beyond.better_map(points[:6])["verdict"] == "cannot tell"
+    fallen = [point | {"cam": -point["cam"]} for point in points]
+    assert beyond.better_map(fallen)["verdict"] == "does not hold"
     _fig, axes = plots_beyond.plt.subplots(1, 2)
     plots_beyond.precision_scatter(points, axes=axes)
     stored = {"notebook": "02_x", "parameters": {"backbone": "b", "profile": "mini"}, "rows": {

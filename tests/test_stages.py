@@ -68,7 +68,7 @@ def test_a_key_does_not_depend_on_what_else_was_built_from_a_stage():
     base = classifier()
     alone = rc.Reactivate(base=base, epochs=1, batch_size=4)
     before = alone.uid
-    maps.ExtractCams(model=base).uid  # from here on exca names the class of `base` wherever it is held
+    assert maps.ExtractCams(model=base).uid  # exca would from here on name the class of `base` everywhere
     assert rc.Reactivate(base=base, epochs=1, batch_size=4).uid == before
     assert rc.Walk(cams=maps.ExtractCams(model=alone)).cams.model.uid == before
     assert alone.result["weights"] == rc.Reactivate(base=base, epochs=1, batch_size=4).result["weights"]

@@ -148,8 +148,8 @@ class Stage(Settings):
         if isinstance(data.get("dataset"), str):
             data["dataset"] = DataSettings(name=data["dataset"])
         super().__init__(**data)
-        # A stage is named in the key of what is made from it. exca does so from the moment that the object is put
-        # into a field of several kinds, so that keys would depend on what else was built before.
+        # A stage is named in the key of what is made from it. exca names it once the object has been put into
+        # a field of several kinds, so that keys would depend on what else was built before.
         self.__dict__[DISCRIMINATOR_FIELD] = "stage"
 
     def describe(self) -> str:
