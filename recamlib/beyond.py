@@ -12,6 +12,7 @@ from recamlib.experiments import CENTRE, Level, Plan
 from recamlib.metrics import bootstrap_average_precision
 from recamlib.packaged import Method
 from recamlib.reading import signed
+from recamlib.report import trained_on
 from recamlib.stages import (
     OPTIONS,
     ExtractCams,
@@ -181,14 +182,20 @@ def precision_points(plans: Iterable[Plan]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def stored_points(results: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the same from stored results that carry both: the BCE row and ReCAM's, one point per seed."""
+def stored_points(results: Iterable[Mapping[str, Any]], *, dataset: str) -> list[dict[str, Any]]:
+    """Return the same from stored results that carry both: the BCE row and ReCAM's, one point per seed.
+
+    Only those on one data set: a mean average precision says how good a classifier is among those of its own.
+    """
     points = []
     for result in results:
+        if result["parameters"]["dataset"] != dataset:
+            continue
         rows = result.get("rows", {})
         cam, recam = rows.get("bce_only", {}), rows.get(ROWS["w*w'"], {})
         seeds = zip(cam.get("average_precision", ()), cam.get("per_seed", ()), recam.get("per_seed", ()))
-        where = f"{result['parameters']['backbone']}, {result['notebook']}, {result['parameters']['profile']}"
+        own = result["parameters"]
+        where = f"{own['backbone']}, {result['notebook']}, {own['profile']}, {trained_on(result):,} images"
         points += [
             {"classifier": where, "seed": i, "map": p, "cam": a, "recam": b}
             for i, (p, a, b) in enumerate(seeds)

@@ -149,12 +149,18 @@ def test_ranks_over_classifiers_not_over_seeds():
     assert beyond.better_map(fallen)["verdict"] == "does not hold"
     _fig, axes = plots_beyond.plt.subplots(1, 2)
     plots_beyond.precision_scatter(points, axes=axes)
-    stored = {"notebook": "02_x", "parameters": {"backbone": "b", "profile": "mini"}, "rows": {
+    given = {"backbone": "b", "profile": "mini", "dataset": "voc12"}
+    stored = {"notebook": "02_x", "parameters": given, "images": {"train": 9}, "rows": {
         "bce_only": {"per_seed": [1.0, 2.0], "average_precision": [50.0, 60.0]},
         "recam_w_times_w_prime": {"per_seed": [3.0, 4.0]},
     }}  # fmt: skip
     without = {**stored, "rows": {"bce_only": {"per_seed": [1.0]}}}
-    found = beyond.stored_points([stored, without])
+    other = {**stored, "parameters": given | {"dataset": "hoofed"}}  # its mAP is that of other classes
+    more = {**stored, "images": {"train": 8}}
+    assert {p["classifier"][-8:] for p in beyond.stored_points([stored, more], dataset="voc12")} == {
+        "9 images", "8 images",
+    }  # fmt: skip
+    found = beyond.stored_points([stored, without, other], dataset="voc12")
     assert [(p["map"], p["cam"], p["recam"]) for p in found] == [(50.0, 1.0, 3.0), (60.0, 2.0, 4.0)]
 
 
