@@ -50,7 +50,7 @@ def keep(
         return None
     stages = {
         TITLES[method].format(title): rows[f"{method}.{kind}_miou"][0]
-        for method in METHODS if method in TITLES
+        for method in METHODS if method in TITLES and f"{method}.cam_miou" in rows
         for kind, title in (("cam", "CAM"), ("recam", "ReCAM"))
     }  # fmt: skip
     data = next(iter(stages.values())).dataset

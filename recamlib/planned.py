@@ -122,7 +122,7 @@ def _table1(given: Given, more: Given) -> Iterator[End]:
 
 
 def _table2(given: Given, more: Given) -> Iterator[End]:
-    rows = recipes.refined(_data(given, more), given)
+    rows = recipes.refined(_data(given, more), given, methods=given["methods"])
     yield from _scored(rows, refinement.parts_scored(given["climb_images"]))
     # masks of the first images are made once more to time that step
     yield from (End(stage, "train", -TIMED) for stages in rows.values() for stage in stages)

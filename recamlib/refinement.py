@@ -59,7 +59,8 @@ def systems(
     for method in methods:
         for kind in KINDS:
             stages = []
-            for seed, model in enumerate(models[kind]):
+            for model in models[kind]:
+                seed = (model.base if isinstance(model, Reactivate) else model).seed
                 common = {"model": model, "weights": options[kind], "scales": tuple(scales)}
                 advanced = method.startswith("advcam")
                 maps = AdvCams(**common, **climb) if advanced else ExtractCams(**common)
@@ -101,6 +102,8 @@ def unit_times(
 
     Keys are those of the paper's time column, for example ``"irn.recam_ut"``. Means over seeds.
     """
+    if "none.cam_miou" not in rows:
+        raise SettingsError("the unit of time is CAM without refinement: add 'none' to methods")
     costs = {}
     for name, stages in rows.items():
         limit = parts_scored(climbed).get(name, 0)
@@ -125,7 +128,7 @@ def frame(result: Mapping[str, Any]) -> pd.DataFrame:
     column = data if data in ("voc12", "coco14") else "voc12"
     paper = {claim.id: claim.value for claim in all_claims()}
     rows = []
-    for method in METHODS:
+    for method in [name for name in METHODS if f"{name}.cam_miou" in result["rows"]]:
         row: dict[str, Any] = {"refinement": TITLES[method]}
         for kind, title in zip(KINDS, ("CAM", "ReCAM")):
             here = result["rows"][f"{method}.{kind}_miou"]

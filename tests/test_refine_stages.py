@@ -278,6 +278,26 @@ def test_table_two_has_its_eight_cells_and_times():
     assert set(claims) == {
         "prose.single_and_multi_label", "prose.recam_vs_advcam_speed", "prose.recam_extra_hours_voc",
     }  # fmt: skip
+    # some of its rows
+    times = {name: row for name, row in times.items() if "advcam" not in name}
+    assert list(rc.refinement.frame(result | {"rows": {n: table[n] for n in first} | times}).index) == [
+        "no refinement", "IRN",
+    ]  # fmt: skip
+    claims = rc.verdicts.recam_against_advcam(times, climb_steps=27)
+    assert claims["prose.recam_vs_advcam_speed"]["verdict"] == "not run"
+    alone = {name: score for name, score in first.items() if name.startswith("none")}
+    claims = rc.verdicts.single_and_multi_label(alone)
+    assert claims["prose.single_and_multi_label"]["verdict"] != "holds"
+    with pytest.raises(SettingsError, match="add 'none' to methods"):
+        rc.refinement.unit_times({"irn.cam_miou": rows["irn.cam_miou"]}, split="train")
+
+
+def test_boundary_networks_have_the_seed_of_their_classifier():
+    models = {"cam": [classifier(seed=3)], "recam": [rc.Reactivate(base=classifier(seed=3))]}
+    rows = rc.refinement.systems(
+        models, weights="w", scales=(1.0,), climb={}, walk={}, boundary={}, methods=["irn"]
+    )
+    assert [stages[0].boundary.seed for stages in rows.values()] == [3, 3]
 
 
 @pytest.mark.skipif(
