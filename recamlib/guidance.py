@@ -79,7 +79,7 @@ def systems(
         for kind in readings:
             maps = [ExtractCams(model=m, scales=tuple(scales), **readings[kind]) for m in models[kind]]
             if method == "irn":
-                nets = [TrainBoundary(cams=m, seed=seed, **boundary) for seed, m in enumerate(maps)]
+                nets = [TrainBoundary(cams=m, seed=m.seed, **boundary) for m in maps]
                 maps = [Walk(cams=m, boundary=net, **walk) for m, net in zip(maps, nets)]
             rows[f"{method}.{kind}"] = maps
         for kind, plain in MERGED.items():

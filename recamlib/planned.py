@@ -138,10 +138,10 @@ def _table3(given: Given, more: Given) -> Iterator[End]:
              "backbone": "backbone", "weights": "weights", "precision": "precision",
              "parts": "accumulate", "fixed_norm": "fixed_norm"}  # fmt: skip
     how = {name: given[f"segment_{key}"] for key, name in names.items()}
-    how |= {"scale": tuple(given["segment_scale"]), "seeds": given["seeds"]}
+    how |= {"scale": tuple(given["segment_scale"])}
     rows = segmentation.networks(maps, given["archs"], climbed=given["climb_images"], limit=part, **how)
     if given["upper_bound"]:
-        rows |= segmentation.upper_bounds(data, given["archs"], limit=part, **how)
+        rows |= segmentation.upper_bounds(data, given["archs"], limit=part, seeds=given["seeds"], **how)
     test = {"window": given["test_window"]}
     scales, with_crf = tuple(given["test_scales"]), crf.usable(given["test_crf"])
     for scores in segmentation.scores_of(
@@ -172,7 +172,6 @@ def _table4(given: Given, more: Given) -> Iterator[End]:
     yield End(SaliencyMaps(dataset=data, saliency=saliency), "train")
     names = ("arch", "backbone", "weights", "steps", "crop")
     how = {name: given[f"segment_{name}"] for name in names} | {"precision": given["precision"]}
-    how |= {"seeds": given["seeds"]}
     networks = guidance.segmenters(rows, given["segment_rows"], **how)
     tested = segmentation.scores_of(networks, split="val", crf=crf.usable(given["segment_crf"]))
     yield from (End(score) for scores in tested.values() for score in scores)

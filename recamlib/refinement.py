@@ -60,17 +60,16 @@ def systems(
         for kind in KINDS:
             stages = []
             for model in models[kind]:
-                seed = (model.base if isinstance(model, Reactivate) else model).seed
                 common = {"model": model, "weights": options[kind], "scales": tuple(scales)}
                 advanced = method.startswith("advcam")
                 maps = AdvCams(**common, **climb) if advanced else ExtractCams(**common)
                 if method.endswith("irn"):
                     power, limit = (POWER, climbed) if advanced else (1.0, part)
-                    net = TrainBoundary(cams=maps, power=power, limit=limit, seed=seed, **boundary)
+                    net = TrainBoundary(cams=maps, power=power, limit=limit, seed=maps.seed, **boundary)
                     if limit:  # as many steps on a part of the images as on all of them
                         repeats = len(model.dataset.images("train_aug")) / len(net.images())
                         net = TrainBoundary(
-                            cams=maps, power=power, limit=limit, seed=seed,
+                            cams=maps, power=power, limit=limit, seed=maps.seed,
                             **{**boundary, "epochs": round(boundary["epochs"] * repeats)},
                         )  # fmt: skip
                     maps = Walk(cams=maps, boundary=net, power=power, **walk)

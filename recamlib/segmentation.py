@@ -101,10 +101,9 @@ def networks(
     *,
     climbed: int = 0,
     limit: int = 0,
-    seeds: Sequence[int] = (),
     **settings: Any,
 ) -> dict[str, list[TrainSegmenter]]:
-    """Return the cells of Table 3 as stages, one per seed, named as the paper's columns are.
+    """Return the cells of Table 3 as stages, with the seeds of the maps, named as the paper's columns are.
 
     Parameters
     ----------
@@ -115,8 +114,6 @@ def networks(
     climbed, limit
         Sizes of the random parts of the training images that AdvCAM's rows and the other rows learn from, 0
         for all.
-    seeds
-        Of the networks, one for each map of a row; by default counted from 0.
     settings
         Override those of :data:`RECIPES`, for example ``steps``; see `recipes`.
     """
@@ -127,8 +124,8 @@ def networks(
             method, kind = name.removesuffix("_miou").split(".")
             part = climbed if method.startswith("advcam") else limit
             rows[f"{method}.{column(arch)}_{kind}_val"] = [
-                TrainSegmenter(masks=PseudoMasks(maps=stage), arch=arch, seed=seed, limit=part, **how)
-                for seed, stage in zip(seeds or range(len(stages)), stages, strict=True)
+                TrainSegmenter(masks=PseudoMasks(maps=stage), arch=arch, seed=stage.seed, limit=part, **how)
+                for stage in stages
             ]
     return rows
 

@@ -14,9 +14,10 @@ def results(tmp_path, monkeypatch):
     monkeypatch.setenv("RECAM_WORKERS", "0")
 
 
-def maps():
+def maps(seed=0):
     data = rc.DataSettings(train_count=8, val_count=4, size=64)
-    base = rc.TrainClassifier(dataset=data, epochs=1, batch_size=4, crop=64, lr=0.05, fc_lr_factor=1.0)
+    settings = {"epochs": 1, "batch_size": 4, "crop": 64, "lr": 0.05, "fc_lr_factor": 1.0, "seed": seed}
+    base = rc.TrainClassifier(dataset=data, **settings)
     recam = rc.Reactivate(base=base, epochs=1, batch_size=4)
     return {
         "none.cam_miou": [rc.ExtractCams(model=base, scales=(1.0,))],
@@ -44,7 +45,7 @@ def test_rates_and_seeds_can_be_named_one_by_one():
     assert found == {
         "upper_bound.deeplabv2": [(0.5, 3), (0.5, 5)], "upper_bound.upernet": [(6e-5, 3), (6e-5, 5)],
     }  # fmt: skip
-    rows = rc.segmentation.networks(maps(), archs, lr=[0.5], seeds=[7])
+    rows = rc.segmentation.networks(maps(seed=7), archs, lr=[0.5])
     assert {(row[0].lr, row[0].seed) for row in rows.values()} == {(0.5, 7)}
     with pytest.raises(SettingsError, match="3 learning rates for 2 networks .*one for each"):
         rc.segmentation.networks(maps(), archs, lr=[0.1, 0.2, 0.3])

@@ -72,6 +72,7 @@ def test_a_key_does_not_depend_on_what_else_was_built_from_a_stage():
     assert rc.Reactivate(base=base, epochs=1, batch_size=4).uid == before
     assert rc.Walk(cams=maps.ExtractCams(model=alone)).cams.model.uid == before
     assert alone.result["weights"] == rc.Reactivate(base=base, epochs=1, batch_size=4).result["weights"]
+    assert rc.Reactivate(**dict(alone)).uid == before  # neither the name nor the result is a setting
 
 
 def test_the_same_seed_gives_the_same_bytes_and_damaged_weights_are_made_again(capsys):

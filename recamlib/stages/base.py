@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -151,6 +151,13 @@ class Stage(Settings):
         # A stage is named in the key of what is made from it. exca names it once the object has been put into
         # a field of several kinds, so that keys would depend on what else was built before.
         self.__dict__[DISCRIMINATOR_FIELD] = "stage"
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        """Yield names and values of the settings, so that ``dict(stage)`` makes another one.
+
+        pydantic's own yields all that lies in ``__dict__``: exca's mark, and a result that was read, too.
+        """
+        return ((name, getattr(self, name)) for name in type(self).model_fields)
 
     def describe(self) -> str:
         """Return the settings that differ from the defaults, one per line, upstream stages indented."""

@@ -172,6 +172,11 @@ class Reactivate(Stage):
         """Data settings of the base classifier."""
         return self.base.dataset
 
+    @property
+    def seed(self) -> int:
+        """Seed of the base classifier, and of this training."""
+        return self.base.seed
+
     def build(self) -> _Joint:
         """Return classifier and head, untrained; running statistics are always fixed here."""
         classifier = self.base.build()
@@ -183,7 +188,7 @@ class Reactivate(Stage):
         """Train from the base's weights and yield file, digest, history and cost."""
         for name in items:
             path = check_weights(self.base.folder, self.base.result["weights"])
-            torch.manual_seed(self.base.seed)
+            torch.manual_seed(self.seed)
             model = self.build()
             load_weights_into(model.classifier, path)
             groups = [

@@ -36,6 +36,11 @@ class MapStage(Stage):
         """Data settings of the classifier at the root."""
         return self.model.dataset
 
+    @property
+    def seed(self) -> int:
+        """Seed of the classifier at the root; what is trained on these maps takes it too."""
+        return self.model.seed
+
     def items(self, requests: Sequence[Request]) -> Iterator[dict]:
         """Yield the stored item of each request in order, computing what is missing."""
         raise NotImplementedError
