@@ -105,7 +105,8 @@ def _levels(results: Sequence[Result]) -> Figure | None:
                 if name.startswith("sign: ")}  # fmt: skip
         if result["notebook"] == "06_beyond" and rows:
             frame: pd.DataFrame = pd.DataFrame.from_dict(rows, orient="index").fillna(np.nan)
-            fig, axes = plt.subplots(1, 2, figsize=(8, 1.4 + 0.34 * len(frame)), width_ratios=[3, 2])
+            size = (10, 1.4 + 0.34 * len(frame))  # narrower, the legends of the two would meet
+            fig, axes = plt.subplots(1, 2, figsize=size, width_ratios=[3, 2], layout="constrained")
             plots_beyond.forest(frame, axes=axes)
             return fig
     return None
