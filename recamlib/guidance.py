@@ -121,9 +121,7 @@ def network_table(scores: Mapping[str, Sequence[SegmentationScore]]) -> dict[str
     compared, found = partners(list(scores)), {}
     for name, mine in scores.items():
         partner = scores.get(compared.get(name, ""))
-        truth = mine[0].counts.sum(0)[:, 2]  # (K + 1,) pixels
-        background = float(truth[0] / truth.sum() / np.count_nonzero(truth))  # mIoU of it alone
-        found[claim_row(name)] = score_row(mine, partner, floor=100 * background)
+        found[claim_row(name)] = score_row(mine, partner)
     return found
 
 

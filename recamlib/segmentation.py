@@ -196,13 +196,18 @@ def table(scores: Mapping[str, Sequence[SegmentationScore]]) -> dict[str, dict[s
 def score_row(
     mine: Sequence[SegmentationScore], partner: Sequence[SegmentationScore] | None, **more: Any
 ) -> dict[str, Any]:
-    """Return a network's row, one score per seed: mIoU, interval, difference to its partner, per class."""
+    """Return a network's row, one score per seed: mIoU, interval, difference to its partner, per class.
+
+    ``floor`` is the mIoU, percent, of calling every pixel background.
+    """
+    truth = mine[0].counts.sum(0)[:, 2]  # (K + 1,) pixels
     return table_row(
         [s.miou for s in mine],
         baseline=[s.miou for s in partner] if partner else None,
         interval=mine[0].interval(),
         difference=mine[0].interval_of_difference(partner[0]) if partner else None,
-        per_class=mine[0].per_class(), evaluation=mine[0].label, images=mine[0].result["images"], **more,
+        per_class=mine[0].per_class(), evaluation=mine[0].label, images=mine[0].result["images"],
+        floor=100 * float(truth[0] / truth.sum() / np.count_nonzero(truth)), **more,
     )  # fmt: skip
 
 

@@ -75,6 +75,8 @@ def test_the_table_compares_recam_with_cam_and_both_with_the_upper_bound():
     cam, recam = table["none.deeplabv2_cam_val"], table["none.deeplabv2_recam_val"]
     assert "difference" not in cam
     assert recam["difference"] == pytest.approx(recam["mean"] - cam["mean"])
+    poor = recam | {"mean": recam["floor"], "difference_interval": [1.0, 2.0]}
+    assert 0 < recam["floor"] < 50 and rc.claims.row_verdict(poor, +1) == "cannot tell"
     bound = table["upper_bound.deeplabv2"]
     assert recam["share_of_upper_bound"] == pytest.approx(100 * recam["mean"] / bound["mean"])
     assert bound["evaluation"].endswith("TRUE MASKS")
