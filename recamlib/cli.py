@@ -220,9 +220,13 @@ def _build_book() -> Path:
 
 
 def _announce(what: str, profile: str, settings: dict[str, object]) -> None:
-    """Say which notebook runs with what."""
+    """Say which notebook runs with what, and what of it this machine is slow at."""
+    from recamlib.doctor import slow_precision
+
     shown = ", ".join(f"{name}={value!r}" for name, value in settings.items() if name != "profile")
     out.print(f"{what}: profile {profile}" + (f", {shown}" if shown else ""), markup=False)
+    if hint := slow_precision(settings):
+        out.print(hint, style="yellow", markup=False)
 
 
 def _title(path: Path) -> str:

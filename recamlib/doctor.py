@@ -6,7 +6,7 @@ import shutil
 import sys
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +45,23 @@ def examine() -> Iterator[Finding]:
             yield from check()
         except Exception as error:  # a broken library can raise anything on import
             yield Finding(name, False, " ".join(f"{type(error).__name__}: {error}".split()))
+
+
+def fast_bfloat16() -> bool:
+    """Whether the device that trainings run on has instructions for bfloat16; without, it is emulated."""
+    import torch
+
+    if torch.cuda.is_available() or torch.backends.mps.is_available():
+        return True
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def slow_precision(settings: Mapping[str, object]) -> str:
+    """Return a line on parameters whose precision this machine has to emulate, ``""`` if there is none."""
+    slow = [name for name, value in settings.items() if value == "bf16-mixed"]
+    if not slow or fast_bfloat16():
+        return ""
+    return f"{', '.join(slow)}: this processor emulates bf16-mixed, 32-true is several times faster on it"
 
 
 def _project() -> dict:
@@ -89,6 +106,7 @@ def _torch() -> Iterator[Finding]:
         where = "Apple GPU (mps)"
     else:
         where = f"no GPU: CPU with {torch.get_num_threads()} threads"
+        where += "" if fast_bfloat16() else ", without bfloat16: keep to precision 32-true"
     yield Finding("torch", True, f"{versions}; {where}")
 
 

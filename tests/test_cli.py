@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from recamlib import paths, profiles, runner
 from recamlib.cli import app
-from recamlib.doctor import Finding, examine
+from recamlib.doctor import Finding, examine, slow_precision
 from recamlib.paths import ROOT
 
 FOLDER = Path(__file__).parent / "notebooks"
@@ -139,6 +139,17 @@ def test_doctor_names_what_is_broken(recam, tmp_path, monkeypatch):
     assert result.exit_code == 1
     assert "error: broken: packages, results" in result.stderr
     assert "torch 0.0.1 is not >=2.11" in result.stdout
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_precision_that_has_to_be_emulated_is_named_before_the_run(recam, monkeypatch, fast):
+    monkeypatch.setattr("recamlib.doctor.fast_bfloat16", lambda: fast)
+    settings = {"precision": "bf16-mixed", "segment_precision": "32-true"}
+    line = slow_precision(settings)
+    assert line.startswith("precision: this processor emulates bf16-mixed") is not fast
+    assert slow_precision({"precision": "32-true"}) == ""
+    monkeypatch.setattr("recamlib.doctor.slow_precision", lambda settings: "it will be slow")
+    assert "it will be slow" in recam("run", "1").stdout.splitlines()
 
 
 def test_a_check_that_fails_is_a_finding(monkeypatch):

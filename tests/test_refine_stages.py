@@ -191,7 +191,6 @@ import sys; sys.path.insert(0, {root!r} + "/tests")
 import test_refine_stages as t
 {slow}
 stage = t.{stage}
-print("started", flush=True)
 for name, item in stage.run("train"):
     pass
 """
@@ -215,9 +214,10 @@ def test_a_killed_run_goes_on_where_it_was(stage, module, name, results, monkeyp
         f"m.{name} = slowly\n"
     )
     code = SCRIPT.format(root=str(ROOT), slow=slow, stage=stage)
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT)
-    process.stdout.readline()
-    time.sleep(2.2)
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    while not set(eval(stage).infra.cache_dict):  # not after some time: a busy machine is slow
+        assert process.poll() is None
+        time.sleep(0.1)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     kept = len(set(eval(stage).infra.cache_dict))

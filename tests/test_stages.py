@@ -1,5 +1,6 @@
 """Stages: strict settings, one cache entry per meaning, nothing lost, and no way from a mask to training."""
 
+import inspect
 import os
 from pathlib import Path
 
@@ -51,6 +52,18 @@ def test_description_holds_what_differs_from_the_defaults():
     assert "sce_weight: 0.5" in text
     assert "momentum" not in text
     assert text.index("base:") < text.index("crop: 32")
+
+
+def test_a_stage_is_printed_as_what_differs_from_the_defaults(results):
+    printed = repr(reactivated(sce_weight=0.5))
+    assert printed.startswith("Reactivate(base=TrainClassifier(dataset=DataSettings(train_count=10,")
+    assert "momentum" not in printed
+    maps_of = rc.ExtractCams(model=rc.TrainClassifier(epochs=1))
+    assert repr(maps_of) == "ExtractCams(model=TrainClassifier(epochs=1))"
+    # The library's pages show signatures: they are for reading, and never name a folder of the machine.
+    for stage in (rc.ExtractCams, rc.TrainSegmenter, rc.SegmentationScore):
+        assert len(str(inspect.signature(stage))) < 1500
+        assert str(results) not in str(inspect.signature(stage))
 
 
 def test_equal_settings_share_a_result_and_others_do_not(monkeypatch):

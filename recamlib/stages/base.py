@@ -43,6 +43,11 @@ class Settings(pydantic.BaseModel):
                 f"{type(self).__name__}.{where}: {first['msg']}, got {first['input']!r}"
             ) from None
 
+    def __repr_args__(self) -> list[tuple[str, Any]]:
+        """Return what differs from the defaults: all of all stages before one are too many to read."""
+        changed = self.model_dump(exclude_defaults=True, exclude={"infra"})
+        return [(name, getattr(self, name)) for name in changed]
+
 
 class DataSettings(Settings):
     """Which images: a data set, narrowed to some classes, to single-label images or to a random part.
