@@ -18,6 +18,7 @@ from recamlib.pages_trust import markdown_table
 from recamlib.profiles import profile_parameters
 from recamlib.report import MARKS, escaped, load_kept, scoreboard, seeds_of, trained_on
 from recamlib.scoreboard import part_of
+from recamlib.sections import command
 from recamlib.wording import cell_title, in_words
 
 SIDE = "the interval of the difference lies on the paper's side of zero"
@@ -186,7 +187,10 @@ def _runs(results: Sequence[Result]) -> str:
     apart = [f"- {r['notebook']}, {escaped(r['parameters']['backbone'])}: {escaped(', '.join(found))}"
              for r in results if (found := deviations(r))]  # fmt: skip
     head = ":::{dropdown} How their settings differ from the paper's (in brackets)"
-    return "\n".join([*lines, "", *([head, *apart, ":::"] if apart else [])])
+    lines += ["", *([head, *apart, ":::"] if apart else [])]
+    again = [f"# {title_of(r)}\n{command(r['notebook'], r['parameters'])}" for r in results]
+    lines += ["", ":::{dropdown} The commands that run them again", "```bash", *again, "```", ":::"]
+    return "\n".join(lines)
 
 
 def _picture(name: str, fig: Figure) -> str:

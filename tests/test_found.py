@@ -2,13 +2,16 @@
 
 import json
 import re
+import shlex
 
 import matplotlib.pyplot as plt
 import pytest
 
 from recamlib import costs_found, found, pages_found, paths
 from recamlib.claims import all_claims, table_row
+from recamlib.parameters import parse_assignments
 from recamlib.plots import set_style
+from recamlib.profiles import all_parameters
 from recamlib.report import best_first, load_kept, load_measured, save_measured
 from recamlib.verdicts import REACTIVATED, table1
 from recamlib.wording import SAYS, in_words
@@ -110,6 +113,16 @@ def test_without_results_everything_is_not_run_and_costs_are_the_papers():
 def test_synthetic_scenes_and_own_classes_do_not_answer_for_photographs():
     synthetic, own = result(dataset="hoofed"), result(own_classes=["ring"])
     assert page(synthetic, own) == page()
+
+
+@pytest.mark.parametrize("kept", load_kept(), ids=lambda r: f"{r['notebook']}, {r['images']}")
+def test_the_command_of_a_kept_run_has_its_parameters(kept):
+    text = page(kept).split("```bash\n")[1].split("```")[0]
+    recam, run, number, profile, name, *assignments = shlex.split(text, comments=True)
+    assert (recam, run, number, profile) == ("recam", "run", kept["notebook"][:2], "--profile")
+    given = parse_assignments([word for word in assignments if word != "-p"])
+    again = all_parameters(name, kept["notebook"], extra=given)
+    assert {key: again[key] for key in kept["parameters"]} == kept["parameters"]
 
 
 def test_runs_on_other_data_are_kept_beside_each_other(tmp_path, monkeypatch):
