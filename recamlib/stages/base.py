@@ -45,8 +45,11 @@ class Settings(pydantic.BaseModel):
 
     def __repr_args__(self) -> list[tuple[str, Any]]:
         """Return what differs from the defaults: all of all stages before one are too many to read."""
-        changed = self.model_dump(exclude_defaults=True, exclude={"infra"})
-        return [(name, getattr(self, name)) for name in changed]
+        return [(name, getattr(self, name)) for name in self.changed()]
+
+    def changed(self) -> dict[str, Any]:
+        """Return the settings that differ from the defaults, upstream ones as dictionaries."""
+        return self.model_dump(exclude_defaults=True, exclude={"infra"})
 
 
 class DataSettings(Settings):
@@ -166,9 +169,8 @@ class Stage(Settings):
 
     def describe(self) -> str:
         """Return the settings that differ from the defaults, one per line, upstream stages indented."""
-        settings = self.model_dump(exclude_defaults=True, exclude={"infra"})
         lines = [type(self).__name__]
-        for name, value in settings.items():
+        for name, value in self.changed().items():
             inner = getattr(self, name)
             if isinstance(inner, Stage):
                 lines += [f"  {name}:"] + [f"    {line}" for line in inner.describe().splitlines()]
