@@ -253,6 +253,8 @@ def save_measured(result: dict[str, Any]) -> Path:
     parts += [str(given["train_images"])] * bool(given["train_images"])
     plans = given.get("plans", given["profile"])
     parts += [plans] * (plans != given["profile"])
+    methods = given.get("methods", ["none"])
+    parts += methods * ("none" not in methods)  # a run of single rows
     path = folder / f"{'_'.join(parts)}.json".replace("/", "_")
     path.write_text(json.dumps(result, indent=1) + "\n")
     return path

@@ -127,8 +127,9 @@ def test_the_command_of_a_kept_run_has_its_parameters(kept):
 
 def test_runs_on_other_data_are_kept_beside_each_other(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "book_dir", lambda: tmp_path)
-    runs = [result(), result(dataset="coco14"), result(backbone="timm/vit"), result()]
-    for run, part in zip(runs, (0, 0, 0, 600)):
+    runs = [result(), result(dataset="coco14"), result(backbone="timm/vit"), result(), result()]
+    runs[-1]["parameters"]["methods"] = ["advcam", "advcam_irn"]
+    for run, part in zip(runs, (0, 0, 0, 600, 600)):
         run["parameters"]["train_images"] = part
         assert json.loads(save_measured(run).read_text()) == run
     assert len(list((tmp_path / "measured").glob("*.json"))) == len(runs) == len(load_kept())
