@@ -9,6 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from recamlib.data.labels import LabelSpace
 from recamlib.figures import show_as_svg
@@ -151,15 +152,19 @@ def stacked_times(parts: Mapping[str, Mapping[str, float]], *, unit: float, ax: 
 
 
 def before_and_after(frame: pd.DataFrame, *, ax: Axes) -> Axes:
-    """Draw seconds of the literal and of our form side by side on a log scale; columns ``ours, literal``."""
-    y = np.arange(len(frame))
-    ax.barh(y - 0.2, frame["literal"], 0.38, color=GREY, label="literal", hatch="//", edgecolor="white")
-    ax.barh(y + 0.2, frame["ours"], 0.38, color=BLUE, label="ours")
+    """Draw seconds of the literal and of our form as two points on a log scale; columns ``ours, literal``."""
+    y = np.arange(len(frame))  # points: the length of a bar says nothing on a log scale
+    ax.hlines(y, frame["ours"], frame["literal"], color=GREY, lw=1, zorder=0)
+    ax.scatter(frame["literal"], y, color=GREY, marker="s", label="literal")
+    ax.scatter(frame["ours"], y, color=BLUE, label="ours")
     for place, (_, row) in zip(y, frame.iterrows()):
         ax.annotate(f"÷ {row['literal'] / row['ours']:.3g}", (max(row["literal"], row["ours"]), place),
-                    xytext=(5, 0), textcoords="offset points", va="center")  # fmt: skip
+                    xytext=(8, 0), textcoords="offset points", va="center")  # fmt: skip
     ax.set(xscale="log", xlabel="seconds (same work, same machine)")
-    ax.margins(x=0.15)
+    ax.xaxis.set_major_formatter("{x:g}")
+    times = frame[["ours", "literal"]].to_numpy()
+    ax.xaxis.set_minor_formatter("{x:g}" if times.max() < 10 * times.min() else NullFormatter())
+    ax.margins(x=0.2, y=0.3)
     ax.set_yticks(y, frame.index)
     ax.invert_yaxis()
     ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
