@@ -122,7 +122,7 @@ def _table1(given: Given, more: Given) -> Iterator[End]:
 
 
 def _table2(given: Given, more: Given) -> Iterator[End]:
-    rows = recipes.refined(_data(given, more), given, methods=given["methods"])
+    rows = recipes.refined(_data(given, more), given, methods=["none", *given["methods"]])
     yield from _scored(rows, refinement.parts_scored(given["climb_images"]))
     # masks of the first images are made once more to time that step
     yield from (End(stage, "train", -TIMED) for stages in rows.values() for stage in stages)
@@ -152,7 +152,7 @@ def _table3(given: Given, more: Given) -> Iterator[End]:
     scale = scales[0] if len(scales) == 1 else 1.0
     for kind in segmentation.kinds(scale=scale):
         for name in ("cam", "recam"):
-            of = rows[f"none.{column}_{name}_val"][0]
+            of = rows[f"{given['methods'][0]}.{column}_{name}_val"][0]
             yield End(SegmentationScore(of=of, limit=given["kind_images"], **kind, **test))
 
 

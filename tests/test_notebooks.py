@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from recamlib import paths
-from recamlib.profiles import list_notebooks
+from recamlib.planned import planned_stages
+from recamlib.profiles import find_notebook, list_notebooks
+from recamlib.runner import run_notebook
+from recamlib.upstream import jobs_of
 
 TOLERANCE = 8.0  # points of mIoU or accuracy
 BASELINES = Path(__file__).parent / "baselines"
@@ -47,3 +50,19 @@ def test_trained_numbers_stay_where_they_were(notebook, executed):
         loose = re.search("^advcam|^methods|_val$|^upper_bound|_saliency", name)
         limit = 2 * TOLERANCE if loose else TOLERANCE
         assert mean == pytest.approx(wanted[name], abs=limit), f"{name}: RECAM_ACCEPT=1 stores it, if meant"
+
+
+@pytest.mark.parametrize("number, others", [("03", {"none"}), ("04", {"upper_bound"})])
+def test_one_refinement_alone_can_be_run_again(number, others, executed, tmp_path):
+    notebook = find_notebook(number)
+    executed(notebook)  # leaves stages that this run reads back
+    latest = paths.results_dir() / notebook.stem / "latest_smoke.json"
+    before = latest.read_bytes()
+    given = {"methods": ["irn"]}
+    run_notebook(number, profile="smoke", parameters=given, output_dir=tmp_path, progress=False)
+    rows = json.loads(latest.read_text())["rows"]
+    latest.write_bytes(before)
+    assert {name.split(".")[0] for name in rows} == {"irn"} | others
+    # the plan asks for nothing that the run has not made
+    planned = jobs_of(planned_stages(number, profile="smoke", extra=given))
+    assert planned and all(job.stage.infra.uid_folder().is_dir() for job in planned)
