@@ -53,7 +53,7 @@ def method_picture(found: dict[str, Any]) -> tuple[Figure, str]:
                          fontsize=11, color=colour)  # fmt: skip
     caption = (
         "From image labels to a mask, on the embedded scene of two classes, among the explorer's, that gains "
-        f"most from reactivation ({gain(found, scene):+.0f} points): what the method is for, not what it "
-        f"does on average. Measured on {escaped(found['data'])}."
+        f"most from reactivation ({round(gain(found, scene)):+d} points): what the method is for, not what "
+        f"it does on average. Measured on {escaped(found['data'])}."
     )
     return fig, caption
