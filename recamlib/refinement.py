@@ -50,7 +50,14 @@ def systems(
         all.
     methods
         Names of the refinements wanted.
+
+    Raises
+    ------
+    SettingsError
+        If a name is wrong, or there is none.
     """
+    if not methods:
+        raise SettingsError(f"no refinement is named: give methods one or more of {METHODS}")
     for method in methods:
         if method not in METHODS:
             raise SettingsError(f"unknown refinement {method!r}{nearest(method, METHODS)}: use {METHODS}")

@@ -9,7 +9,7 @@ import pytest
 
 import recamlib as rc
 from recamlib import pages
-from recamlib.errors import RecamError
+from recamlib.errors import RecamError, SettingsError
 
 
 def result():
@@ -62,9 +62,17 @@ def test_every_figure_of_the_notebook_draws():
     assert {t.get_text() for t in drawn.texts} == {"1.0", "1.5"}
     times = pd.DataFrame({"ours": [0.1], "literal": [5.0]}, index=["walk"])
     assert rc.plots.before_and_after(times, ax=axes[2]).texts[0].get_text() == "÷ 50"
+    assert not rc.plots.before_and_after(times[:0], ax=plt.figure().gca()).texts  # no benchmark is kept
     scores = {n: r for n, r in result()["rows"].items() if n.endswith("_miou")}
     assert len(rc.plots.group_bars(rc.refinement.groups_frame(scores), axes=axes[3:5])[0].patches) == 8
     assert rc.plots_refine.cost_line(axes[5], seconds={(4, 5): 0.1, (8, 10): 0.4}).lines
+
+
+@pytest.mark.parametrize("names, message", [([], "no refinement is named"), (["irm"], "irn")])
+def test_rows_that_cannot_be_are_one_clear_error(names, message):
+    settings = {"weights": "w", "scales": (1.0,), "climb": {}, "boundary": {}, "walk": {}}
+    with pytest.raises(SettingsError, match=message):
+        rc.refinement.systems({}, **settings, methods=names)
 
 
 def benchmark():
