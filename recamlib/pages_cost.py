@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from recamlib.compare import html_table
 from recamlib.figures import to_svg
 from recamlib.pages_trust import NOT_YET, kept, source_line
-from recamlib.plots import BLUE, GREY, ORANGE
+from recamlib.plots import GREY, ORANGE, before_and_after, ratio
 from recamlib.plots_found import RUNS
 from recamlib.report import escaped
 
@@ -38,12 +38,12 @@ def cost_pages() -> dict[str, str]:
     }
     if pipeline:
         fig, ax = plt.subplots(figsize=(8, 3.4))
-        step_bars(pipeline, ax=ax)
+        step_points(pipeline, ax=ax)
         pages["_static/pipeline_steps.svg"] = to_svg(fig)
         plt.close(fig)
         pages["measured_pipeline.md"] += _figure(
-            "pipeline_steps", "Seconds of every step of the pipeline on a logarithmic axis, two bars a step: "
-            "the literal form above, ours below",
+            "pipeline_steps",
+            "Seconds of every step of the pipeline on a logarithmic axis, two points each: literal and ours",
             "Seconds of every step, literal and ours, on the same images.",
         )  # fmt: skip
     if curves:
@@ -69,7 +69,7 @@ def paths_table(benches: Mapping[str, Kept]) -> str:
         ours, literal = entry["forms"]["ours"], entry["forms"]["literal"]
         rows.append((
             NAMES[name], _seconds(literal["seconds"]), _seconds(ours["seconds"]),
-            _ratio(literal['seconds'] / ours['seconds']), f"{literal['peak_mb']:,.0f} MB",
+            ratio(literal['seconds'] / ours['seconds']), f"{literal['peak_mb']:,.0f} MB",
             f"{ours['peak_mb']:,.0f} MB", f"{literal['difference']:.0e}",
         ))  # fmt: skip
     head = ("hot path", "literal", "ours", "ratio", "memory, literal", "memory, ours", "difference")
@@ -92,11 +92,11 @@ def pipeline_table(entry: Kept) -> str:
     for step, found in literal["steps"].items():
         mine = ours["steps"][step]
         star = f" (from {found['images']} of {found['of']} images)" if "of" in found else ""
-        ratio = _ratio(found['seconds'] / mine['seconds'])
+        times = ratio(found['seconds'] / mine['seconds'])
         more = [_seconds(f["steps"][step]["seconds"]) if step in f["steps"] else "" for f in others.values()]
-        rows.append((step, _seconds(found["seconds"]) + star, _seconds(mine["seconds"]), ratio, *more))
+        rows.append((step, _seconds(found["seconds"]) + star, _seconds(mine["seconds"]), times, *more))
     whole = [f["seconds"] for f in (literal, ours, *others.values())]
-    rows.append(("all", *map(_seconds, whole[:2]), _ratio(whole[0] / whole[1]), *map(_seconds, whole[2:])))
+    rows.append(("all", *map(_seconds, whole[:2]), ratio(whole[0] / whole[1]), *map(_seconds, whole[2:])))
     text = _table(("step", "literal", "ours", "ratio", *others), rows)
     text += f"\n\nMeasured on {escaped(entry['note'])}."
     measured = {n: s for n, s in literal["steps"].items() if "of" not in s}
@@ -104,7 +104,7 @@ def pipeline_table(entry: Kept) -> str:
         both = [sum(f["steps"][n]["seconds"] for n in measured) for f in (literal, ours)]
         text += (
             f" Steps that name a part of the images were run on that part and extrapolated in proportion; of "
-            f"what was run on all images alone the ratio is **{_ratio(both[0] / both[1])}**."
+            f"what was run on all images alone the ratio is **{ratio(both[0] / both[1])}**."
         )
     gaps = [(name, f"{gap:.1e}") for name, gap in literal["differences"].items()]
     text += "\n\n" + _table(("result", "difference of the two forms"), gaps)
@@ -176,33 +176,19 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return html_table(pd.DataFrame(rows, columns=head).set_index(head[0]).rename_axis(None))
 
 
-def step_bars(entry: Kept, *, ax: Axes) -> Axes:
-    """Draw seconds of every step, the literal form above ours; extrapolated ones are pale."""
-    literal, ours = (entry["forms"][name]["steps"] for name in ("literal", "ours"))
-    y = np.arange(len(literal))
-    whole = np.array(["of" not in found for found in literal.values()])
-    seconds = np.array([found["seconds"] for found in literal.values()])
-    ax.barh(y[whole] - 0.2, seconds[whole], 0.38, color=GREY, hatch="//", edgecolor="white", label="literal")
-    if not whole.all():
-        ax.barh(y[~whole] - 0.2, seconds[~whole], 0.38, color="white", hatch="//", edgecolor=ORANGE,
-                label="literal, extrapolated")  # fmt: skip
-    ax.barh(y + 0.2, [ours[name]["seconds"] for name in literal], 0.38, color=BLUE, label="ours")
-    ax.set(xscale="log", xlabel="seconds", title="The whole pipeline, step by step")
-    ax.set_yticks(y, list(literal))
-    ax.invert_yaxis()
-    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+def step_points(entry: Kept, *, ax: Axes) -> Axes:
+    """Draw seconds of every step in both forms; extrapolated ones are hollow."""
+    steps = {name: entry["forms"][name]["steps"] for name in ("ours", "literal")}
+    frame = pd.DataFrame({name: pd.DataFrame(found).T["seconds"] for name, found in steps.items()})
+    frame = frame.astype(float).loc[list(steps["literal"])]
+    before_and_after(frame, ax=ax)
+    part = [place for place, found in enumerate(steps["literal"].values()) if "of" in found]
+    if part:
+        ax.scatter(frame["literal"].iloc[part], part, marker="s", color="white", edgecolor=ORANGE, zorder=3,
+                   label="literal, extrapolated")  # fmt: skip
+        ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    ax.set(title="The whole pipeline, step by step")
     return ax
-
-
-def _ratio(value: float) -> str:
-    """Return how many times as long, in three digits or whole.
-
-    Examples
-    --------
-    >>> _ratio(2.0567), _ratio(9265.4)
-    ('2.06', '9,265')
-    """
-    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 def _seconds(value: float) -> str:

@@ -9,7 +9,6 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 
 from recamlib.data.labels import LabelSpace
 from recamlib.figures import show_as_svg
@@ -151,6 +150,11 @@ def stacked_times(parts: Mapping[str, Mapping[str, float]], *, unit: float, ax: 
     return ax
 
 
+def ratio(value: float) -> str:
+    """Return how many times as long, in three digits or whole: ``"2.06"``, ``"9,265"``."""
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+
+
 def before_and_after(frame: pd.DataFrame, *, ax: Axes) -> Axes:
     """Draw seconds of the literal and of our form as two points on a log scale; columns ``ours, literal``."""
     y = np.arange(len(frame))  # points: the length of a bar says nothing on a log scale
@@ -158,13 +162,12 @@ def before_and_after(frame: pd.DataFrame, *, ax: Axes) -> Axes:
     ax.scatter(frame["literal"], y, color=GREY, marker="s", label="literal")
     ax.scatter(frame["ours"], y, color=BLUE, label="ours")
     for place, (_, row) in zip(y, frame.iterrows()):
-        ax.annotate(f"÷ {row['literal'] / row['ours']:.3g}", (max(row["literal"], row["ours"]), place),
+        ax.annotate(f"÷ {ratio(row['literal'] / row['ours'])}", (max(row["literal"], row["ours"]), place),
                     xytext=(8, 0), textcoords="offset points", va="center")  # fmt: skip
     ax.set(xscale="log", xlabel="seconds (same work, same machine)")
-    ax.xaxis.set_major_formatter("{x:g}")
-    # a range of less than a decade has one major tick or none
-    narrow = frame[["ours", "literal"]].max().max() < 10 * frame[["ours", "literal"]].min().min()
-    ax.xaxis.set_minor_formatter("{x:g}" if narrow else NullFormatter())
+    if frame[["ours", "literal"]].max().max() < 10 * frame[["ours", "literal"]].min().min():
+        ax.xaxis.set_major_formatter("{x:g}")  # less than a decade has one major tick or none
+        ax.xaxis.set_minor_formatter("{x:g}")
     ax.margins(x=0.2, y=0.3)
     ax.set_yticks(y, frame.index)
     ax.invert_yaxis()

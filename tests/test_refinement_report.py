@@ -62,6 +62,7 @@ def test_every_figure_of_the_notebook_draws():
     assert {t.get_text() for t in drawn.texts} == {"1.0", "1.5"}
     times = pd.DataFrame({"ours": [0.1], "literal": [5.0]}, index=["walk"])
     assert rc.plots.before_and_after(times, ax=axes[2]).texts[0].get_text() == "÷ 50"
+    assert (rc.plots.ratio(2.0567), rc.plots.ratio(9265.4)) == ("2.06", "9,265")
     assert not rc.plots.before_and_after(times[:0], ax=plt.figure().gca()).texts  # no benchmark is kept
     scores = {n: r for n, r in result()["rows"].items() if n.endswith("_miou")}
     assert len(rc.plots.group_bars(rc.refinement.groups_frame(scores), axes=axes[3:5])[0].patches) == 8
