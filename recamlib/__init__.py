@@ -5,10 +5,9 @@ from typing import Any
 
 _MODULES = (
     "advcam", "beyond", "boundary", "cams", "claims", "crf", "data", "engine", "experiments", "explorer",
-    "guidance", "losses", "metrics", "paths", "plots", "plots_beyond", "plots_refine", "plots_segment",
-    "reading", "recipes", "refinement", "report", "saliency", "segloss", "segment_tables", "segmentation",
-    "stages",
-    "toy", "verdicts", "walk",
+    "guidance", "kept", "losses", "metrics", "paths", "plots", "plots_beyond", "plots_refine",
+    "plots_segment", "reading", "recipes", "refinement", "report", "saliency", "segloss", "segment_tables",
+    "segmentation", "stages", "toy", "verdicts", "walk",
 )  # fmt: skip
 _STAGES = (
     "MULTI_SCALES", "OPTIONS", "AdvCams", "Classify", "ConfidentLabels", "DataSettings", "ExtractCams",

@@ -9,10 +9,10 @@ from scipy import stats
 
 from recamlib.claims import sentence, verdict
 from recamlib.experiments import CENTRE, Level, Plan
+from recamlib.kept import trained_on
 from recamlib.metrics import bootstrap_average_precision
 from recamlib.packaged import Method
 from recamlib.reading import signed
-from recamlib.report import trained_on
 from recamlib.stages import (
     OPTIONS,
     ExtractCams,

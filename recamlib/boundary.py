@@ -19,12 +19,19 @@ class BoundaryLoss(NamedTuple):
     """The loss, its three parts (scalars, nats) and the numbers of pairs they are means over."""
 
     total: Tensor
+    """What is minimised."""
     background: Tensor
+    """Mean over pairs of background cells."""
     foreground: Tensor
+    """Mean over pairs of cells of one class."""
     negative: Tensor
+    """Mean over pairs of cells of different labels."""
     background_pairs: int
+    """Pairs of background cells."""
     foreground_pairs: int
+    """Pairs of cells of one class."""
     negative_pairs: int
+    """Pairs of cells of different labels."""
 
 
 def boundary_loss(boundary: Tensor, labels: Tensor, *, radius: float = 10, eps: float = 1e-5) -> BoundaryLoss:

@@ -144,7 +144,7 @@ def keep(
     "costs" keeps what the stages of a profile took, which forecasts rest on.
     """
     from recamlib.claims import read
-    from recamlib.report import keep_benchmarks, save_measured
+    from recamlib.kept import keep_benchmarks, save_measured
 
     if notebook == "bench":
         out.print(f"kept {keep_benchmarks()}", markup=False)

@@ -3,6 +3,8 @@
 Nothing here imports torch, so that a worker process starts in a fraction of a second.
 """
 
+from __future__ import annotations  # so that the library's pages can say ArrayLike, not what it stands for
+
 import importlib
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,8 +35,7 @@ class CrfSettings:
     bilateral_sxy, bilateral_srgb, bilateral_weight
         Standard deviations, pixels and grey levels, and weight of the term that looks at colours too.
     label_confidence
-        Probability of the given label of a pixel; the other labels share the rest. Unused if the
-        probabilities are given.
+        Probability of a pixel's given label, the others share the rest; unused if probabilities are given.
     steps
         Mean-field steps.
     """
@@ -69,15 +70,20 @@ class LabelJob(NamedTuple):
     """The arguments of `crf_labels` for one image of many."""
 
     image: ArrayLike
+    """Shape ``(3, H, W)``, uint8."""
     labels: ArrayLike
+    """Shape ``(H, W)``, whole numbers."""
     num_labels: int
+    """How many labels there may be."""
 
 
 class ProbabilityJob(NamedTuple):
     """The arguments of `crf_probabilities` for one image of many."""
 
     image: ArrayLike
+    """Shape ``(3, H, W)``, uint8."""
     probabilities: ArrayLike
+    """Shape ``(L, H, W)``, one map per label."""
 
 
 Job = LabelJob | ProbabilityJob
@@ -205,8 +211,7 @@ def crf_many(
     settings
         For all jobs; None for `IRN_LABELS` or `SEGMENTATION`, whichever belongs to the kind of job.
     processes
-        None for ``$RECAM_WORKERS``, or else one a core; 0 and 1 stay in this process. The results are the
-        same for every number.
+        None for ``$RECAM_WORKERS``, or else one a core; 0 and 1 stay in this process. Results do not differ.
     """
     load_densecrf()  # before the first worker is started
     # processes, because the package keeps Python's lock while it computes: threads would take turns

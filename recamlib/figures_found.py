@@ -11,7 +11,8 @@ from recamlib import plots_beyond, plots_found
 from recamlib.claims import all_claims, paper_difference
 from recamlib.costs_found import unit_times
 from recamlib.found import Result, reported
-from recamlib.report import row_of, trained_on
+from recamlib.kept import trained_on
+from recamlib.report import row_of
 from recamlib.scoreboard import part_of
 from recamlib.wording import cell_title
 

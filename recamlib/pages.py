@@ -12,12 +12,13 @@ from recamlib.api_pages import api_pages
 from recamlib.compare import RULE, compare_page
 from recamlib.explorer import explorer_page, latest
 from recamlib.figures import to_svg
+from recamlib.kept import load_results
 from recamlib.pages_cost import cost_pages
 from recamlib.pages_found import found_pages
 from recamlib.pages_trust import trust_pages
 from recamlib.plots import set_style
 from recamlib.plots_method import method_picture
-from recamlib.report import escaped, load_results
+from recamlib.report import escaped
 from recamlib.scoreboard import scoreboard_page
 
 FALLBACK = """\

@@ -14,9 +14,10 @@ from recamlib.errors import SettingsError
 from recamlib.figures import describe, to_svg
 from recamlib.figures_found import CAPTIONS, NAMES, found_figures
 from recamlib.found import OPEN, QUESTIONS, Finding, Question, Result, ask, best, opposed
+from recamlib.kept import load_kept, seeds_of, trained_on
 from recamlib.pages_trust import markdown_table
 from recamlib.profiles import profile_parameters
-from recamlib.report import MARKS, escaped, load_kept, scoreboard, seeds_of, trained_on
+from recamlib.report import MARKS, escaped, scoreboard
 from recamlib.scoreboard import part_of
 from recamlib.sections import command
 from recamlib.wording import cell_title, in_words

@@ -16,11 +16,11 @@ from recamlib.chromium import Tab, browser, find_chromium
 from recamlib.claims import all_claims
 from recamlib.cli import app
 from recamlib.explorer import iou_of, latest
+from recamlib.kept import load_results
 from recamlib.pages import book_pages
 from recamlib.paths import book_dir
 from recamlib.pdf import one_document, print_book
 from recamlib.profiles import list_notebooks
-from recamlib.report import load_results
 
 pytestmark = pytest.mark.timeout(1800)  # the first test runs every notebook that has not run yet
 chromium = pytest.mark.skipif(find_chromium() is None, reason="no Chromium (Debian: apt install chromium)")

@@ -9,10 +9,10 @@ import pytest
 
 from recamlib import costs_found, found, pages_found, paths
 from recamlib.claims import all_claims, table_row
+from recamlib.kept import best_first, load_kept, load_measured, save_measured
 from recamlib.parameters import parse_assignments
 from recamlib.plots import set_style
 from recamlib.profiles import all_parameters
-from recamlib.report import best_first, load_kept, load_measured, save_measured
 from recamlib.verdicts import REACTIVATED, table1
 from recamlib.wording import SAYS, in_words
 

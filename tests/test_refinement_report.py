@@ -92,14 +92,14 @@ def book(tmp_path, monkeypatch):
 
 def test_benchmarks_are_kept_and_shown(book):
     with pytest.raises(RecamError, match="make bench has not run"):
-        rc.report.keep_benchmarks()
-    assert rc.report.benchmarks().empty
+        rc.kept.keep_benchmarks()
+    assert rc.kept.benchmarks().empty
     assert "Not measured yet" in pages.walk_page()
     folder = book / "results" / "benchmarks"
     folder.mkdir(parents=True)
     (folder / "walk.json").write_text(json.dumps(benchmark()))
-    rc.report.keep_benchmarks()
-    frame = rc.report.benchmarks()
+    rc.kept.keep_benchmarks()
+    frame = rc.kept.benchmarks()
     assert frame.loc["walk", "times faster"] == 50
     assert "| 47 x 62 cells | 0.1 s | 5 s | **50** | 1e-05 | cpu, 2026-11-23 |" in pages.walk_page()
 

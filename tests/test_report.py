@@ -145,7 +145,7 @@ def test_a_run_whose_recipe_failed_carries_no_verdict(results):
     path = results / "02_table1_ablations" / "latest_smoke.json"
     record()
     write_sealed(path, {"provisional": "diverged", **rc.claims.read(path)})
-    assert not [r for r in rc.report.load_results() if r["images"] == {"train": 9, "scored": 7}]
+    assert not [r for r in rc.kept.load_results() if r["images"] == {"train": 9, "scored": 7}]
 
 
 def test_strings_from_data_stay_strings_on_a_page():

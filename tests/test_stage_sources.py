@@ -25,8 +25,8 @@ ROOT = Path(stages.__file__).resolve().parents[2]
 BASELINE = Path(__file__).parent / "baselines" / "stage_sources.json"
 # Where results are kept, how errors and figures look: what is computed does not depend on these.
 IGNORED = {
-    "errors", "paths", "files", "provenance", "plots", "plots_refine", "plots_segment", "claims", "report",
-    "stages.cache", "stages.infra", "stages.tables", "stages.costs", "data.check", "data.fetch",
+    "errors", "paths", "files", "kept", "provenance", "plots", "plots_refine", "plots_segment", "claims",
+    "report", "stages.cache", "stages.infra", "stages.tables", "stages.costs", "data.check", "data.fetch",
 }  # fmt: skip
 _UNTOLD = {"ctx", "kind", "type_comment", "type_params"}
 COMMAND = "RECAM_ACCEPT=1 python -m pytest tests/test_stage_sources.py"

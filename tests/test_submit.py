@@ -20,7 +20,8 @@ from recamlib.cli import app
 from recamlib.data.labels import VOC12
 from recamlib.entered import SERVER, enter_number, entered_numbers, server_claims, server_file
 from recamlib.errors import DataError, RecamError, SettingsError
-from recamlib.report import load_results, scoreboard
+from recamlib.kept import load_results
+from recamlib.report import scoreboard
 from recamlib.scoreboard import scoreboard_page
 from recamlib.submit import OFFICIAL, TestImages, check_submission, write_submission
 

@@ -27,7 +27,9 @@ class Survey(NamedTuple):
     """What a folder of saliency maps holds: a digest of names and contents, and the value that means 1."""
 
     fingerprint: str
+    """The digest."""
     peak: int
+    """The grey value that means 1."""
 
 
 def fine_grained(image: Tensor) -> np.ndarray:

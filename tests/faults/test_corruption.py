@@ -227,7 +227,7 @@ def test_the_scoreboard_refuses_a_damaged_result(tmp_path, monkeypatch):
     latest = path.parent.parent / "latest_smoke.json"
     latest.write_text(latest.read_text().replace('"scored": 1', '"scored": 7'))
     with pytest.raises(ResultsError, match="latest_smoke.json is not as it was written"):
-        rc.report.load_results()
+        rc.kept.load_results()
 
 
 def test_errors_are_the_users_to_mend():
