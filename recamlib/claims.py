@@ -24,11 +24,11 @@ RULE = (
     "A row of a table holds here if the 95 % interval of its difference to its baseline lies wholly on "
     "the paper's side of zero, does not hold if it lies wholly on the other side, and cannot be told if "
     "it contains zero. The baseline is BCE alone in Table 1, CAM in the same row and column in Tables 2 and "
-    "3, and in Table 4 IRN for ReCAM, EPS for ReCAM-E and EDAM's merge of CAM for ReCAM-M; in Tables 3 and "
-    "4 a network no better than calling every pixel background tells nothing. A claim made in a sentence is "
-    "tested by the rule printed in its notebook. Absolute numbers are compared only on the full official "
-    "data; on any other data they are shown for scale. Numbers of the test split come from its server and "
-    "are entered with their link, not measured: no verdict."
+    "3, and in Table 4 IRN for ReCAM, EPS for ReCAM-E and EDAM's merge of CAM for ReCAM-M; a row no better "
+    "than calling every pixel background tells nothing. A claim made in a sentence is tested by the rule "
+    "printed in its notebook. Absolute numbers are compared only on the full official data; on any other "
+    "data they are shown for scale. Numbers of the test split come from its server and are entered with "
+    "their link, not measured: no verdict."
 )
 TABLE4 = {"ReCAM": "IRN", "ReCAM-E": "EPS", "ReCAM-M": "EDAM"}  # rows that are judged, and their baselines
 VERDICTS = ("holds", "does not hold", "cannot tell", "reference", "entered", "not run")

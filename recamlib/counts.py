@@ -75,6 +75,20 @@ def iou_from_counts(counts: np.ndarray) -> np.ndarray:
     return np.divide(both, union, out=np.full_like(union, np.nan), where=union > 0)
 
 
+def background_iou(counts: np.ndarray) -> float:
+    """Return the mean IoU of calling every pixel background, from counts ``(N, K + 1, 3)`` of N images.
+
+    Examples
+    --------
+    Two labels, three pixels of background and one of an object:
+
+    >>> background_iou(np.array([[[2, 3, 3], [0, 1, 1]]]))
+    0.375
+    """
+    truth = np.asarray(counts, dtype=np.int64).sum(0)[:, 2]  # (K + 1,) pixels
+    return float(truth[0] / truth.sum() / np.count_nonzero(truth))
+
+
 def iou(matrix: np.ndarray) -> np.ndarray:
     """Return intersection over union per class, in [0, 1], of a confusion matrix.
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from recamlib import guidance
-from recamlib.claims import all_claims, load_paper, paper_difference, paper_value, row_verdict, verdict
+from recamlib.claims import all_claims, load_paper, paper_difference, paper_value, row_verdict
 from recamlib.compare import interval_of_change
 from recamlib.reading import signed
 from recamlib.report import row_of
@@ -25,6 +25,8 @@ class Finding:
     """One thing that one run tested: what, the answer by a rule, the numbers here and the paper's.
 
     ``rule`` is empty where it is the scoreboard's, ``images`` and ``seeds`` where the numbers name their own.
+    ``levels`` are the two mIoU whose difference ``here`` is, ``floor`` that of calling all pixels background,
+    where it was recorded.
     """
 
     what: str
@@ -34,6 +36,8 @@ class Finding:
     rule: str = ""
     images: int | None = None
     seeds: int | None = None
+    levels: str = ""
+    floor: float | None = None
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,7 @@ def cells(result: Result, table: str, rows: Sequence[str] = ("",)) -> list[Findi
         row = claim.baseline and claim.id.startswith(f"{table}.") and row_of(claim, result)
         if row and "difference" in row and claim.id.split(".", 1)[1].startswith(tuple(rows)):
             paper = paper_difference(claim)
-            answer, here = row_verdict(row, paper), span(row["difference"], row["difference_interval"])
-            found.append(_finding(cell_title(claim.id), answer, here, row, paper=f"{paper:+.1f}"))
+            found.append(_finding(cell_title(claim.id), row_verdict(row, paper), row, paper=f"{paper:+.1f}"))
     return found
 
 
@@ -83,15 +86,22 @@ def contrast(
     row, other = (result["rows"].get(key) for key in (name, base))
     if not row or not other or row.get("images") != other.get("images"):
         return []
-    ends = interval_of_change(other, row, paired=True)
-    here = span(row["mean"] - other["mean"], ends)
+    change = {
+        "difference": row["mean"] - other["mean"],
+        "difference_interval": interval_of_change(other, row, paired=True),
+    }
     rule = f"the interval of the difference lies above zero{note}"
     said = "" if paper is None else f"{paper:+.1f}"
-    return [_finding(what, verdict(ends, +1), here, row, paper=said, rule=rule)]
+    return [_finding(what, row_verdict(row | change, +1), row | change, paper=said, rule=rule)]
 
 
-def _finding(what: str, answer: str, here: str, row: Mapping[str, Any], **more: str) -> Finding:
-    return Finding(what, answer, here, images=row.get("images"), seeds=row.get("seeds"), **more)
+def _finding(what: str, answer: str, row: Mapping[str, Any], **more: str) -> Finding:
+    """Return what a row says of its difference to its baseline."""
+    return Finding(
+        what, answer, span(row["difference"], row["difference_interval"]), images=row.get("images"),
+        seeds=row.get("seeds"), levels=f"{row['mean'] - row['difference']:.1f} → {row['mean']:.1f}",
+        floor=row.get("floor"), **more,
+    )  # fmt: skip
 
 
 def span(value: float, ends: Sequence[float | None]) -> str:
@@ -115,8 +125,7 @@ def _control(result: Result) -> list[Finding]:
         title = cell_title(f"table1.{name}.voc12")
         found += contrast(result, name, CONTROL, what=f"{title}, over longer BCE", note=LONGER)
     if found and "difference" in control:
-        here = span(control["difference"], control["difference_interval"])
-        found.append(_finding("longer BCE, over BCE", "reference", here, control))
+        found.append(_finding("longer BCE, over BCE", "reference", control))
     return found
 
 
@@ -163,9 +172,8 @@ def _networks(result: Result) -> list[Finding]:
     found, paper = cells(result, "table3"), {claim.id.rpartition(".")[0] for claim in all_claims()}
     for name, row in result["rows"].items():  # DeepLabV3+ has no numbers in the paper's table
         if "difference" in row and f"table3.{name}" not in paper:
-            here = span(row["difference"], row["difference_interval"])
             rule = "the interval of the difference lies above zero; a network that Table 3 does not have"
-            found.append(_finding(cell_title(f"table3.{name}"), row_verdict(row, +1), here, row, rule=rule))
+            found.append(_finding(cell_title(f"table3.{name}"), row_verdict(row, +1), row, rule=rule))
     return found + sentences(result, ["prose.larger_margin_on_stronger"])
 
 
@@ -176,9 +184,8 @@ def _saliency(result: Result) -> list[Finding]:
         entry = result["rows"][row]
         if "difference" in entry:
             what = f"masks of {guidance.title(row)} are better than those of {guidance.title(partner)}"
-            answer, here = row_verdict(entry, +1), span(entry["difference"], entry["difference_interval"])
             rule = "the interval of the difference lies above zero; pseudo masks, which Table 4 does not show"
-            found.append(_finding(what, answer, here, entry, rule=rule))
+            found.append(_finding(what, row_verdict(entry, +1), entry, rule=rule))
     return found
 
 

@@ -146,11 +146,15 @@ def _mark(finding: Finding) -> str:
 
 def _frame(findings: Sequence[Finding]) -> pd.DataFrame:
     rows = {
-        f.what: {"paper": f.paper, "here": f.here, "images": f.images, "seeds": f.seeds, "answer": _mark(f)}
+        f.what: {
+            "paper": f.paper, "here": f.here, "mIoU here": f.levels,
+            "all background": "" if f.floor is None else f"{f.floor:.1f}",
+            "images": f.images, "seeds": f.seeds, "answer": _mark(f),
+        }
         for f in findings
-    }
+    }  # fmt: skip
     frame = pd.DataFrame.from_dict(rows, orient="index")
-    return frame if (frame["paper"] != "").any() else frame.drop(columns="paper")
+    return frame.drop(columns=[name for name in ("paper", "all background") if (frame[name] == "").all()])
 
 
 def deviations(result: Result) -> list[str]:

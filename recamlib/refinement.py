@@ -96,6 +96,20 @@ def partners() -> dict[str, str]:
     return {f"{method}.recam_miou": f"{method}.cam_miou" for method in METHODS}
 
 
+def image_counts(train: int, scored: int, *, methods: Sequence[str], climbed: int) -> dict[str, int]:
+    """Return how many images a run of some methods trains on, scores and, if it climbs at all, climbs.
+
+    Examples
+    --------
+    >>> image_counts(600, 600, methods=["none", "advcam"], climbed=24)
+    {'train': 600, 'scored': 600, 'climbed': 24}
+    >>> image_counts(600, 600, methods=["none", "irn"], climbed=24)
+    {'train': 600, 'scored': 600}
+    """
+    counts = {"train": train, "scored": scored}
+    return counts | ({"climbed": climbed or scored} if set(METHODS[2:]) & set(methods) else {})
+
+
 def parts_scored(climbed: int) -> dict[str, int]:
     """Return the size of the random part that each row is scored on: AdvCAM's rows on what was climbed."""
     return {f"{method}.{kind}_miou": climbed for method in METHODS[2:] for kind in KINDS}

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from recamlib.claims import table_row
+from recamlib.counts import background_iou
 from recamlib.errors import SettingsError, nearest
 from recamlib.progress import bar
 from recamlib.stages import (
@@ -200,14 +201,13 @@ def score_row(
 
     ``floor`` is the mIoU, percent, of calling every pixel background.
     """
-    truth = mine[0].counts.sum(0)[:, 2]  # (K + 1,) pixels
     return table_row(
         [s.miou for s in mine],
         baseline=[s.miou for s in partner] if partner else None,
         interval=mine[0].interval(),
         difference=mine[0].interval_of_difference(partner[0]) if partner else None,
         per_class=mine[0].per_class(), evaluation=mine[0].label, images=mine[0].result["images"],
-        floor=100 * float(truth[0] / truth.sum() / np.count_nonzero(truth)), **more,
+        floor=100 * background_iou(mine[0].counts), **more,
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from recamlib.claims import table_row
+from recamlib.counts import background_iou
 from recamlib.metrics import iou_from_counts, mean_average_precision
 from recamlib.plots import overlay, paint
 from recamlib.progress import bar
@@ -35,6 +36,8 @@ def score_table(
     classify: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Score rows and return them for :func:`recamlib.claims.record`.
+
+    ``floor`` is the mIoU, percent, of calling every pixel background.
 
     Parameters
     ----------
@@ -69,6 +72,7 @@ def score_table(
             per_class=mine[0].per_class(),
             by_label_count=mine[0].by_label_count(),
             images=mine[0].result["images"],
+            floor=100 * background_iou(mine[0].result["cross"]),
             **({"average_precision": [average_precision(stage) for stage in stages]} if classify else {}),
         )
     return table
