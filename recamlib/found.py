@@ -25,8 +25,8 @@ class Finding:
     """One thing that one run tested: what, the answer by a rule, the numbers here and the paper's.
 
     ``rule`` is empty where it is the scoreboard's, ``images`` and ``seeds`` where the numbers name their own.
-    ``levels`` are the two mIoU whose difference ``here`` is, ``floor`` that of calling all pixels background,
-    where it was recorded.
+    ``levels`` are the two mIoU whose difference ``here`` is, ``floor`` that of calling all pixels background
+    (None where it was not recorded).
     """
 
     what: str

@@ -128,8 +128,7 @@ def _section(question: Question, said: Sequence[tuple[Result, list[Finding]]], p
             text = escaped(finding.here) if found and finding.what == found.what else _said(finding)
             lines.append(f"- {MARKS[finding.answer]}: {text}.{rule}")
         table = [f for f in findings if f.images is not None]
-        rules = "; ".join(dict.fromkeys(f.rule or SIDE for f in table if f.answer not in OPEN))
-        lines += ["", f"{html_table(_frame(table))}\n\n*Rule: {escaped(rules)}.*" if table else "", ""]
+        lines += ["", f"{html_table(_frame(table))}\n\n*{_rules(table)}*" if table else "", ""]
     stem = question.notebook
     lines.append(f"Read on: [the section that measures it](notebooks/{stem}), `recam run {stem[:2]}`.")
     return "\n".join(lines)
@@ -144,17 +143,23 @@ def _mark(finding: Finding) -> str:
     return "" if finding.answer == "reference" else MARKS[finding.answer]
 
 
+def _rules(findings: Sequence[Finding]) -> str:
+    """Return by which rules a table is answered, and what calling every pixel background would score."""
+    rules = "; ".join(dict.fromkeys(f.rule or SIDE for f in findings if f.answer not in OPEN))
+    floors = ", ".join(dict.fromkeys(f"{f.floor:.1f}" for f in findings if f.floor is not None))
+    return f"Rule: {escaped(rules)}." + (f" All pixels called background: mIoU {floors}." if floors else "")
+
+
 def _frame(findings: Sequence[Finding]) -> pd.DataFrame:
     rows = {
         f.what: {
-            "paper": f.paper, "here": f.here, "mIoU here": f.levels,
-            "all background": "" if f.floor is None else f"{f.floor:.1f}",
-            "images": f.images, "seeds": f.seeds, "answer": _mark(f),
+            "paper": f.paper, "here": f.here, "answer": _mark(f), "mIoU here": f.levels, "images": f.images,
+            "seeds": f.seeds,
         }
         for f in findings
     }  # fmt: skip
     frame = pd.DataFrame.from_dict(rows, orient="index")
-    return frame.drop(columns=[name for name in ("paper", "all background") if (frame[name] == "").all()])
+    return frame if (frame["paper"] != "").any() else frame.drop(columns="paper")
 
 
 def deviations(result: Result) -> list[str]:

@@ -236,3 +236,15 @@ def test_the_page_of_what_is_kept_names_every_run():
     for kept in load_kept():
         assert kept["provenance"]["commit"] in text
     assert load_measured() == [r for r in load_kept() if "provisional" not in r]
+
+
+def test_levels_stand_beside_differences_and_a_row_on_the_floor_tells_nothing():
+    def rows(floor):
+        cam = table_row([3.0, 3.2, 3.4], images=9, floor=floor)
+        recam = table_row([5.0, 5.3, 5.2], baseline=[3.0, 3.2, 3.4], images=9, floor=floor)
+        return {"none.cam_miou": cam, "none.recam_miou": recam}
+
+    above, below = (section(page(refined(**rows(floor))), "irn") for floor in (2.5, 6.0))
+    assert "3.2 → 5.2" in above and "All pixels called background: mIoU 2.5." in above
+    assert "✔ holds" in above
+    assert "✔ holds" not in below and "? cannot tell" in below
