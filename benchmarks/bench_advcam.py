@@ -18,7 +18,7 @@ def form(kind: str) -> Callable[[], Callable[[], list]]:
         import torch
         from torch.nn.functional import interpolate
 
-        from recamlib.advcam import adversarial_maps
+        from recamlib.engine.advcam import adversarial_maps
         from recamlib.models.backbones import build_backbone
         from recamlib.models.classifier import CamClassifier
         from recamlib.paths import weights_dir

@@ -14,7 +14,7 @@ def form(kind: str, images: int, classes: int) -> Callable[[], Callable[[], list
         import torch
         from literal import class_features as literal
 
-        from recamlib.cams import class_features
+        from recamlib.method.maps import class_features
 
         torch.manual_seed(0)
         features = torch.rand(images, 2048, 32, 32).requires_grad_()  # (B, C, h, w)

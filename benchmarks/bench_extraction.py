@@ -18,7 +18,7 @@ def form(kind: str, *, side: float = 1.0, copies: int = 1) -> Callable[[], Calla
         from literal import scale_maps
         from torch.nn.functional import interpolate
 
-        from recamlib.extraction import extract_scale_maps
+        from recamlib.engine.extract import extract_scale_maps
         from recamlib.models.backbones import build_backbone
         from recamlib.models.classifier import CamClassifier
         from recamlib.paths import weights_dir

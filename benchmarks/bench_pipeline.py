@@ -27,12 +27,12 @@ THINNED = 4  # every so many pixels of label maps and masks are compared
 def stages(precision: str) -> dict[str, Any]:
     """Return the stages of the pipeline by name."""
     import recamlib as rc
-    from recamlib.profiles import all_parameters
+    from recamlib.book.profiles import all_parameters
 
     own = {"precision": precision, "seeds": [0], "train_images": IMAGES}
     given = all_parameters("mini" if REAL else "smoke", "03", extra=own)
     data = rc.DataSettings.of(given["dataset"], train_images=IMAGES)
-    walk = rc.recipes.refined(data, given, methods=["irn"])["irn.recam_miou"][0]
+    walk = rc.common.refined(data, given, methods=["irn"])["irn.recam_miou"][0]
     return {
         "data": data, "classifier": walk.model.base, "recam": walk.model, "cams": walk.cams,
         "net": walk.boundary, "walk": walk, "masks": rc.PseudoMasks(maps=walk),
@@ -154,10 +154,10 @@ def literal() -> Callable[[], dict]:
     import numpy as np
     import torch
 
-    from recamlib import engine
-    from recamlib.cams import combine_weights
     from recamlib.data.images import labels_from_png
     from recamlib.data.paired import PairedView, PairedViews
+    from recamlib.engine import fit as engine
+    from recamlib.method.maps import combine_weights
     from recamlib.stages.base import check_weights, load_weights_into
     from recamlib.stages.training import trained
 

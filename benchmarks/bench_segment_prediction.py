@@ -14,8 +14,8 @@ def form(kind: str) -> Callable[[], Callable[[], list]]:
         import torch
         from literal_segment import network, probabilities
 
-        from recamlib.inference import segment_image
-        from recamlib.models.folding import fold_batch_norm
+        from recamlib.engine.predict import segment_image
+        from recamlib.models.fold import fold_batch_norm
 
         net = network().eval()
         image = torch.randint(0, 256, (3, *SIZE), dtype=torch.uint8)

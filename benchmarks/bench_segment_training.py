@@ -14,8 +14,8 @@ def form(kind: str) -> Callable[[], Callable[[], list]]:
         import torch
         from literal_segment import CLASSES, gradients, network
 
+        from recamlib.method.segloss import multiscale_loss
         from recamlib.models.backbones import freeze_batch_norm
-        from recamlib.segloss import multiscale_loss
 
         # statistics of a batch differ from those of its images: both forms use running ones, as published
         net = freeze_batch_norm(network())

@@ -36,7 +36,7 @@ def form(kind: str, height: int, width: int) -> Callable[[], Callable[[], list]]
     def prepare() -> Callable[[], list]:
         import literal_walk
 
-        from recamlib.walk import random_walk
+        from recamlib.method.walk import random_walk
 
         maps, boundary = inputs(height, width)
         walk = {"ours": random_walk, "literal": literal_walk.random_walk}[kind]
@@ -61,8 +61,8 @@ def large() -> None:
     """Time both forms on the large grid and keep the ratio with the book."""
     import torch
 
+    from recamlib.engine.device import device_name, versions
     from recamlib.paths import book_dir
-    from recamlib.provenance import device_name, versions
 
     torch.set_num_threads(THREADS)
     seconds, results = {}, {}

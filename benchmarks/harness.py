@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from recamlib.engine.device import device_name, versions
 from recamlib.paths import results_dir
-from recamlib.provenance import device_name, versions
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 THREADS = min(2, CORES)

@@ -15,16 +15,16 @@ from literal_walk import random_walk
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from recamlib.boundary import confident_labels
-from recamlib.cams import merge_scales
-from recamlib.crf import crf_labels
 from recamlib.data.images import labels_to_png
 from recamlib.data.views import normalise
-from recamlib.engine import epoch_order, set_poly_rate
-from recamlib.losses import bce_loss
+from recamlib.engine.fit import epoch_order, set_poly_rate
+from recamlib.method.boundary import confident_labels
+from recamlib.method.crf import crf_labels
+from recamlib.method.losses import bce_loss
+from recamlib.method.maps import merge_scales
+from recamlib.method.pairs import pair_offsets, straight_path
 from recamlib.models.classifier import CamClassifier
 from recamlib.models.irnet import BoundaryNet
-from recamlib.pairs import pair_offsets, straight_path
 
 LossStep = Callable[[nn.Module, Tensor, Tensor], Tensor]
 

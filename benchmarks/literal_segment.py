@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from recamlib.data.views import normalise, rescale
+from recamlib.method.segloss import multiscale_loss
 from recamlib.models.segmenters import Segmenter, build_segmenter
 from recamlib.paths import weights_dir
-from recamlib.segloss import multiscale_loss
 
 CLASSES = 21
 

@@ -21,8 +21,8 @@ from PIL import Image
 
 from recamlib.data.coco import CATEGORY_IDS, CocoImages, CocoMasks
 from recamlib.data.labels import COCO14
+from recamlib.engine.device import device_name, versions
 from recamlib.paths import results_dir
-from recamlib.provenance import device_name, versions
 from recamlib.stages.base import Stage
 from recamlib.stages.infra import StageCache
 

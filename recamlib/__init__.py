@@ -3,28 +3,41 @@
 import importlib
 from typing import Any
 
-_MODULES = (
-    "advcam", "beyond", "boundary", "cams", "claims", "crf", "data", "engine", "experiments", "explorer",
-    "guidance", "kept", "losses", "metrics", "paths", "plots", "plots_beyond", "plots_refine",
-    "plots_segment", "reading", "recipes", "refinement", "report", "saliency", "segloss", "segment_tables",
-    "segmentation", "stages", "toy", "verdicts", "walk",
-)  # fmt: skip
-_STAGES = (
-    "MULTI_SCALES", "OPTIONS", "AdvCams", "Classify", "ConfidentLabels", "DataSettings", "ExtractCams",
-    "PackageCams", "PseudoMasks", "Reactivate", "Saliency", "SaliencyMaps", "SaliencyMerge", "SaliencyScore",
-    "Score", "SegmentationScore", "TrainBoundary", "TrainClassifier", "TrainSegmenter", "TrainUpperBound",
-    "Walk", "WalkGrid", "WalkStudy", "cams_of", "examples", "mask_examples", "pipeline_cost",
-    "prediction_examples", "score_table", "seconds_per_image",
-)  # fmt: skip
-__all__ = sorted((*_MODULES, *_STAGES))
+_MODULES = {
+    "advcam": "engine", "extract": "engine", "fit": "engine",
+    "boundary": "method", "crf": "method", "losses": "method", "maps": "method", "metrics": "method",
+    "saliency": "method", "segloss": "method", "walk": "method",
+    "beyond": "studies", "common": "studies", "experiments": "studies", "reading": "studies",
+    "segment_tables": "studies", "table2": "studies", "table3": "studies", "table4": "studies",
+    "toy": "studies", "verdicts": "studies",
+    "claims": "report", "kept": "report", "plots": "report", "plots_beyond": "report",
+    "plots_refine": "report", "plots_segment": "report", "tables": "report",
+    "explorer": "book",
+}  # fmt: skip
+_NAMES = {
+    **dict.fromkeys((
+        "MULTI_SCALES", "OPTIONS", "AdvCams", "Classify", "ConfidentLabels", "DataSettings", "ExtractCams",
+        "PackageCams", "PseudoMasks", "Reactivate", "Saliency", "SaliencyMaps", "SaliencyMerge",
+        "SaliencyScore", "Score", "SegmentationScore", "TrainBoundary", "TrainClassifier", "TrainSegmenter",
+        "TrainUpperBound", "Walk", "WalkGrid", "WalkStudy", "seconds_per_image",
+    ), "stages"),
+    **dict.fromkeys(
+        ("cams_of", "examples", "mask_examples", "prediction_examples", "score_table"), "studies.pictures"
+    ),
+    "pipeline_cost": "studies.costs",
+}  # fmt: skip
+_PACKAGES = ("data", "paths", "stages")
+__all__ = sorted((*_MODULES, *_NAMES, *_PACKAGES))
 
 
 def __getattr__(name: str) -> Any:
     """Import on first use, so that the command line starts without loading torch."""
-    if name in _MODULES:
+    if name in _PACKAGES:
         return importlib.import_module(f"recamlib.{name}")
-    if name in _STAGES:
-        return getattr(importlib.import_module("recamlib.stages"), name)
+    if name in _MODULES:
+        return importlib.import_module(f"recamlib.{_MODULES[name]}.{name}")
+    if name in _NAMES:
+        return getattr(importlib.import_module(f"recamlib.{_NAMES[name]}"), name)
     raise AttributeError(f"module 'recamlib' has no attribute {name!r}")
 
 

@@ -9,21 +9,21 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from recamlib.cli_cluster import Cluster, Processes, set_environment
-from recamlib.cli_compare import compare
-from recamlib.cli_data import data
-from recamlib.cli_plan import plan
-from recamlib.cli_submit import submit
-from recamlib.errors import RecamError
-from recamlib.parameters import parse_assignments, read_parameters
-from recamlib.paths import results_dir
-from recamlib.profiles import (
+from recamlib.book.parameters import parse_assignments, read_parameters
+from recamlib.book.profiles import (
     DEFAULT,
     find_notebook,
     list_notebooks,
     list_profiles,
     profile_parameters,
 )
+from recamlib.cli_cluster import Cluster, Processes, set_environment
+from recamlib.cli_compare import compare
+from recamlib.cli_data import data
+from recamlib.cli_plan import plan
+from recamlib.cli_submit import submit
+from recamlib.errors import RecamError
+from recamlib.paths import results_dir
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(highlight=False, soft_wrap=True, stderr=True)
@@ -73,7 +73,7 @@ def run(
 
     Stages with the same settings come from the cache. `recam list 02` shows a notebook's parameters.
     """
-    from recamlib.runner import run_notebook
+    from recamlib.book.run import run_notebook
 
     given = parse_assignments(parameter or [])
     path = find_notebook(notebook)
@@ -93,10 +93,10 @@ def report(
     processes: Processes = 1,
 ) -> None:
     """Run all notebooks and build the book."""
-    from recamlib.runner import NotebookError, run_notebook
+    from recamlib.book.run import NotebookError, run_notebook
 
     if pdf:
-        from recamlib.chromium import require_chromium
+        from recamlib.book.chromium import require_chromium
 
         require_chromium()  # before an hour of notebooks, not after
     set_environment(cluster, processes)
@@ -123,8 +123,8 @@ def report(
     out.print(f"the report took {_duration(time.monotonic() - begin)}; open it with a browser:", markup=False)
     out.print(index.as_uri(), markup=False)
     if pdf:
+        from recamlib.book.pdf import print_book
         from recamlib.paths import book_dir
-        from recamlib.pdf import print_book
 
         target = index.parent.parent / "report.pdf"
         out.print(f"printed: {print_book(index.parent, book_dir() / '_toc.yml', target)}", markup=False)
@@ -143,14 +143,14 @@ def keep(
     Of a notebook the latest run of the profile is taken, of earlier ones the result.json that they left.
     "costs" keeps what the stages of a profile took, which forecasts rest on.
     """
-    from recamlib.claims import read
-    from recamlib.kept import keep_benchmarks, save_measured
+    from recamlib.report.claims import read
+    from recamlib.report.kept import keep_benchmarks, save_measured
 
     if notebook == "bench":
         out.print(f"kept {keep_benchmarks()}", markup=False)
         return
     if notebook == "costs":
-        from recamlib.forecast import keep_costs
+        from recamlib.book.forecast import keep_costs
 
         out.print(f"kept {keep_costs(profile)}", markup=False)
         return
@@ -199,7 +199,7 @@ app.add_typer(submit, name="submit")
 @app.command()
 def doctor() -> None:
     """Check versions, device, space, data, weights."""
-    from recamlib.doctor import examine
+    from recamlib.book.doctor import examine
 
     broken = []
     for finding in examine():
@@ -213,15 +213,15 @@ def doctor() -> None:
 
 def _build_book() -> Path:
     """Build the book with the scoreboard of all results at hand."""
-    from recamlib.book import build_book
-    from recamlib.pages import book_pages
+    from recamlib.book.build import build_book
+    from recamlib.book.pages import book_pages
 
     return build_book(pages=book_pages())
 
 
 def _announce(what: str, profile: str, settings: dict[str, object]) -> None:
     """Say which notebook runs with what, and what of it this machine is slow at."""
-    from recamlib.doctor import slow_precision
+    from recamlib.book.doctor import slow_precision
 
     shown = ", ".join(f"{name}={value!r}" for name, value in settings.items() if name != "profile")
     out.print(f"{what}: profile {profile}" + (f", {shown}" if shown else ""), markup=False)

@@ -14,8 +14,8 @@ def compare(
     run_b: Annotated[str, typer.Argument(help="Another run of the same notebook.")],
 ) -> None:
     """Say what differs between two runs, and what moved by more than noise."""
-    from recamlib.compare import RULE, comparison, load_run, title_of
-    from recamlib.report import shown
+    from recamlib.report.compare import RULE, comparison, load_run, title_of
+    from recamlib.report.tables import shown
 
     a, b = load_run(run_a), load_run(run_b)
     tables = comparison(a, b)

@@ -7,8 +7,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from recamlib.parameters import parse_assignments
-from recamlib.profiles import DEFAULT, all_parameters, find_notebook, list_notebooks
+from recamlib.book.parameters import parse_assignments
+from recamlib.book.profiles import DEFAULT, all_parameters, find_notebook, list_notebooks
 
 out = Console(highlight=False, soft_wrap=True)
 HEAD = ("", "stage", "stages", "images", "done", "time", "left", "disk", "memory", "time is")
@@ -27,8 +27,8 @@ def plan(
     ] = False,
 ) -> None:
     """Forecast time, disk and memory of every stage before it runs."""
-    from recamlib.forecast import check, forecast, keep_check, summary
-    from recamlib.planned import data_is_here
+    from recamlib.book.forecast import check, forecast, keep_check, summary
+    from recamlib.book.planned import data_is_here
 
     paths = [find_notebook(notebook)] if notebook else list_notebooks()
     given = parse_assignments(parameter or [])

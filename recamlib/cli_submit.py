@@ -18,7 +18,7 @@ SHOWN = 20  # findings printed; the rest is counted
 @submit.command()
 def check(archive: Annotated[Path, typer.Argument(help="A .tar.gz, .tgz or .tar file.")]) -> None:
     """Check an archive before it is uploaded; nothing is unpacked."""
-    from recamlib.submit import TestImages, check_submission
+    from recamlib.book.submit import TestImages, check_submission
 
     images = TestImages(data_dir())
     findings = check_submission(archive, ids=images.ids, sizes=images.size)
@@ -39,9 +39,9 @@ def write(
     competition: Annotated[str, typer.Option(help="comp5: trained on VOC alone; comp6: on more.")] = "comp6",
 ) -> None:
     """Pack predicted masks for the evaluation server."""
+    from recamlib.book.submit import TestImages, write_submission
     from recamlib.data.images import read_mask
-    from recamlib.entered import SERVER
-    from recamlib.submit import TestImages, write_submission
+    from recamlib.report.entered import SERVER
 
     images = TestImages(data_dir())
     there = {path.stem for path in folder.glob("*.png")}
@@ -69,8 +69,8 @@ def enter(
     link: Annotated[str, typer.Argument(help="Anonymous result page of the server.")],
 ) -> None:
     """Record a number that the server returned, shown as entered, not measured."""
-    from recamlib.claims import paper_value
-    from recamlib.entered import enter_number, entered_numbers
+    from recamlib.report.claims import paper_value
+    from recamlib.report.entered import enter_number, entered_numbers
 
     earlier = entered_numbers().get(claim_id)
     path = enter_number(claim_id, value, link)

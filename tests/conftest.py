@@ -27,7 +27,7 @@ def close_figures():
 @pytest.fixture(scope="session")
 def executed(tmp_path_factory) -> Callable[[Path], Path]:
     """Return a function that gives a notebook's executed smoke run, running it the first time."""
-    from recamlib.runner import run_notebook
+    from recamlib.book.run import run_notebook
 
     folder, done = tmp_path_factory.mktemp("executed"), {}
 

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from recamlib import paths, profiles, runner
+from recamlib import paths
+from recamlib.book import profiles
+from recamlib.book import run as runner
+from recamlib.book.doctor import Finding, examine, slow_precision
 from recamlib.cli import app
-from recamlib.doctor import Finding, examine, slow_precision
 from recamlib.paths import ROOT
 
 FOLDER = Path(__file__).parent / "notebooks"
@@ -81,7 +83,7 @@ def test_report_runs_the_rest_when_one_fails_and_builds_no_book(recam, monkeypat
             raise runner.NotebookError("02_fails, cell 1: no")
 
     monkeypatch.setattr(runner, "run_notebook", run_notebook)
-    monkeypatch.setattr("recamlib.book.build_book", lambda **_: pytest.fail("a book was built"))
+    monkeypatch.setattr("recamlib.book.build.build_book", lambda **_: pytest.fail("a book was built"))
     result = recam("report", "--profile", "smoke")
     assert ran == ["01_passes", "02_fails", "03_dies", "04_sleeps"]
     assert result.exit_code == 1
@@ -92,7 +94,7 @@ def test_report_runs_the_rest_when_one_fails_and_builds_no_book(recam, monkeypat
 def test_report_prints_where_the_book_is(recam, monkeypatch, tmp_path):
     index = tmp_path / "index.html"
     monkeypatch.setattr(runner, "run_notebook", lambda *_, **__: None)
-    monkeypatch.setattr("recamlib.book.build_book", lambda **_: index)
+    monkeypatch.setattr("recamlib.book.build.build_book", lambda **_: index)
     result = recam("report", "--profile", "smoke")
     assert result.exit_code == 0
     assert result.stdout.strip().endswith(index.as_uri())
@@ -143,12 +145,12 @@ def test_doctor_names_what_is_broken(recam, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("fast", [True, False])
 def test_a_precision_that_has_to_be_emulated_is_named_before_the_run(recam, monkeypatch, fast):
-    monkeypatch.setattr("recamlib.doctor.fast_bfloat16", lambda: fast)
+    monkeypatch.setattr("recamlib.book.doctor.fast_bfloat16", lambda: fast)
     settings = {"precision": "bf16-mixed", "segment_precision": "32-true"}
     line = slow_precision(settings)
     assert line.startswith("precision: this processor emulates bf16-mixed") is not fast
     assert slow_precision({"precision": "32-true"}) == ""
-    monkeypatch.setattr("recamlib.doctor.slow_precision", lambda settings: "it will be slow")
+    monkeypatch.setattr("recamlib.book.doctor.slow_precision", lambda settings: "it will be slow")
     assert "it will be slow" in recam("run", "1").stdout.splitlines()
 
 
@@ -156,7 +158,7 @@ def test_a_check_that_fails_is_a_finding(monkeypatch):
     def broken():
         raise ImportError("a library\nis broken")
 
-    monkeypatch.setattr("recamlib.doctor._torch", broken)
+    monkeypatch.setattr("recamlib.book.doctor._torch", broken)
     assert Finding("torch", False, "ImportError: a library is broken") in list(examine())
 
 

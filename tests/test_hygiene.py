@@ -11,10 +11,10 @@ import pytest
 import typer
 import yaml
 
+from recamlib.book.parameters import check_value, parse_cell, read_parameters
+from recamlib.book.profiles import list_notebooks, list_profiles, profile_parameters
 from recamlib.cli import app
-from recamlib.parameters import check_value, parse_cell, read_parameters
 from recamlib.paths import ROOT, book_dir
-from recamlib.profiles import list_notebooks, list_profiles, profile_parameters
 
 TRACKED = [
     ROOT / name
@@ -104,11 +104,6 @@ def test_profiles_fit_the_notebooks(notebook, profile):
 
 def test_no_tracked_file_is_large():
     assert [short(path) for path in TRACKED if path.stat().st_size > 2**20] == []
-
-
-@pytest.mark.parametrize("module", MODULES, ids=short)
-def test_a_module_has_one_job(module):
-    assert len(module.read_text(encoding="utf-8").splitlines()) < 260
 
 
 def test_nothing_that_runs_code_when_it_loads_data():

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from recamlib import paths
-from recamlib.data.base import ImageSet, MaskSet, labels_only, masks_allowed
+from recamlib.data.access import ImageSet, MaskSet, labels_only, masks_allowed
 from recamlib.data.labels import COCO14, HOOFED, SPACES, VOC12, LabelSpace
 from recamlib.errors import SettingsError, nearest
 
@@ -63,7 +63,7 @@ def open_images(name: str, split: str, *, root: Path | None = None, **options: A
     root
         Folder of the official data sets, default ``paths.data_dir()``; hoofed needs none.
     **options
-        ``hoofed``: `count`, `size`, `seed`, `single_share`, see `recamlib.data.hoofed.HoofedImages`.
+        ``hoofed``: `count`, `size`, `seed`, `single_share`, see `recamlib.data.hoofed.scenes.HoofedImages`.
         ``voc12``: `space`, the name of the label space if the devkit holds other classes than VOC's.
 
     Raises
@@ -76,7 +76,7 @@ def open_images(name: str, split: str, *, root: Path | None = None, **options: A
     options = _checked(name, split, options)
     root = paths.data_dir() if root is None else Path(root)
     if name == "hoofed":
-        from recamlib.data.hoofed import HoofedImages
+        from recamlib.data.hoofed.scenes import HoofedImages
 
         return HoofedImages(split, **options)
     if name == "voc12":
@@ -96,7 +96,7 @@ def open_masks(name: str, split: str, *, root: Path | None = None, **options: An
     options = _checked(name, split, options)
     root = paths.data_dir() if root is None else Path(root)
     if name == "hoofed":
-        from recamlib.data.hoofed import HoofedMasks
+        from recamlib.data.hoofed.scenes import HoofedMasks
 
         return HoofedMasks(split, **options)
     if name == "voc12":

@@ -15,7 +15,7 @@ import torch
 from pycocotools.coco import COCO
 
 from recamlib.data._regions import region_mask
-from recamlib.data.base import ImageSet, MaskSet
+from recamlib.data.access import ImageSet, MaskSet
 from recamlib.data.images import MAX_PIXELS, image_size, inside, read_image
 from recamlib.data.labels import COCO14
 from recamlib.errors import DataError, SettingsError, nearest

@@ -9,12 +9,12 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as run_lengths
 
-from recamlib.progress import bar
-from recamlib.data.base import ImageSet, MaskSet
+from recamlib.data.access import ImageSet, MaskSet
 from recamlib.data.coco import CATEGORY_IDS, part_of
 from recamlib.data.images import write_mask
 from recamlib.data.labels import COCO14
 from recamlib.data.voc import LISTS, check_split
+from recamlib.engine.progress import bar
 
 
 def write_voc(folder: Path, images: ImageSet, masks: MaskSet, *, split: str, quality: int = 95) -> Path:

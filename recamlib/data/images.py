@@ -35,9 +35,9 @@ def inside(path: Path, root: Path) -> Path:
     DataError
         Naming the link. Folders may be links: where a data set lies is its owner's choice.
     """
-    if path.is_symlink() and not path.resolve().is_relative_to(path.parent.resolve()):
-        if not path.resolve().is_relative_to(root.resolve()):
-            raise DataError(f"{path} is a link that leads out of {root}; put the file itself there")
+    leaves = path.is_symlink() and not path.resolve().is_relative_to(path.parent.resolve())
+    if leaves and not path.resolve().is_relative_to(root.resolve()):
+        raise DataError(f"{path} is a link that leads out of {root}; put the file itself there")
     return path
 
 

@@ -1,11 +1,11 @@
-"""Data sets of official size without a file: what a forecast counts where the data has not been fetched yet."""
+"""Data sets of official size without a file or download: what a forecast counts."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from recamlib.data.base import ImageSet
+from recamlib.data.access import ImageSet
 from recamlib.data.labels import SPACES
 from recamlib.errors import DataError, SettingsError
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from recamlib.data.base import ImageSet
+from recamlib.data.access import ImageSet
 from recamlib.data.views import IMAGENET_MEAN, IMAGENET_STD, LabelledViews, normalise, resize
 from recamlib.errors import DataError, SettingsError
 

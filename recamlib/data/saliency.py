@@ -92,7 +92,7 @@ class SaliencyFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         if not self.folder.is_dir():
-            raise DataError(f"{self.folder} is no folder; name one that holds a saliency map ID.png per image")
+            raise DataError(f"{self.folder} is no folder; name one with a saliency map ID.png an image")
         if not next(self.folder.glob("*.png"), None):
             raise DataError(f"{self.folder} holds no PNG; a saliency map is called ID.png")
 

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
-from recamlib.data.base import ImageSet
+from recamlib.data.access import ImageSet
 from recamlib.errors import DataError, SettingsError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -91,7 +91,8 @@ class TrainView:
     def __call__(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return one view, shape ``(3, crop, crop)``, float32, of an image ``(3, H, W)``, uint8.
 
-        An image may have other channels than three, if `mean` and `std` do. Random numbers come from `generator`, or from torch's global one.
+        An image may have other channels than three, if `mean` and `std` do.
+        Random numbers come from `generator`, or from torch's global one.
         """
 
         def draw(low: int, high: int) -> int:  # both ends included

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from defusedxml.common import DefusedXmlException
 
-from recamlib.data.base import ImageSet, MaskSet
+from recamlib.data.access import ImageSet, MaskSet
 from recamlib.data.images import image_size, inside, read_image, read_mask
 from recamlib.data.labels import BACKGROUND, VOC12, LabelSpace
 from recamlib.errors import DataError, SettingsError, nearest
@@ -98,7 +98,7 @@ def space_of(folder: Path) -> LabelSpace:
     try:
         names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as a list of classes ({error}); write one name a line") from None
+        raise DataError(f"{path} is no readable list of classes ({error}); write one name a line") from None
     if BACKGROUND in names:
         raise DataError(f"{path} names {BACKGROUND!r}, which is always there as value 0; remove the line")
     if not names or len(set(names)) < len(names):

@@ -1,0 +1,1 @@
+"""Networks: backbones, classifier, boundary network, segmentation networks."""

@@ -7,7 +7,6 @@ from recamlib.stages.base import DataSettings, Stage
 from recamlib.stages.boundary import BoundaryMaps, ConfidentLabels, TrainBoundary
 from recamlib.stages.classify import Classify, Reactivate, TrainClassifier
 from recamlib.stages.climb import AdvCams
-from recamlib.stages.costs import pipeline_cost
 from recamlib.stages.maps import OPTIONS, ExtractCams, MapStage
 from recamlib.stages.masks import PseudoMasks
 from recamlib.stages.merge import SaliencyMerge
@@ -16,7 +15,6 @@ from recamlib.stages.predict import MULTI_SCALES, SegmentationScore
 from recamlib.stages.saliency import Saliency, SaliencyMaps
 from recamlib.stages.score import SaliencyScore, Score
 from recamlib.stages.segment import TrainSegmenter
-from recamlib.stages.tables import cams_of, examples, mask_examples, prediction_examples, score_table
 from recamlib.stages.tune import WalkGrid, WalkStudy
 from recamlib.stages.upper_bound import TrainUpperBound
 from recamlib.stages.walk import Walk
@@ -25,8 +23,8 @@ __all__ = [
     "MULTI_SCALES", "OPTIONS", "AdvCams", "BoundaryMaps", "Classify", "ConfidentLabels", "DataSettings",
     "ExtractCams", "MapStage", "PackageCams", "PseudoMasks", "Reactivate", "Saliency", "SaliencyMaps",
     "SaliencyMerge", "SaliencyScore", "Score", "SegmentationScore", "Stage", "TrainBoundary",
-    "TrainClassifier", "TrainSegmenter", "TrainUpperBound", "Walk", "WalkGrid", "WalkStudy", "cams_of",
-    "examples", "mask_examples", "pipeline_cost", "prediction_examples", "score_table", "seconds_per_image",
+    "TrainClassifier", "TrainSegmenter", "TrainUpperBound", "Walk", "WalkGrid", "WalkStudy",
+    "seconds_per_image",
 ]  # fmt: skip
 
 if os.environ.get("TQDM_DISABLE"):  # a notebook that is executed unwatched: no log lines in the report

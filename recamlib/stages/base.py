@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 
 from recamlib import paths
 from recamlib.data import VOC12, open_images, open_masks
-from recamlib.data.base import ImageSet, MaskSet
+from recamlib.data.access import ImageSet, MaskSet
 from recamlib.data.nominal import MARK, NominalImages
+from recamlib.engine.processes import rank
 from recamlib.errors import SettingsError, WeightsError, nearest
 from recamlib.files import file_digest, storage_errors, whole_file
-from recamlib.processes import rank
 
 Split = Literal["train", "train_aug", "val"]
 

@@ -9,22 +9,22 @@ import pydantic
 import torch
 from torch import Tensor, nn
 
-from recamlib import engine
-from recamlib.boundary import boundary_loss, check_thresholds, confident_labels
-from recamlib.crf import LabelJob, crf_many
-from recamlib.data.base import ImageSet, labels_only
+from recamlib.data.access import ImageSet, labels_only
 from recamlib.data.images import labels_from_png, labels_to_png
 from recamlib.data.paired import PairedView, PairedViews
 from recamlib.data.views import normalise
+from recamlib.engine import fit as engine
+from recamlib.engine.device import default_device, measured, per_image
 from recamlib.errors import DataError
+from recamlib.method.boundary import boundary_loss, check_thresholds, confident_labels
+from recamlib.method.crf import LabelJob, crf_many
+from recamlib.method.sweep import masked_argmax
 from recamlib.models.backbones import build_backbone
 from recamlib.models.irnet import BoundaryNet
-from recamlib.provenance import default_device, measured, per_image
 from recamlib.stages.base import DataSettings, Stage, check_weights, load_weights_into, store_trained
 from recamlib.stages.climb import AdvCams
 from recamlib.stages.infra import StageCache
 from recamlib.stages.maps import ExtractCams, Request
-from recamlib.sweep import masked_argmax
 
 Cams = ExtractCams | AdvCams
 STRIDE = 4  # pixels of the image per cell of boundary, labels and walk

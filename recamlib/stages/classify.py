@@ -9,15 +9,15 @@ import pydantic
 import torch
 from torch import Tensor, nn
 
-from recamlib.cams import Gap, class_activation_maps, class_features
-from recamlib.data.base import labels_only
+from recamlib.data.access import labels_only
 from recamlib.data.views import LabelledViews, SaliencyViews, TrainView
-from recamlib.inference import image_logits
-from recamlib.losses import bce_loss, reactivation_loss, sce_loss, sce_single_loss
+from recamlib.engine.device import default_device, measured
+from recamlib.engine.predict import image_logits
+from recamlib.method.losses import bce_loss, reactivation_loss, sce_loss, sce_single_loss
+from recamlib.method.maps import Gap, class_activation_maps, class_features
+from recamlib.method.saliency import eps_loss
 from recamlib.models.backbones import build_backbone, freeze_batch_norm, freeze_stem
 from recamlib.models.classifier import CamClassifier, ReactivationHead
-from recamlib.provenance import default_device, measured
-from recamlib.saliency import eps_loss
 from recamlib.stages.base import DataSettings, Split, Stage, check_weights, load_weights_into
 from recamlib.stages.infra import StageCache
 from recamlib.stages.saliency import Saliency, SaliencyMaps
@@ -151,7 +151,7 @@ class Reactivate(Stage):
     ``sce_weight=0`` is the control of Table 1: as many further epochs at the same rates, with BCE alone.
     A base that was trained with saliency keeps the loss of EPS beside the two: ReCAM-E of Table 4.
     The maps of Eq. 5 pass gradients to FC1 and the backbone, as in the authors' code, unless ``detach_maps``.
-    ``gap`` is what Eq. 5 divides by (:func:`recamlib.cams.class_features`).
+    ``gap`` is what Eq. 5 divides by (:func:`recamlib.method.maps.class_features`).
     """
 
     base: TrainClassifier = TrainClassifier()

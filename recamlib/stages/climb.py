@@ -5,10 +5,10 @@ from typing import Any, Literal
 
 import pydantic
 
-from recamlib.advcam import adversarial_maps
-from recamlib.cams import combine_weights
-from recamlib.data.base import labels_only
-from recamlib.provenance import default_device, measured
+from recamlib.data.access import labels_only
+from recamlib.engine.advcam import adversarial_maps
+from recamlib.engine.device import default_device, measured
+from recamlib.method.maps import combine_weights
 from recamlib.stages.classify import Reactivate, TrainClassifier
 from recamlib.stages.infra import StageCache
 from recamlib.stages.maps import (
@@ -27,8 +27,8 @@ class AdvCams(MapStage):
     """Maps of adversarially climbed images (Eq. 10), for CAM and for ReCAM with any weight option.
 
     Unlike in :class:`ExtractCams`, the weights are part of the key: every option climbs its own way.
-    ``score`` and ``penalty`` say in which units Eq. 10 is taken (:func:`recamlib.climbing.climbing_gain`);
-    the defaults are those of the code of AdvCAM, for which mu is 7.
+    ``score`` and ``penalty`` say in which units Eq. 10 is taken
+    (:func:`recamlib.method.advcam.climbing_gain`); the defaults are those of AdvCAM's code, for which mu is 7.
     """
 
     model: TrainClassifier | Reactivate = pydantic.Field(TrainClassifier(), discriminator="stage")

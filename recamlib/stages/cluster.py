@@ -14,10 +14,10 @@ from typing import Any, Literal
 import pydantic
 import torch
 
+from recamlib.engine.processes import in_group
 from recamlib.errors import SettingsError
 from recamlib.files import read_yaml
-from recamlib.parallel import default_processes
-from recamlib.processes import in_group
+from recamlib.method.parallel import default_processes
 from recamlib.stages.base import Settings
 
 VARIABLE = "RECAM_CLUSTER"

@@ -18,10 +18,10 @@ from exca.cachedict.inflight import InflightRegistry, Liveness, Pid, WorkerInfo
 from submitit.core.utils import FailedSubmissionError, UncompletedJobError
 
 from recamlib import paths
+from recamlib.engine.processes import even_share, group_size, in_group, rank, run_together, wanted_processes
+from recamlib.engine.progress import bar
 from recamlib.errors import ResultsError
 from recamlib.files import storage_errors
-from recamlib.processes import even_share, group_size, in_group, rank, run_together, wanted_processes
-from recamlib.progress import bar
 from recamlib.stages.cache import CheckedCache, DamagedEntry
 from recamlib.stages.cluster import Work, in_job, job_settings, offer_gpus, take_gpus
 from recamlib.stages.jobs import cancel, job_error

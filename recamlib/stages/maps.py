@@ -8,14 +8,14 @@ import pydantic
 import torch
 from torch import Tensor
 
-from recamlib.cams import combine_weights, extract_scale_maps, merge_scales
-from recamlib.data.base import ImageSet, labels_only
+from recamlib.data.access import ImageSet, labels_only
+from recamlib.engine.device import default_device, measured, per_image
 from recamlib.errors import SettingsError
-from recamlib.provenance import default_device, measured, per_image
+from recamlib.method.maps import combine_weights, extract_scale_maps, merge_scales
+from recamlib.method.sweep import THRESHOLDS
 from recamlib.stages.base import DataSettings, Split, Stage
 from recamlib.stages.classify import Reactivate, TrainClassifier
 from recamlib.stages.infra import StageCache
-from recamlib.sweep import THRESHOLDS
 
 WeightOption = Literal["w", "w'", "w+w'", "w*w'"]
 OPTIONS: tuple[WeightOption, ...] = ("w", "w'", "w+w'", "w*w'")

@@ -6,17 +6,17 @@ from typing import Any, Literal
 import numpy as np
 import pydantic
 
-from recamlib.data.base import labels_only
+from recamlib.data.access import labels_only
 from recamlib.data.images import labels_from_png, labels_to_png
+from recamlib.engine.device import measured, per_image
 from recamlib.errors import DataError
-from recamlib.provenance import measured, per_image
+from recamlib.method.sweep import masked_argmax
 from recamlib.stages.base import Split, Stage
 from recamlib.stages.climb import AdvCams
 from recamlib.stages.infra import StageCache
 from recamlib.stages.maps import ExtractCams, Request
 from recamlib.stages.merge import SaliencyMerge
 from recamlib.stages.walk import Walk
-from recamlib.sweep import masked_argmax
 
 
 class PseudoMasks(Stage):

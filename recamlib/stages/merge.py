@@ -7,10 +7,10 @@ import pydantic
 import torch
 from torch import Tensor
 
-from recamlib.data.base import labels_only
+from recamlib.data.access import labels_only
 from recamlib.data.images import labels_from_png, labels_to_png
-from recamlib.provenance import measured, per_image
-from recamlib.saliency import edam_merge
+from recamlib.engine.device import measured, per_image
+from recamlib.method.saliency import edam_merge
 from recamlib.stages.classify import Reactivate, TrainClassifier
 from recamlib.stages.climb import AdvCams
 from recamlib.stages.infra import StageCache

@@ -6,13 +6,13 @@ from typing import Literal
 import numpy as np
 import pydantic
 
-from recamlib.data.base import labels_only
-from recamlib.packaged import Method, packaged_maps
-from recamlib.provenance import default_device, measured
+from recamlib.data.access import labels_only
+from recamlib.engine.device import default_device, measured
 from recamlib.stages.base import Split
 from recamlib.stages.classify import Reactivate, TrainClassifier
 from recamlib.stages.infra import StageCache
 from recamlib.stages.maps import MapStage, Request, open_window, scale_items
+from recamlib.studies.packaged import Method, packaged_maps
 
 
 class PackageCams(MapStage):

@@ -9,14 +9,14 @@ import pydantic
 import torch
 from torch import Tensor
 
-from recamlib.counts import class_counts, iou_from_counts
-from recamlib.crf import ProbabilityJob, crf_many
-from recamlib.data.base import ImageSet
-from recamlib.inference import segment_image
-from recamlib.metrics import bootstrap_difference, bootstrap_interval
-from recamlib.models.folding import fold_batch_norm
-from recamlib.progress import bar
-from recamlib.provenance import default_device, measured
+from recamlib.data.access import ImageSet
+from recamlib.engine.device import default_device, measured
+from recamlib.engine.predict import segment_image
+from recamlib.engine.progress import bar
+from recamlib.method.counts import class_counts, iou_from_counts
+from recamlib.method.crf import ProbabilityJob, crf_many
+from recamlib.method.metrics import bootstrap_difference, bootstrap_interval
+from recamlib.models.fold import fold_batch_norm
 from recamlib.stages.base import Split, Stage
 from recamlib.stages.infra import StageCache
 from recamlib.stages.segment import TrainSegmenter

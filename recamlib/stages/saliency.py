@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from recamlib import paths
-from recamlib.data.base import labels_only
+from recamlib.data.access import labels_only
 from recamlib.data.images import labels_from_png, labels_to_png
 from recamlib.data.saliency import SaliencyFolder, fine_grained
-from recamlib.provenance import measured, per_image
+from recamlib.engine.device import measured, per_image
 from recamlib.stages.base import DataSettings, Settings, Split, Stage
 from recamlib.stages.infra import StageCache
 

@@ -8,16 +8,17 @@ from typing import Any, Literal
 import numpy as np
 import pydantic
 
-from recamlib.data.base import ImageSet
-from recamlib.metrics import (
+from recamlib.data.access import ImageSet
+from recamlib.engine.device import measured
+from recamlib.engine.progress import bar
+from recamlib.method.metrics import (
     bootstrap_difference,
     bootstrap_interval,
     iou_from_counts,
     mean_iou,
     split_single_multi,
 )  # fmt: skip
-from recamlib.progress import bar
-from recamlib.provenance import measured
+from recamlib.method.sweep import THRESHOLDS, ThresholdSweep
 from recamlib.stages.base import DataSettings, Split, Stage
 from recamlib.stages.climb import AdvCams
 from recamlib.stages.infra import StageCache
@@ -26,7 +27,6 @@ from recamlib.stages.merge import SaliencyMerge
 from recamlib.stages.package import PackageCams
 from recamlib.stages.saliency import Saliency, SaliencyMaps
 from recamlib.stages.walk import Walk
-from recamlib.sweep import THRESHOLDS, ThresholdSweep
 
 
 def fold_of(name: str) -> int:

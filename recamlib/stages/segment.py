@@ -9,13 +9,13 @@ import pydantic
 import torch
 from torch import Tensor, nn
 
-from recamlib import engine
-from recamlib.data.base import ImageSet
+from recamlib.data.access import ImageSet
 from recamlib.data.images import labels_from_png
 from recamlib.data.paired import PairedView, PairedViews
+from recamlib.engine import fit as engine
+from recamlib.engine.device import measured
+from recamlib.method.segloss import multiscale_loss
 from recamlib.models.segmenters import Segmenter, build_segmenter
-from recamlib.provenance import measured
-from recamlib.segloss import multiscale_loss
 from recamlib.stages.base import DataSettings, Stage, check_weights, load_weights_into, store_trained
 from recamlib.stages.infra import StageCache
 from recamlib.stages.masks import PseudoMasks

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from recamlib import engine
-from recamlib.inference import image_logits
-from recamlib.provenance import measured
+from recamlib.engine import fit as engine
+from recamlib.engine.device import measured
+from recamlib.engine.predict import image_logits
 from recamlib.stages.base import Stage, store_trained
 
 

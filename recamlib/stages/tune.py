@@ -9,15 +9,15 @@ import pandas as pd
 import pydantic
 import torch
 
-from recamlib.metrics import bootstrap_difference, mean_iou_from_counts
-from recamlib.progress import bar
-from recamlib.provenance import default_device, measured
+from recamlib.engine.device import default_device, measured
+from recamlib.engine.progress import bar
+from recamlib.method.metrics import bootstrap_difference, mean_iou_from_counts
+from recamlib.method.sweep import ThresholdSweep
+from recamlib.method.walk import walk_lengths
 from recamlib.stages.base import Split, Stage
 from recamlib.stages.boundary import STRIDE
 from recamlib.stages.infra import StageCache
 from recamlib.stages.walk import Walk, walked_item
-from recamlib.sweep import ThresholdSweep
-from recamlib.walk import walk_lengths
 
 Setting = tuple[float, int, float]
 """Beta, steps, background threshold."""
@@ -27,8 +27,8 @@ class WalkGrid(Stage):
     """Counts of walked maps against the truth, for many settings of the walk at once.
 
     Maps and boundaries are those of ``walk``, its own beta and steps aside. All numbers of steps share one
-    series of products (:func:`recamlib.walk.walk_lengths`), all thresholds one pass over the pixels; what is
-    cached is one beta.
+    series of products (:func:`recamlib.method.walk.walk_lengths`), all thresholds one pass over the
+    pixels; what is cached is one beta.
     """
 
     walk: Walk = Walk()

@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recamlib.data.base import labels_only
+from recamlib.data.access import labels_only
+from recamlib.engine.device import default_device, measured, per_image
 from recamlib.errors import DataError
-from recamlib.provenance import default_device, measured, per_image
+from recamlib.method.walk import random_walks
 from recamlib.stages.boundary import STRIDE, BoundaryMaps, Cams, TrainBoundary
 from recamlib.stages.classify import Reactivate, TrainClassifier
 from recamlib.stages.infra import StageCache
 from recamlib.stages.maps import EMBEDDED, ExtractCams, MapStage, Request, no_maps
-from recamlib.walk import random_walks
 
 BATCH = 8  # images whose walks share one sparse product
 FIXED = {"recam": 0.28, "cam": 0.25}  # published background thresholds; 0.28 is ReCAM's on VOC

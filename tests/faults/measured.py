@@ -6,8 +6,8 @@ import os
 from importlib.metadata import version
 from typing import Any
 
+from recamlib.engine.device import device_name, versions
 from recamlib.paths import book_dir
-from recamlib.provenance import device_name, versions
 
 
 def keep(name: str, found: dict[str, Any]) -> None:

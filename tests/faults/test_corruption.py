@@ -12,7 +12,7 @@ import pytest
 import small_stages as small
 
 import recamlib as rc
-from recamlib import engine
+from recamlib.engine import fit as engine
 from recamlib.errors import DataError, RecamError, ResultsError, WeightsError
 from recamlib.files import read_sealed, write_sealed
 from recamlib.models.weights import read_weights

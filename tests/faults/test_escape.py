@@ -11,10 +11,11 @@ from bs4 import BeautifulSoup
 from markdown_it import MarkdownIt
 
 import recamlib as rc
-from recamlib import pages, pages_trust, plots, plots_segment
-from recamlib.claims import table_row
-from recamlib.report import describe_data, discussion, escaped, shown
-from recamlib.scoreboard import scoreboard_page
+from recamlib.book import pages, pages_trust
+from recamlib.book.scoreboard import scoreboard_page
+from recamlib.report import plots, plots_segment
+from recamlib.report.claims import table_row
+from recamlib.report.tables import describe_data, discussion, escaped, shown
 
 HOSTILE = [
     "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "a | b", "[x](javascript:alert(1))",

@@ -28,12 +28,14 @@ from hypothesis import strategies as st
 from measured import keep
 from PIL import Image
 
-from recamlib import claims, entered, files, parameters, paths, profiles
+from recamlib import files, paths
+from recamlib.book import parameters, profiles
+from recamlib.book.submit_check import check_submission
 from recamlib.data import _download, _unpack, coco, fetch, images, voc
 from recamlib.data.labels import HOOFED, VOC12
 from recamlib.errors import RecamError
 from recamlib.models.weights import read_weights
-from recamlib.submit_check import check_submission
+from recamlib.report import claims, entered
 
 TOTAL = int(os.environ.get("RECAM_FUZZ", 700))
 SECONDS, MEBIBYTES = 1.0, 600

@@ -18,9 +18,10 @@ import torch
 from measured import keep
 
 import recamlib as rc
-from recamlib import engine, files
+from recamlib import files
 from recamlib.data.views import LabelledViews
-from recamlib.engine import TrainingError
+from recamlib.engine import fit as engine
+from recamlib.engine.fit import TrainingError
 from recamlib.errors import RecamError, ResultsError
 from recamlib.stages import maps
 from recamlib.stages.infra import Process
@@ -219,7 +220,7 @@ def test_several_runs_of_one_notebook_at_once(tmp_path):
     said = set()
     for count in (2, 4):
         results = tmp_path / f"results{count}"
-        code = "import sys; from pathlib import Path; from recamlib.runner import run_notebook; " \
+        code = "import sys; from pathlib import Path; from recamlib.book.run import run_notebook; " \
                "run_notebook('01', folder=Path(sys.argv[1]), output_dir=Path(sys.argv[2]))"  # fmt: skip
         runs = [
             subprocess.Popen(

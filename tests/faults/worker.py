@@ -12,7 +12,7 @@ import traceback
 import small_stages as small
 import torch
 
-from recamlib import engine
+from recamlib.engine import fit as engine
 
 
 def child(job: dict) -> None:

@@ -1,0 +1,1 @@
+"""Notebooks with parameters, and the book made of them."""

@@ -1,0 +1,137 @@
+"""Build the book from its sources and the executed notebooks, offline, warnings being errors."""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from recamlib.book.run import executed_dir
+from recamlib.book.sections import dress
+from recamlib.errors import RecamError
+from recamlib.paths import book_dir
+
+# what tex-chtml.js loads on demand: fonts and TeX packages; the rest (speech, menus) is twenty times as big
+_MATHJAX_PARTS = ("tex-chtml.js", "output", "input/tex")
+
+
+class BookError(RecamError):
+    """The book cannot be built; the message holds Sphinx's warnings."""
+
+
+def build_book(
+    *, source: Path | None = None, executed: Path | None = None, pages: Mapping[str, str] | None = None
+) -> Path:
+    """Build the book and return the path of its ``index.html``.
+
+    Sources and executed notebooks are put together in a folder of their own, the book is built there, and
+    only a complete one replaces that of an earlier build.
+
+    Parameters
+    ----------
+    source
+        Folder of ``_config.yml``, ``_toc.yml`` and the pages, ``book/`` if not given.
+    executed
+        Folder of the executed notebooks, ``book/executed`` if not given.
+    pages
+        Pages made from results, by their path inside the book (``"scoreboard.md"``); they replace files of
+        that name.
+
+    Raises
+    ------
+    BookError
+        If a notebook of the table of contents has not been run, or Sphinx warns about anything.
+    """
+    source, executed = source or book_dir(), executed or executed_dir()
+    build = source / "_build"
+    build.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".building-", dir=build) as temporary:
+        staged = Path(temporary) / "source"
+        shutil.copytree(source, staged, ignore=shutil.ignore_patterns("_build", "executed", ".*"))
+        for path, text in (pages or {}).items():
+            (staged / path).parent.mkdir(parents=True, exist_ok=True)
+            (staged / path).write_text(text, encoding="utf-8")
+        _stage_notebooks(staged, executed)
+        html = _sphinx(staged, Path(temporary))
+        # only now: jupyter-book loads every script it finds in the sources' _static on every page
+        _copy_mathjax(html / "_static" / "mathjax")
+        _drop_thebe(html)
+        previous = build / "html"
+        if previous.exists():
+            previous.rename(Path(temporary) / "previous")
+        html.rename(previous)
+    return build / "html" / "index.html"
+
+
+def toc_files(toc: Path) -> list[str]:
+    """Return every ``file`` of a table of contents, without suffix, in order."""
+
+    def walk(node: object) -> list[str]:
+        if isinstance(node, list):
+            return [found for item in node for found in walk(item)]
+        if isinstance(node, dict):
+            own = [str(node[key]) for key in ("root", "file") if key in node]
+            return own + [found for value in node.values() for found in walk(value)]
+        return []
+
+    return [name.removesuffix(".md").removesuffix(".ipynb") for name in walk(yaml.safe_load(toc.read_text()))]
+
+
+def _stage_notebooks(staged: Path, executed: Path) -> None:
+    """Put the executed notebooks that the table of contents names into ``notebooks/``, dressed as pages."""
+    target = staged / "notebooks"
+    target.mkdir(exist_ok=True)
+    for name in toc_files(staged / "_toc.yml"):
+        if not name.startswith("notebooks/"):
+            continue
+        stem = name.removeprefix("notebooks/")
+        notebook = executed / f"{stem}.ipynb"
+        if not notebook.is_file():
+            raise BookError(f"the book needs {stem}, which has not been run: recam run {stem[:2]}")
+        (target / notebook.name).write_text(dress(notebook, staged / "_static"), encoding="utf-8")
+
+
+def _copy_mathjax(target: Path) -> None:
+    """Copy MathJax from the package that carries it, so that pages need no network."""
+    spec = importlib.util.find_spec("sphinx-mathjax-offline")
+    if spec is None or spec.origin is None:
+        raise BookError("MathJax is missing: pip install sphinx-mathjax-offline")
+    mathjax = Path(spec.origin).parent / "static" / "mathjax"
+    for part in _MATHJAX_PARTS:
+        (target / part).parent.mkdir(parents=True, exist_ok=True)
+        copy = shutil.copytree if (mathjax / part).is_dir() else shutil.copy
+        copy(mathjax / part, target / part)
+
+
+def _drop_thebe(html: Path) -> None:
+    """Remove the scripts of live code cells: the book has none, and they name a server and fail on load."""
+    script = re.compile(r"\s*<script[^>]*(?:>const THEBE_JS_URL[^<]*|sphinx-thebe\.js[^>]*>)</script>")
+    for page in html.rglob("*.html"):
+        page.write_text(script.sub("", page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def _sphinx(staged: Path, output: Path) -> Path:
+    """Run jupyter-book on the staged sources and return the folder of the pages."""
+    start = "from jupyter_book.cli.main import main; main()"  # the package has no __main__
+    command = [sys.executable, "-c", start, "build", str(staged), "--path-output", str(output)]
+    environment = os.environ | {"PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        [*command, "-W", "-n", "--keep-going", "-q"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    if done.returncode:
+        lines = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).splitlines()  # Sphinx colours even a pipe
+        shown = [line for line in lines if "WARNING" in line or "ERROR" in line] or lines[-5:]
+        text = "\n  ".join(line.replace(f"{staged}{os.sep}", "") for line in shown)
+        raise BookError(f"the book did not build without warnings:\n  {text}")
+    return output / "_build" / "html"

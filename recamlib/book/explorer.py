@@ -1,0 +1,140 @@
+"""Data of the explorer page: a few scenes, their maps by several methods at 8 bits, and the truth."""
+
+import base64
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from recamlib.files import write_sealed
+from recamlib.method.counts import class_counts
+from recamlib.method.metrics import iou_from_counts
+from recamlib.report.claims import SYNTHETIC, read, result_path
+from recamlib.report.plots import CLASS_COLOURS
+from recamlib.report.tables import describe_data, escaped
+from recamlib.stages import MapStage, Score
+from recamlib.stages.base import Split
+from recamlib.studies.pictures import to_mask
+from recamlib.studies.table2 import METHODS
+
+NAME = "explorer.json"  # beside the result it belongs to
+TITLES = {"none": "{}", "irn": "{} + IRN"}  # AdvCAM runs on a part of the images only
+
+
+def keep(
+    result: Path, rows: Mapping[str, Sequence[MapStage]], *, split: Split = "train", count: int = 12
+) -> Path | None:
+    """Write what the explorer page shows of Table 2 beside a result; photographs, not ours to show, are left.
+
+    Parameters
+    ----------
+    result
+        The result file that the scenes belong to.
+    rows
+        The cells of Table 2 (:func:`recamlib.studies.table2.systems`); the first seed is taken.
+    split
+        Split that the scenes are from.
+    count
+        Number of scenes: the first ones with one class and the first with several, half and half.
+
+    Returns
+    -------
+    The path of the file, or None if the images are not synthetic.
+    """
+    content = read(result)
+    if content["parameters"]["dataset"] not in SYNTHETIC:
+        return None
+    stages = {
+        TITLES[method].format(title): rows[f"{method}.{kind}_miou"][0]
+        for method in METHODS if method in TITLES and f"{method}.cam_miou" in rows
+        for kind, title in (("cam", "CAM"), ("recam", "ReCAM"))
+    }  # fmt: skip
+    data = next(iter(stages.values())).dataset
+    images, truth = data.images(split), data.masks(split)
+    present = images.label_matrix().sum(1)
+    groups = (np.flatnonzero(present == 1), np.flatnonzero(present > 1))
+    chosen = [images.ids[index] for group in groups for index in group[: count // 2]]
+    path = result.with_name(NAME)
+    write_sealed(path, {
+        "profile": content["parameters"]["profile"], "data": describe_data(content),
+        "classes": list(images.space.classes), "colours": CLASS_COLOURS,
+        "ignore": images.space.ignore,
+        "thresholds": {name: _threshold(stage, split) for name, stage in stages.items()},
+        "scenes": [
+            {
+                "id": name, "picture": _file(images.image(name).permute(1, 2, 0).numpy(), "JPEG"),
+                "truth": _file(truth.mask(name), "PNG"),
+                "present": list(next(iter(stages.values())).one(split, name)[1]),
+                "maps": {title: _maps(stage, split, name) for title, stage in stages.items()},
+            }
+            for name in chosen
+        ],
+    })  # fmt: skip
+    return path
+
+
+def _threshold(stage: MapStage, split: Split) -> float:
+    """Return the mean of the two thresholds that either half of the images chose for the other."""
+    return round(float(np.mean(Score(of=stage, split=split).result["cross_thresholds"])), 2)
+
+
+def _maps(stage: MapStage, split: Split, name: str) -> str:
+    """Return the maps (P, H, W) of an image below one another, (P * H, W), as an 8-bit PNG."""
+    maps = stage.one(split, name)[0].numpy()
+    return _file(np.round(255 * maps).astype(np.uint8).reshape(-1, maps.shape[2]), "PNG")
+
+
+def _file(pixels: np.ndarray, kind: str) -> str:
+    """Return pixels as the address of an image that holds them itself."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind, **({"quality": 88} if kind == "JPEG" else {"optimize": True}))
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def pixels(address: str) -> np.ndarray:
+    """Return the pixels of such an address."""
+    return np.array(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))))
+
+
+def maps_of(scene: dict[str, Any], method: str) -> np.ndarray:
+    """Return the maps (P, H, W) in [0, 1] of one scene."""
+    height, width = pixels(scene["truth"]).shape
+    return pixels(scene["maps"][method]).reshape(-1, height, width) / np.float32(255)
+
+
+def mask_of(scene: dict[str, Any], method: str, threshold: float) -> np.ndarray:
+    """Return the pseudo mask (H, W) of a scene at a threshold."""
+    return to_mask(maps_of(scene, method), scene["present"], threshold)
+
+
+def iou_of(found: dict[str, Any], scene: dict[str, Any], method: str, threshold: float) -> float:
+    """Return the mean IoU, in percent, over the true classes of a scene at a threshold."""
+    classes, mask = len(found["classes"]) + 1, mask_of(scene, method, threshold)
+    counts = class_counts(mask, pixels(scene["truth"]), num_classes=classes, ignore=found["ignore"])
+    present = counts[1:, 2] > 0
+    return float(100 * iou_from_counts(counts[1:])[present].mean())
+
+
+def latest(results: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the explorer's data of the first of some results that has any."""
+    for result in results:
+        path = result_path(result["notebook"], result["parameters"]).with_name(NAME)
+        if path.is_file():
+            return read(path)
+    return None
+
+
+def explorer_page(found: dict[str, Any] | None) -> str:
+    """Return the part of the page that is made from data, as Markdown; the script beside it does the rest."""
+    if found is None:
+        return "Nothing to explore yet: `recam run 03` with embedded scenes, then `recam book`."
+    content = json.dumps(found).replace("</", "<\\/")
+    return (
+        f"Measured on {escaped(found['data'])}.\n\n"
+        '<div id="explorer"><noscript>This page needs JavaScript.</noscript></div>\n\n'
+        f'<script type="application/json" id="explorer-data">{content}</script>\n'
+    )

@@ -1,0 +1,149 @@
+"""Execute notebooks: parameters are checked first, and nothing half-written is left behind."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from recamlib.book.profiles import DEFAULT, find_notebook, profile_parameters
+from recamlib.errors import RecamError
+from recamlib.paths import ROOT, book_dir, data_dir, results_dir, weights_dir
+
+KERNEL = "python3"  # the native kernel of the environment this runs in
+# Linux's allocator hands large blocks back to the system and gets them anew, page by page, at every step of a
+# training: kept, a step takes less of the processor. What the user sets wins.
+ALLOCATOR = {
+    "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_TOP_PAD_": "268435456",
+}  # fmt: skip
+
+
+class NotebookError(RecamError):
+    """A cell of a notebook failed, or its kernel died."""
+
+
+def executed_dir() -> Path:
+    """Folder of the executed notebooks, which the book is built from."""
+    return book_dir() / "executed"
+
+
+def run_notebook(
+    which: str,
+    *,
+    profile: str = DEFAULT,
+    parameters: Mapping[str, Any] | None = None,
+    output_dir: Path | None = None,
+    folder: Path | None = None,
+    progress: bool = True,
+) -> Path:
+    """Execute one notebook and return the path of the executed copy.
+
+    The copy appears only when the last cell is done. If a cell fails, what was executed is kept beside it as
+    ``NAME.failed.ipynb`` and an earlier copy stays as it was. The kernel starts in the notebook's own folder,
+    as nbval's does, and sees ``RECAM_DATA``, ``RECAM_WEIGHTS`` and ``RECAM_RESULTS`` as absolute paths.
+
+    Parameters
+    ----------
+    which
+        Number, stem or file name of the notebook.
+    profile
+        Name of the profile whose parameters are used.
+    parameters
+        Further parameters, which win over the profile's; text is read in the parameter's own type.
+    output_dir
+        Where the executed copy goes, ``book/executed`` if not given.
+    folder
+        Where the notebooks and ``profiles/`` are, ``notebooks/`` if not given.
+    progress
+        Whether to show a bar over the cells (only on a terminal).
+
+    Raises
+    ------
+    SettingsError
+        If a parameter or the profile is wrong; no kernel has been started then.
+    NotebookError
+        If a cell fails: one line with the notebook, the cell and the last line of the error.
+    """
+    notebook = find_notebook(which, folder).resolve()
+    checked = profile_parameters(profile, notebook.stem, extra=parameters, folder=folder)
+    target = (output_dir or executed_dir()).resolve() / notebook.name
+    failed = target.with_name(f"{notebook.stem}.failed.ipynb")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".running-", dir=target.parent) as temporary:
+        partial = Path(temporary) / notebook.name
+        try:
+            _execute(notebook, partial, checked, progress=progress)
+        except NotebookError as error:
+            if partial.exists():
+                partial.replace(failed)
+                raise NotebookError(f"{error} (kept: {failed})") from error
+            raise
+        partial.replace(target)
+    failed.unlink(missing_ok=True)
+    return target
+
+
+def _execute(notebook: Path, output: Path, parameters: dict[str, Any], *, progress: bool) -> None:
+    """Run papermill; its errors and those of the kernel come back as one NotebookError."""
+    from jupyter_client.kernelspec import NoSuchKernel
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from papermill import PapermillExecutionError, execute_notebook
+
+    bar = {"desc": notebook.stem, "leave": False, "disable": not (progress and sys.stderr.isatty())}
+    with kernel_environment():
+        try:
+            execute_notebook(
+                str(notebook),
+                str(output),
+                parameters=parameters,
+                kernel_name=KERNEL,
+                cwd=str(notebook.parent),
+                progress_bar=bar,
+                extra_arguments=["--IPKernelApp.log_level=40"],  # no advice on encryption at each start
+            )
+        except PapermillExecutionError as error:
+            reason = f"{error.ename}: {error.evalue}"
+            where = f"cell {error.cell_index + 1}, In [{error.exec_count}]"
+            raise NotebookError(f"{notebook.stem}, {where}: {_one_line(reason)}") from error
+        except (DeadKernelError, CellTimeoutError, NoSuchKernel) as error:
+            hint = "; was it killed for memory?" if isinstance(error, DeadKernelError) else ""
+            raise NotebookError(f"{notebook.stem}: {_one_line(str(error))}{hint}") from error
+
+
+@contextmanager
+def kernel_environment() -> Iterator[None]:
+    """Give kernels started inside absolute RECAM_* folders, this checkout's library and this environment."""
+    wanted = {
+        "RECAM_DATA": str(data_dir()),
+        "RECAM_WEIGHTS": str(weights_dir()),
+        "RECAM_RESULTS": str(results_dir()),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),
+        "JUPYTER_PREFER_ENV_PATH": "1",  # a kernel "python3" of the user must not win over ours
+        "JUPYTER_PATH": None,
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # no debugger warning at each kernel start
+        "TQDM_DISABLE": "1",  # bars are for people who watch; a stored copy would keep their debris
+        **{name: os.environ.get(name, value) for name, value in ALLOCATOR.items()},
+    }
+    before = {name: os.environ.get(name) for name in wanted}
+    _set_environment(wanted)
+    try:
+        yield
+    finally:
+        _set_environment(before)
+
+
+def _set_environment(values: Mapping[str, str | None]) -> None:
+    """Set environment variables; None unsets."""
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def _one_line(text: str, limit: int = 400) -> str:
+    """Return text on one line, shortened in the middle if it is very long."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"{line[: limit // 2]} ... {line[-limit // 2 :]}"

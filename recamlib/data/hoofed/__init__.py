@@ -1,0 +1,1 @@
+"""Synthetic scenes of hoofed animals, drawn from a seed."""

@@ -1,0 +1,1 @@
+"""Training, map extraction and prediction with any network."""

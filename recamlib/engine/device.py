@@ -1,0 +1,80 @@
+"""Where a number comes from: commit, device, versions, seconds and memory of the work that made it."""
+
+import functools
+import os
+import platform
+import resource
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from recamlib import paths
+from recamlib.engine.processes import group_size, in_group
+
+
+def default_device() -> str:
+    """Return ``$RECAM_DEVICE``, or the accelerator that is there, or ``"cpu"``."""
+    return os.environ.get("RECAM_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def measured() -> Iterator[dict[str, Any]]:
+    """Record seconds, peak memory (MiB), device and versions of the work inside, in the dict it yields."""
+    cost: dict[str, Any] = {"device": device_name(), "versions": dict(versions())}
+    on_gpu = default_device().startswith("cuda")
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    start = time.perf_counter()
+    yield cost
+    cost["seconds"] = time.perf_counter() - start
+    peak = (
+        torch.cuda.max_memory_allocated() if on_gpu
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    )  # fmt: skip
+    cost["peak_memory_mib"] = peak / 2**20
+
+
+def per_image(cost: dict[str, Any], images: int) -> dict[str, Any]:
+    """Return the share of one of `images` images in a cost: seconds, peak memory (MiB) and device.
+
+    Versions are left to the training stages: a million images need not repeat them.
+    """
+    return {
+        "seconds": cost["seconds"] / images, "peak_memory_mib": round(cost["peak_memory_mib"], 1),
+        "device": cost["device"],
+    }  # fmt: skip
+
+
+def device_name() -> str:
+    """Return the device stages run on, with threads for a CPU, and the processes that train together."""
+    device = default_device()
+    times = f"{group_size()} x " if in_group() else ""
+    if device.startswith("cuda"):
+        return times + torch.cuda.get_device_name()
+    return f"{times}{device} ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+@functools.cache  # asked for at every image
+def versions() -> dict[str, str]:
+    """Return the versions that numbers depend on."""
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "torchvision", "numpy", "pillow")},
+    }
+
+
+def commit() -> str:
+    """Return the commit results are made from, with ``+`` if tracked files were changed, or ``"unknown"``."""
+    try:
+        run = functools.partial(
+            subprocess.run, cwd=paths.ROOT, capture_output=True, text=True, check=True, timeout=20
+        )
+        head = run(["git", "rev-parse", "--short=10", "HEAD"]).stdout.strip()
+        return head + ("+" if run(["git", "status", "--porcelain", "-uno"]).stdout.strip() else "")
+    except (OSError, subprocess.SubprocessError):
+        return os.environ.get("RECAM_COMMIT", "unknown")

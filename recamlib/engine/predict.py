@@ -1,0 +1,142 @@
+"""Predictions for whole images: a classifier's and a segmentation network's, the latter in windows."""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recamlib.data.access import ImageSet
+from recamlib.data.views import IMAGENET_MEAN, IMAGENET_STD, normalise, rescale
+from recamlib.engine.extract import PRECISIONS
+from recamlib.errors import SettingsError, nearest
+from recamlib.models.classifier import CamClassifier
+
+OVERLAP = 1 / 3
+"""Share of a window that the next one sees again."""
+
+Network = Callable[[Tensor], Tensor]
+
+
+@torch.inference_mode()
+def image_logits(model: CamClassifier, images: ImageSet, *, scale: float = 1.0) -> list[list[float]]:
+    """Return class scores ``(N, K)`` of whole images, resized by `scale`, one at a time.
+
+    The model runs in evaluation mode on the device it is on, and comes back in the mode it was in.
+    """
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    rows = []
+    for name in images.ids:
+        x = normalise(rescale(images.image(name), scale))[None]  # (1, 3, H, W)
+        x = x.to(device, memory_format=torch.channels_last)
+        rows.append(model(x).float().squeeze(0).tolist())
+    model.train(was_training)
+    return rows
+
+
+@torch.inference_mode()
+def segment_image(
+    network: Network,
+    image: Tensor,
+    *,
+    scales: Sequence[float] = (1.0,),
+    mirror: bool = False,
+    window: int = 0,
+    device: torch.device | str = "cpu",
+    precision: str = "32-true",
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+) -> Tensor:
+    """Class probabilities of every pixel, averaged over scales and the mirror image.
+
+    Parameters
+    ----------
+    network
+        Normalised images ``(B, 3, h, w)`` to logits ``(B, K + 1, h', w')`` of any resolution.
+    image
+        Shape ``(3, H, W)``, uint8.
+    scales
+        Factors that the image is resized by, bicubically.
+    mirror
+        Whether each scale also sees the mirror image.
+    window
+        Longest side, pixels, that passes the network at once; larger images go through in overlapping
+        windows. 0 sets no bound.
+    device, precision
+        Where and how the network runs; the result is float32 on the CPU.
+    mean, std
+        Of the pixels in [0, 1], one value a channel.
+
+    Returns
+    -------
+    Shape ``(K + 1, H, W)``, sums to 1 over the classes.
+
+    Raises
+    ------
+    SettingsError
+        If there is no scale, one is not above 0, the window is too small or the precision is unknown.
+
+    Examples
+    --------
+    A network that gives two classes the same score everywhere.
+
+    >>> network = lambda x: torch.zeros(len(x), 2, 2, 2)
+    >>> segment_image(network, torch.zeros(3, 1, 2, dtype=torch.uint8))
+    tensor([[[0.5000, 0.5000]],
+    <BLANKLINE>
+            [[0.5000, 0.5000]]])
+    """
+    if not scales or min(scales) <= 0:
+        raise SettingsError(f"scales must be numbers above 0, got {tuple(scales)}")
+    if window and window < 32:
+        raise SettingsError(f"window must be 0 (no bound) or at least 32 pixels, got {window}")
+    if precision not in PRECISIONS:
+        raise SettingsError(f"unknown precision {precision!r}{nearest(precision, PRECISIONS)}")
+    dtype, size = PRECISIONS[precision], tuple(image.shape[1:])
+    total = torch.zeros(())
+    for scale in scales:
+        view = normalise(rescale(image, scale), mean, std)[None].to(device)  # (1, 3, h, w)
+        views = torch.cat([view, view.flip(3)]) if mirror else view
+        autocast = torch.autocast(view.device.type, dtype=dtype) if dtype else nullcontext()
+        with autocast:
+            logits = _windows(network, views, window)
+        probabilities = logits.float().softmax(1)  # (1 or 2, K + 1, h, w)
+        if mirror:
+            probabilities = (probabilities[:1] + probabilities[1:].flip(3)) / 2
+        total = total + _stretch(probabilities, size)[0].cpu()
+    return total / len(scales)
+
+
+def _windows(network: Network, views: Tensor, window: int) -> Tensor:
+    """Return logits ``(B, K + 1, h, w)`` at the size of the views, in windows where a side is too long."""
+    height, width = views.shape[2:]
+    views = views.contiguous(memory_format=torch.channels_last)
+    if not window or max(height, width) <= window:
+        return _stretch(network(views), (height, width))
+    total, seen = torch.zeros(()), torch.zeros(height, width, device=views.device)
+    for top in _starts(height, window):
+        for left in _starts(width, window):
+            rows, columns = slice(top, top + window), slice(left, left + window)
+            part = views[:, :, rows, columns].contiguous(memory_format=torch.channels_last)
+            logits = _stretch(network(part), tuple(part.shape[2:])).float()
+            if not total.ndim:
+                total = logits.new_zeros(len(views), logits.shape[1], height, width)
+            total[:, :, rows, columns] += logits
+            seen[rows, columns] += 1
+    return total / seen
+
+
+def _starts(length: int, window: int) -> list[int]:
+    """Return where windows begin so that they cover a side evenly."""
+    if length <= window:
+        return [0]
+    count = math.ceil((length - window) / (window * (1 - OVERLAP))) + 1
+    return [round(i * (length - window) / (count - 1)) for i in range(count)]
+
+
+def _stretch(values: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(values, size, mode="bilinear", align_corners=False)

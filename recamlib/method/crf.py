@@ -1,0 +1,259 @@
+"""Dense CRF: labels and probabilities that follow the edges of the image, for one image or many at once.
+
+Nothing here imports torch, so that a worker process starts in a fraction of a second.
+"""
+
+from __future__ import annotations  # so that the library's pages can say ArrayLike, not what it stands for
+
+import importlib
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from recamlib.errors import DataError, RecamError, SettingsError
+from recamlib.method.parallel import map_in_order
+
+
+class MissingCrfError(RecamError):
+    """The compiled package behind this module is not installed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrfSettings:
+    """Two pairwise terms, each with a Potts weight, and how often messages are passed.
+
+    Attributes
+    ----------
+    spatial_sxy, spatial_weight
+        Standard deviation, pixels, and weight of the term that looks at positions alone.
+    bilateral_sxy, bilateral_srgb, bilateral_weight
+        Standard deviations, pixels and grey levels, and weight of the term that looks at colours too.
+    label_confidence
+        Probability of a pixel's given label, the others share the rest; unused if probabilities are given.
+    steps
+        Mean-field steps.
+    """
+
+    spatial_sxy: float
+    spatial_weight: float
+    bilateral_sxy: float
+    bilateral_srgb: float
+    bilateral_weight: float
+    label_confidence: float = 0.7
+    steps: int = 10
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not (value > 0 and (name != "label_confidence" or value < 1)):
+                limit = " and below 1" if name == "label_confidence" else ""
+                raise SettingsError(f"{name} is {value}, expected a number above 0{limit}")
+
+
+IRN_LABELS = CrfSettings(
+    spatial_sxy=3, spatial_weight=3, bilateral_sxy=50, bilateral_srgb=5, bilateral_weight=10
+)
+"""What IRN makes its training labels with."""
+
+SEGMENTATION = CrfSettings(
+    spatial_sxy=1, spatial_weight=3, bilateral_sxy=67, bilateral_srgb=3, bilateral_weight=4
+)
+"""What DeepLabV2's predictions are refined with at test time."""
+
+
+class LabelJob(NamedTuple):
+    """The arguments of `crf_labels` for one image of many."""
+
+    image: ArrayLike
+    """Shape ``(3, H, W)``, uint8."""
+    labels: ArrayLike
+    """Shape ``(H, W)``, whole numbers."""
+    num_labels: int
+    """How many labels there may be."""
+
+
+class ProbabilityJob(NamedTuple):
+    """The arguments of `crf_probabilities` for one image of many."""
+
+    image: ArrayLike
+    """Shape ``(3, H, W)``, uint8."""
+    probabilities: ArrayLike
+    """Shape ``(L, H, W)``, one map per label."""
+
+
+Job = LabelJob | ProbabilityJob
+
+
+def load_densecrf() -> ModuleType:
+    """Return the compiled package, or raise a `MissingCrfError` that says how to get it."""
+    try:
+        return importlib.import_module("pydensecrf.densecrf")
+    except ImportError as error:
+        raise MissingCrfError(
+            f"the dense CRF is not installed ({error}): with a C++ compiler and the Python headers there, "
+            "run make -B env (or uv pip install --no-build-isolation pydensecrf2)"
+        ) from error
+
+
+def usable(wanted: bool) -> bool:
+    """Return whether the dense CRF is wanted and there; if it is missing, warn and go on without it."""
+    try:
+        return wanted and bool(load_densecrf())
+    except MissingCrfError as error:
+        warnings.warn(f"IRN's labels are not refined here: {error}", stacklevel=2)
+        return False
+
+
+def crf_labels(
+    image: ArrayLike, labels: ArrayLike, *, num_labels: int, settings: CrfSettings = IRN_LABELS
+) -> np.ndarray:
+    """Move the borders of a label map to the edges of its image.
+
+    Parameters
+    ----------
+    image
+        Shape ``(3, H, W)``, uint8; tensor or array.
+    labels
+        Shape ``(H, W)``, integers in ``0 .. num_labels - 1``: indices into {background} + classes present. Or
+        several such maps, ``(N, H, W)``: what depends on the image alone is then computed once.
+    num_labels
+        How many labels there are, seen or not; with one label the map is returned as it is.
+
+    Returns
+    -------
+    Shape of `labels`, uint8.
+
+    Raises
+    ------
+    DataError
+        If image and labels do not fit each other or a label is out of range.
+
+    Notes
+    -----
+    Source: Section 4.1 refers to IRN, whose labels come from step/cam_to_ir_label.py: a pixel has its label
+    with probability ``label_confidence``. The result depends on the arguments alone.
+
+    Examples
+    --------
+    >>> crf_labels(np.zeros((3, 1, 2), np.uint8), [[0, 0]], num_labels=1)
+    array([[0, 0]], dtype=uint8)
+    """
+    image, labels = _image(image), _array(labels)
+    if not 1 <= num_labels <= 256:
+        raise DataError(f"num_labels is {num_labels}, expected 1 to 256")
+    if labels.ndim not in (2, 3) or labels.shape[-2:] != image.shape[1:]:
+        raise DataError(f"labels have shape {labels.shape}, but the image has {image.shape[1:]} pixels")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(f"labels are {labels.dtype}, expected integers")
+    if labels.min() < 0 or labels.max() >= num_labels:
+        found = f"labels run from {labels.min()} to {labels.max()}"
+        raise DataError(f"{found}, expected 0 to {num_labels - 1}: background and the classes present")
+    if num_labels == 1:
+        return labels.astype(np.uint8)
+    certain = settings.label_confidence
+    maps = labels.reshape(-1, image[0].size)  # (N, H*W)
+    shape, other = (len(maps), num_labels, maps.shape[1]), -np.log((1 - certain) / (num_labels - 1))
+    unaries = np.full(shape, other, np.float32)
+    np.put_along_axis(unaries, maps[:, None], np.float32(-np.log(certain)), 1)
+    refined = _infer(image, unaries, settings)  # N of (num_labels, H*W)
+    return np.stack([r.argmax(0).astype(np.uint8) for r in refined]).reshape(labels.shape)
+
+
+def crf_probabilities(
+    image: ArrayLike, probabilities: ArrayLike, *, settings: CrfSettings = SEGMENTATION
+) -> np.ndarray:
+    """Refine the class probabilities of every pixel along the edges of the image; errors as in `crf_labels`.
+
+    Parameters
+    ----------
+    image
+        Shape ``(3, H, W)``, uint8; tensor or array.
+    probabilities
+        Shape ``(L, H, W)``, a softmax over ``L`` labels; those below 1e-5 count as 1e-5.
+
+    Returns
+    -------
+    Shape ``(L, H, W)``, float32.
+
+    Notes
+    -----
+    Source: test-time step of DeepLabV2, on which Section 4.1 relies for Table 3.
+    """
+    image, probabilities = _image(image), _array(probabilities)
+    if probabilities.ndim != 3 or not len(probabilities) or probabilities.shape[1:] != image.shape[1:]:
+        _, height, width = image.shape
+        raise DataError(f"probabilities have shape {probabilities.shape}, expected (L, {height}, {width})")
+    probabilities = probabilities.astype(np.float32)
+    if not np.isfinite(probabilities).all():
+        raise DataError("probabilities are not all finite: the network that made them has diverged")
+    if probabilities.min() < 0 or np.abs(probabilities.sum(0) - 1).max() > 0.02:  # half precision is let in
+        raise DataError("probabilities do not sum to 1 in every pixel: apply softmax over the labels first")
+    if len(probabilities) == 1:
+        return probabilities
+    unary = -np.log(np.clip(probabilities, 1e-5, 1)).reshape(len(probabilities), -1)
+    return next(_infer(image, [unary], settings)).reshape(probabilities.shape)
+
+
+def crf_many(
+    jobs: Iterable[Job], *, settings: CrfSettings | None = None, processes: int | None = None
+) -> Iterator[np.ndarray]:
+    """Yield the refined labels or probabilities of many images, in order; errors name the job, from 0.
+
+    Parameters
+    ----------
+    jobs
+        May be a generator: at most twice as many jobs as there are processes are held at a time.
+    settings
+        For all jobs; None for `IRN_LABELS` or `SEGMENTATION`, whichever belongs to the kind of job.
+    processes
+        None for ``$RECAM_WORKERS``, or else one a core; 0 and 1 stay in this process. Results do not differ.
+    """
+    load_densecrf()  # before the first worker is started
+    # processes, because the package keeps Python's lock while it computes: threads would take turns
+    arrays = (type(job)(*(x if isinstance(x, int) else _array(x) for x in job)) for job in jobs)
+    return map_in_order(partial(_solve, settings=settings), enumerate(arrays), processes=processes)
+
+
+def _array(values: ArrayLike) -> np.ndarray:
+    """Return a plain array of whatever was given, from any device."""
+    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+
+
+def _image(values: ArrayLike) -> np.ndarray:
+    image = _array(values)
+    if image.ndim != 3 or image.shape[0] != 3 or not image.size or image.dtype != np.uint8:
+        raise DataError(f"the image is {image.dtype} of shape {image.shape}, expected uint8 of (3, H, W)")
+    return image
+
+
+def _infer(
+    image: np.ndarray, unaries: Sequence[np.ndarray] | np.ndarray, settings: CrfSettings
+) -> Iterator[np.ndarray]:
+    """Yield the mean-field probabilities ``(L, H*W)`` of every set of unary energies ``(L, H*W)``."""
+    _, height, width = image.shape
+    model = load_densecrf().DenseCRF2D(width, height, len(unaries[0]))
+    # the package writes to none of its arguments, but takes only what is writable and in C order
+    pixels = np.array(image.transpose(1, 2, 0), order="C")  # (H, W, 3)
+    model.addPairwiseGaussian(settings.spatial_sxy, settings.spatial_weight)
+    model.addPairwiseBilateral(
+        settings.bilateral_sxy, settings.bilateral_srgb, pixels, settings.bilateral_weight
+    )
+    for unary in unaries:
+        model.setUnaryEnergy(np.require(unary, np.float32, "CW"))
+        yield np.array(model.inference(settings.steps))
+
+
+def _solve(numbered: tuple[int, Job], settings: CrfSettings | None) -> np.ndarray:
+    number, job = numbered
+    try:
+        if isinstance(job, LabelJob):
+            image, labels, count = job
+            return crf_labels(image, labels, num_labels=count, settings=settings or IRN_LABELS)
+        return crf_probabilities(*job, settings=settings or SEGMENTATION)
+    except RecamError as error:
+        raise type(error)(f"job {number}: {error}") from error

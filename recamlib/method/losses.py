@@ -1,0 +1,250 @@
+"""The losses of the paper as pure functions of logits and labels, and their gradients in closed form."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recamlib.engine.processes import mean_over_processes
+from recamlib.errors import RecamError
+from recamlib.method.segloss import multiscale_loss as multiscale_loss
+from recamlib.method.segloss import segmentation_loss as segmentation_loss
+
+
+def _check(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the labels in the dtype of the logits, or raise if the two do not have one ``(B, K)`` shape."""
+    if logits.ndim != 2 or logits.shape != labels.shape:
+        raise RecamError(
+            f"logits have shape {tuple(logits.shape)} and labels {tuple(labels.shape)}; "
+            "both must be (images, classes)"
+        )
+    return labels.to(logits.dtype)
+
+
+def _spread(labels: Tensor) -> Tensor:
+    """Multi-hot labels shared out to sum to 1 per image; an image without a class stays all zero."""
+    return labels / labels.sum(1, keepdim=True).clamp(min=1)  # (B, K)
+
+
+def bce_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross-entropy of every class on its own, averaged over classes and images.
+
+    Parameters
+    ----------
+    logits
+        Scores before the sigmoid, shape ``(B, K)``: images, foreground classes.
+    labels
+        Image-level labels in {0, 1}, shape ``(B, K)``, any dtype.
+
+    Returns
+    -------
+    Scalar in nats.
+
+    Raises
+    ------
+    RecamError
+        If the shapes disagree (both are named).
+
+    Notes
+    -----
+    Source: Eq. (1), then the mean over the batch; equal to the multi-label soft margin loss that the
+    authors' code calls (step/train_recam.py).
+
+    Examples
+    --------
+    Both logits 0: each term is ln 2.
+
+    >>> round(bce_loss(torch.zeros(1, 2), torch.tensor([[1, 0]])).item(), 4)
+    0.6931
+    """
+    return F.binary_cross_entropy_with_logits(logits, _check(logits, labels))
+
+
+def sce_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Softmax cross-entropy against the labels shared out to sum to 1 per image.
+
+    Classes that are present together compete with each other here, which is why the paper finds this
+    loss alone worse than BCE on images with several labels (Table 1, "SCE only").
+
+    Parameters
+    ----------
+    logits
+        Scores before the softmax, shape ``(B, K)``: images, foreground classes.
+    labels
+        Image-level labels in {0, 1}, shape ``(B, K)``, any dtype.
+
+    Returns
+    -------
+    Scalar in nats: sum over images divided by ``B``. An image without a class adds nothing but counts.
+
+    Raises
+    ------
+    RecamError
+        If the shapes disagree (both are named).
+
+    Notes
+    -----
+    Source: Section 4.2 and Table 1, row 2. With one label per image it is the usual cross-entropy. How the
+    paper shares out several labels is not stated; an equal share keeps the loss of an image on one scale.
+
+    Examples
+    --------
+    Two equal logits: ln 2, whether one of the classes is present or both.
+
+    >>> [round(sce_loss(torch.zeros(1, 2), torch.tensor([y])).item(), 4) for y in ([1, 0], [1, 1])]
+    [0.6931, 0.6931]
+    """
+    target = _spread(_check(logits, labels))  # (B, K)
+    return -(target * logits.log_softmax(1)).sum(1).mean()
+
+
+def sce_single_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Softmax cross-entropy on images with exactly one class, binary cross-entropy on all the others.
+
+    Parameters
+    ----------
+    logits
+        Scores, shape ``(B, K)``: images, foreground classes.
+    labels
+        Image-level labels in {0, 1}, shape ``(B, K)``, any dtype.
+
+    Returns
+    -------
+    Scalar in nats: sum over all images of the batch divided by ``B``.
+
+    Raises
+    ------
+    RecamError
+        If the shapes disagree (both are named).
+
+    Notes
+    -----
+    Source: Table 1, row 3 ("SCE for single only").
+
+    Examples
+    --------
+    A single-label image costs ln 2; one with both classes costs ln 2 per class, averaged.
+
+    >>> round(sce_single_loss(torch.zeros(2, 2), torch.tensor([[1, 0], [1, 1]])).item(), 4)
+    0.6931
+    """
+    target = _check(logits, labels)  # (B, K)
+    exclusive = -(target * logits.log_softmax(1)).sum(1)  # (B,)
+    separate = F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(1)  # (B,)
+    return torch.where(target.sum(1) == 1, exclusive, separate).mean()
+
+
+def reactivation_loss(class_features: Tensor, labels: Tensor, *, classifier: nn.Module) -> Tensor:
+    """Softmax cross-entropy over one pooled feature per class present in the image.
+
+    Classes that share an image must compete for its pixels; under BCE each is scored alone.
+
+    Parameters
+    ----------
+    class_features
+        Map-weighted, pooled features, shape ``(B, K, D)``: images, foreground classes,
+        channels. Row ``k`` counts only where ``labels[:, k]`` is 1.
+    labels
+        Image-level labels in {0, 1}, shape ``(B, K)``. Background is not a class here.
+    classifier
+        Maps ``(N, D)`` to ``(N, K)`` logits (no softmax).
+
+    Returns
+    -------
+    Scalar in nats: mean over the classes of an image, then sum over images divided by ``B``.
+    Images without a class add nothing but still count in ``B``.
+
+    Raises
+    ------
+    RecamError
+        A ``ValueError``: if shapes disagree (both are named in the message) or no image has a class.
+
+    Notes
+    -----
+    Source: Eq. (7). Averaging follows the authors' code (net/resnet50_cam.py:162-173), which does
+    not handle a batch with no class; here it raises.
+
+    Examples
+    --------
+    One image, classes 0 and 2 present, identity classifier: each term is ln(e + 2) - 1.
+
+    >>> features, labels = torch.eye(3)[None], torch.tensor([[1, 0, 1]])
+    >>> round(reactivation_loss(features, labels, classifier=nn.Identity()).item(), 4)
+    0.5514
+    """
+    if class_features.ndim != 3 or class_features.shape[:2] != labels.shape:
+        raise RecamError(
+            f"class features have shape {tuple(class_features.shape)} and labels {tuple(labels.shape)}; "
+            "they must be (images, classes, channels) and (images, classes)"
+        )
+    image, target = labels.nonzero(as_tuple=True)  # (N,), (N,): one entry per class present
+    if not mean_over_processes(len(image)):  # of all processes that train together
+        raise RecamError("no image of this batch has a class: leave unlabelled images out of training")
+    logits = classifier(class_features[image, target])  # (N, K)
+    terms = F.cross_entropy(logits, target, reduction="none")  # (N,)
+    share = _spread(labels.to(terms.dtype))[image, target]  # (N,) 1 / classes of the image
+    return (terms * share).sum() / len(labels)
+
+
+def bce_gradient(logits: Tensor, labels: Tensor) -> Tensor:
+    """Gradient of one image's binary cross-entropy with respect to its logits, in closed form.
+
+    Parameters
+    ----------
+    logits
+        Scores, shape ``(B, K)``.
+    labels
+        Image-level labels in {0, 1}, shape ``(B, K)``.
+
+    Returns
+    -------
+    Shape ``(B, K)``, each row the gradient of that image's own loss (no division by ``B``): below 0 pulls
+    the logit up. Every entry lies within 1 / K of 0.
+
+    Raises
+    ------
+    RecamError
+        If the shapes disagree (both are named).
+
+    Notes
+    -----
+    Source: Eq. (12), first line.
+
+    Examples
+    --------
+    >>> bce_gradient(torch.zeros(1, 2), torch.tensor([[1, 0]]))
+    tensor([[-0.2500,  0.2500]])
+    """
+    return (logits.sigmoid() - _check(logits, labels)) / logits.shape[1]
+
+
+def sce_gradient(logits: Tensor, labels: Tensor) -> Tensor:
+    """Gradient of one image's softmax cross-entropy with respect to its logits, in closed form.
+
+    Parameters
+    ----------
+    logits
+        Scores, shape ``(B, K)``.
+    labels
+        Image-level labels in {0, 1}, shape ``(B, K)``; several per image are shared out as in `sce_loss`.
+
+    Returns
+    -------
+    Shape ``(B, K)``, each row the gradient of that image's own loss (no division by ``B``); it sums to 0.
+    All zero for an image without a class.
+
+    Raises
+    ------
+    RecamError
+        If the shapes disagree (both are named).
+
+    Notes
+    -----
+    Source: Eq. (12), second line.
+
+    Examples
+    --------
+    >>> sce_gradient(torch.zeros(1, 2), torch.tensor([[1, 0]]))
+    tensor([[-0.5000,  0.5000]])
+    """
+    target = _spread(_check(logits, labels))  # (B, K)
+    return logits.softmax(1) * target.sum(1, keepdim=True) - target

@@ -1,0 +1,188 @@
+"""Class activation maps: the equations of the paper as pure functions of features, weights and maps."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from recamlib.engine.extract import extract_scale_maps
+from recamlib.errors import SettingsError, nearest
+
+__all__ = [
+    "OPTIONS",
+    "class_activation_maps",
+    "class_features",
+    "combine_weights",
+    "extract_scale_maps",
+    "merge_scales",
+]
+
+OPTIONS = ("w", "w'", "w+w'", "w*w'")
+"""Weight options of Eq. (9)."""
+
+Gap = Literal["pixels", "mask"]
+"""What the sum of Eq. (5) is divided by."""
+
+
+def class_activation_maps(features: Tensor, weight: Tensor, *, eps: float = 1e-5) -> Tensor:
+    """Where each class finds its evidence: the class score before pooling, cut at 0 and scaled to [0, 1).
+
+    Parameters
+    ----------
+    features
+        Shape ``(B, C, h, w)``: images, channels, feature map.
+    weight
+        Classifier weights, shape ``(K, C)``.
+    eps
+        Added to the maximum, so that a map without evidence is 0 everywhere.
+
+    Returns
+    -------
+    Maps, shape ``(B, K, h, w)``. Differentiable in both arguments, through the maximum too.
+
+    Notes
+    -----
+    Source: Eq. (2), with the authors' 1e-5 in the denominator (net/resnet50_cam.py).
+
+    Examples
+    --------
+    One channel with values 1, 2, -1 and weight 1.
+
+    >>> import torch
+    >>> class_activation_maps(torch.tensor([[[[1.0, 2.0, -1.0]]]]), torch.ones(1, 1), eps=0)
+    tensor([[[[0.5000, 1.0000, 0.0000]]]])
+    """
+    scores = F.relu(weight @ features.flatten(2))  # (B, K, h*w)
+    scores = scores / (scores.amax(2, keepdim=True) + eps)
+    return scores.unflatten(2, features.shape[2:])  # (B, K, h, w)
+
+
+def class_features(features: Tensor, maps: Tensor, *, gap: Gap = "pixels", eps: float = 1e-5) -> Tensor:
+    """Mean over pixels of the features, weighted by the map of each class.
+
+    Parameters
+    ----------
+    features
+        Shape ``(B, C, h, w)``: images, channels, feature map.
+    maps
+        Shape ``(B, K, h, w)``: one weight per class and pixel.
+    gap
+        What the sum over pixels is divided by: their number (``"pixels"``), or the sum of the map
+        (``"mask"``), so that the feature of a small object is as long as that of a large one.
+    eps
+        Added to the sum of the map.
+
+    Returns
+    -------
+    Shape ``(B, K, C)``.
+
+    Notes
+    -----
+    Source: Eq. (5) and the GAP of Eq. (6), which divides by ``h * w``; ``"mask"`` is our own. It is
+    one batched matrix product: the ``(B, K, C, h, w)`` tensor of the formula is never built.
+
+    Examples
+    --------
+    Two pixels; the first class looks at the first one, the second class at both.
+
+    >>> import torch
+    >>> maps = torch.tensor([[[[1.0, 0.0]], [[1.0, 1.0]]]])
+    >>> class_features(torch.tensor([[[[4.0, 6.0]]]]), maps)
+    tensor([[[2.],
+             [5.]]])
+    >>> class_features(torch.tensor([[[[4.0, 6.0]]]]), maps, gap="mask", eps=0)
+    tensor([[[4.],
+             [5.]]])
+    """
+    sums = maps.flatten(2) @ features.flatten(2).mT  # (B, K, hw) @ (B, hw, C) -> (B, K, C)
+    if gap == "pixels":
+        return sums / math.prod(features.shape[2:])
+    return sums / (maps.sum((2, 3))[..., None] + eps)
+
+
+def combine_weights(fc1: Tensor, fc2: Tensor, option: str) -> Tensor:
+    """Combine the weights of the two classifiers into those of the final map.
+
+    Parameters
+    ----------
+    fc1, fc2
+        Shape ``(K, C)``, the paper's w and w'.
+    option
+        One of `OPTIONS`: ``"w"``, ``"w'"``, ``"w+w'"`` or ``"w*w'"``, element by element.
+
+    Returns
+    -------
+    Shape ``(K, C)``.
+
+    Raises
+    ------
+    SettingsError
+        If the option is unknown.
+
+    Notes
+    -----
+    Source: below Eq. (9).
+
+    Examples
+    --------
+    >>> import torch
+    >>> combine_weights(torch.tensor([[2.0]]), torch.tensor([[3.0]]), "w*w'").item()
+    6.0
+    """
+    if option not in OPTIONS:
+        raise SettingsError(f"unknown weight option {option!r}{nearest(option, OPTIONS)}: use {OPTIONS}")
+    if option in ("w", "w'"):
+        return fc1 if option == "w" else fc2
+    return fc1 + fc2 if option == "w+w'" else fc1 * fc2
+
+
+def merge_scales(
+    maps: Sequence[Tensor],
+    size: tuple[int, int],
+    *,
+    stride: int | None = None,
+    cell: int = 16,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Sum the maps of one image over scales and bring each class to a maximum of 1.
+
+    Parameters
+    ----------
+    maps
+        One ``(K, h_s, w_s)`` tensor a scale, not normalised.
+    size
+        Height and width of the image, pixels.
+    stride
+        Pixels of the image per pixel of the result; None for the image's own size.
+    cell
+        Output stride of the network the maps come from.
+    eps
+        Added to the maximum.
+
+    Returns
+    -------
+    Shape ``(K, h, w)`` with ``h = ceil(H / stride)``, in [0, 1).
+
+    Notes
+    -----
+    Source: step/make_cam.py of the authors' code. At image size the maps are stretched to the next multiple
+    of the network's stride, there 16, and cropped: that is the area the feature maps cover.
+
+    Examples
+    --------
+    >>> import torch
+    >>> merge_scales([torch.tensor([[[1.0, 3.0]]]), torch.tensor([[[1.0]]])], (1, 8), stride=4, eps=0)
+    tensor([[[0.5000, 1.0000]]])
+    """
+    height, width = size
+    if stride is None:
+        target = (math.ceil(height / cell) * cell, math.ceil(width / cell) * cell)
+    else:
+        height, width = target = (math.ceil(height / stride), math.ceil(width / stride))
+    if not maps[0].shape[0]:
+        return maps[0].new_zeros(0, height, width)
+    merged = sum(F.interpolate(m[None], target, mode="bilinear", align_corners=False)[0] for m in maps)
+    merged = merged[:, :height, :width]  # (K, h, w)
+    return merged / (merged.amax((1, 2), keepdim=True) + eps)

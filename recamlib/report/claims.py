@@ -1,0 +1,215 @@
+"""The paper's numbers against measured ones: addressed results, comparisons, verdicts by a stated rule."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from recamlib import paths
+from recamlib.errors import RecamError
+from recamlib.files import read_yaml
+from recamlib.report.results import parameters, read, record, result_path
+
+__all__ = [
+    "RULE", "SYNTHETIC", "VERDICTS", "Claim", "all_claims", "compare", "curve", "load_paper",
+    "paper_difference", "paper_value", "parameters", "read", "record", "result_path", "row_verdict",
+    "seed_interval", "sentence", "table_row", "verdict",
+]  # fmt: skip
+
+RULE = (
+    "A row of a table holds here if the 95 % interval of its difference to its baseline lies wholly on "
+    "the paper's side of zero, does not hold if it lies wholly on the other side, and cannot be told if "
+    "it contains zero. The baseline is BCE alone in Table 1, CAM in the same row and column in Tables 2 and "
+    "3, and in Table 4 IRN for ReCAM, EPS for ReCAM-E and EDAM's merge of CAM for ReCAM-M; a row no better "
+    "than calling every pixel background tells nothing. A claim made in a sentence is tested by the rule "
+    "printed in its notebook. Absolute numbers are compared only on the full official data; on any other "
+    "data they are shown for scale. Numbers of the test split come from its server and are entered with "
+    "their link, not measured: no verdict."
+)
+TABLE4 = {"ReCAM": "IRN", "ReCAM-E": "EPS", "ReCAM-M": "EDAM"}  # rows that are judged, and their baselines
+VERDICTS = ("holds", "does not hold", "cannot tell", "reference", "entered", "not run")
+SYNTHETIC = {"hoofed"}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One number or sentence of the paper: where it stands, its value (None for a sentence), its baseline."""
+
+    id: str
+    where: str
+    value: float | None = None
+    baseline: str | None = None
+
+
+def load_paper() -> dict[str, Any]:
+    """Return the paper's numbers as transcribed in ``data/claims.yml``."""
+    return read_yaml(paths.ROOT / "data" / "claims.yml")
+
+
+@functools.cache
+def all_claims() -> tuple[Claim, ...]:
+    """Return every claim of the paper: each cell of Tables 1 to 4 and each sentence, in the paper's order."""
+    try:
+        return tuple(_claims(load_paper()))
+    except (LookupError, TypeError, AttributeError) as error:
+        raise RecamError(f"data/claims.yml lacks the paper's tables ({error!r}); fetch it again") from None
+
+
+def _claims(paper: dict[str, Any]) -> list[Claim]:
+    claims, table = [], paper["table1"]
+    for column, name in enumerate(table["columns"]):
+        for row, entry in table["rows"].items():
+            baseline = None if row == "bce_only" else f"table1.bce_only.{name}"
+            claims.append(Claim(f"table1.{row}.{name}", "Table 1", entry["values"][column], baseline))
+    for name in ("table2", "table3"):
+        for data in ("voc12", "coco14"):
+            block = paper[name][data]
+            columns = block["columns"] if "columns" in block else paper[name]["columns"]
+            for row, values in ((r, v) for r, v in block.items() if r != "columns"):
+                for column, value in zip(columns, values):
+                    partner = column.replace("recam", "cam")
+                    measured = partner != column and not column.endswith("_ut")  # a time is only shown
+                    baseline = f"{name}.{row}.{partner}.{data}" if measured else None
+                    where = f"Table {name[-1]}"
+                    claims.append(Claim(f"{name}.{row}.{column}.{data}", where, value, baseline))
+    for side in ("without_saliency", "with_saliency"):
+        for row, entry in paper["table4"][side].items():
+            values = entry["values"] if isinstance(entry, dict) else entry
+            for split, value in zip(("val", "test"), values):
+                baseline = f"table4.{side}.{TABLE4[row]}.{split}" if row in TABLE4 else None
+                claims.append(Claim(f"table4.{side}.{row}.{split}", "Table 4", value, baseline))
+    for name, entry in paper["prose"].items():
+        claims.append(Claim(f"prose.{name}", entry["where"], entry.get("value")))
+    return claims
+
+
+def paper_value(claim_id: str) -> float | None:
+    """Return the paper's number for a claim id, or None for a sentence.
+
+    Raises
+    ------
+    RecamError
+        If there is no such claim.
+
+    Examples
+    --------
+    >>> paper_value("table1.bce_only.voc12")
+    48.8
+    """
+    for claim in all_claims():
+        if claim.id == claim_id:
+            return claim.value
+    raise RecamError(f"no claim {claim_id!r} in data/claims.yml")
+
+
+def paper_difference(claim: Claim) -> float:
+    """Return by how many points the paper's number for a claim differs from that of its baseline.
+
+    Examples
+    --------
+    >>> round(paper_difference(next(c for c in all_claims() if c.id == "table1.recam_w.voc12")), 1)
+    3.3
+    """
+    return claim.value - paper_value(claim.baseline)
+
+
+def seed_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[float, float, float]:
+    """Return mean and t-interval of one number per seed; a single seed has no interval (nan).
+
+    Examples
+    --------
+    >>> [round(v, 2) for v in seed_interval([1.0, 2.0, 3.0])]
+    [2.0, -0.48, 4.48]
+    """
+    values = np.asarray(values, dtype=float)
+    mean = float(values.mean())
+    if len(values) < 2:
+        return mean, float("nan"), float("nan")
+    half = float(stats.t.ppf(0.5 + level / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    return mean, mean - half, mean + half
+
+
+def verdict(difference: tuple[float, float], paper_sign: float) -> str:
+    """Return the verdict on a difference: its interval (low, high) against the sign of the paper's.
+
+    Examples
+    --------
+    >>> verdict((0.5, 2.0), +6.0), verdict((-3.0, -1.0), +6.0), verdict((-1.0, 1.0), +6.0)
+    ('holds', 'does not hold', 'cannot tell')
+    """
+    low, high = sorted(np.sign(paper_sign) * np.asarray(difference, dtype=float))
+    if low > 0:
+        return "holds"
+    return "does not hold" if high < 0 else "cannot tell"
+
+
+def row_verdict(row: dict[str, Any], paper_sign: float) -> str:
+    """Return the verdict on a row's difference, if it has one; one no better than its ``floor`` has none."""
+    if "difference_interval" not in row:
+        return "reference"
+    if row["mean"] <= row.get("floor", -np.inf):
+        return "cannot tell"
+    return verdict(tuple(row["difference_interval"]), paper_sign)
+
+
+def table_row(
+    values: Sequence[float],
+    *,
+    baseline: Sequence[float] | None = None,
+    interval: tuple[float, float] | None = None,
+    difference: tuple[float, float] | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """Return one measured row: mIoU per seed in percent, mean, interval, and its difference to the first row.
+
+    With several seeds both intervals are t-intervals over seeds (differences paired by seed); with one seed
+    they are the bootstrap intervals over images handed in, and the row says so.
+    """
+    mean, low, high = seed_interval(values)
+    row = {"per_seed": list(values), "mean": mean, "seeds": len(values)}
+    row["interval_over"] = "seeds" if len(values) > 1 else "images"
+    row["low"], row["high"] = (low, high) if len(values) > 1 else (interval or (None, None))
+    if baseline is not None:
+        delta, *span = seed_interval(np.subtract(values, baseline))
+        row["difference"] = delta
+        row["difference_interval"] = span if len(values) > 1 else list(difference or (None, None))
+    return {**row, **more}
+
+
+def sentence(answer: str, evidence: str, **numbers: Any) -> dict[str, Any]:
+    """Return the verdict on a claim made in a sentence, with what it rests on."""
+    if answer not in VERDICTS:
+        raise RecamError(f"{answer!r} is no verdict; use one of {', '.join(VERDICTS)}")
+    return {"verdict": answer, "evidence": evidence, "numbers": numbers}
+
+
+def curve(rows: dict[str, dict[str, Any]], *, name: str) -> pd.DataFrame:
+    """Return rows keyed by a number as a frame with columns ``<name>, mean, low, high``, ascending."""
+    frame = pd.DataFrame([{name: float(key), **row} for key, row in rows.items()])
+    return frame[[name, "mean", "low", "high"]].sort_values(name)
+
+
+def compare(table: str, result: dict[str, Any]) -> pd.DataFrame:
+    """Return paper beside measured for the rows of one table, as a plain frame in percent.
+
+    Rows of the result that the paper does not have (controls) are kept, with no paper value.
+    """
+    data = result["parameters"]["dataset"]
+    column = data if data in ("voc12", "coco14") else "voc12"
+    rows = []
+    for name, row in result["rows"].items():
+        claim_id = f"{table}.{name}.{column}"
+        known = next((c for c in all_claims() if c.id == claim_id), None)
+        rows.append({
+            "row": name, f"paper ({column})": known.value if known else None, "here": row["mean"],
+            "low": row["low"], "high": row["high"], "difference": row.get("difference"),
+            "difference low": row.get("difference_interval", [None])[0],
+            "difference high": row.get("difference_interval", [None])[-1],
+            "fixed threshold": row.get("fixed"), "best threshold": row.get("best"),
+            "images": result["images"]["scored"], "seeds": row["seeds"], "data": data,
+        })  # fmt: skip
+    return pd.DataFrame(rows).set_index("row")

@@ -1,0 +1,191 @@
+"""Two runs of one notebook side by side: what differed in settings, what moved, what is within noise."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from recamlib import paths
+from recamlib.book.profiles import find_notebook
+from recamlib.book.sections import wide
+from recamlib.errors import SettingsError
+from recamlib.report.claims import seed_interval
+from recamlib.report.tables import describe_data, escaped, shown
+
+RULE = (
+    "A row has moved if the 95 % interval of its change lies wholly on one side of zero, and is within noise "
+    "if it contains zero. Runs of the same seeds on the same data are paired by seed (t over the seeds). "
+    "Otherwise the half-widths of both intervals are added as squares, which takes the runs for independent; "
+    "two runs on one set of images are not quite, so this errs towards noise."
+)
+ALIKE = ("dataset", "backbone")  # what runs put side by side on a page should share
+PAIRED = ("dataset", "train_images", "seeds")  # what has to agree for seeds to be pairs
+
+
+def load_run(name: str) -> dict[str, Any]:
+    """Return a result by the path of its file, or as NOTEBOOK/PROFILE of a result at hand.
+
+    Raises
+    ------
+    SettingsError
+        If there is none, naming those there are; or if the file is no result.
+    """
+    path = Path(name)
+    if not path.is_file():
+        notebook, _, profile = name.rpartition("/")
+        if not notebook or name.endswith(".json"):
+            raise SettingsError(f"no file {name}; name a result.json, or NOTEBOOK/PROFILE such as 02/quick")
+        stem = find_notebook(notebook).stem
+        files = [
+            *paths.results_dir().glob(f"{stem}/latest_{profile}.json"),
+            *sorted((paths.book_dir() / "measured").glob(f"{stem}_{profile}_*.json")),
+        ]
+        if not files:
+            there = at_hand(stem) or "none"
+            raise SettingsError(f"no result of {stem} with profile {profile!r}; there are {there}")
+        path = files[0]
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise SettingsError(f"{path} is not JSON ({error})") from None
+    if not isinstance(result, dict) or not {"notebook", "parameters", "rows", "provenance"} <= result.keys():
+        raise SettingsError(f"{path} is no result of a notebook: it has no notebook, parameters and rows")
+    return result
+
+
+def at_hand(stem: str) -> str:
+    """Return the profiles of a notebook that have a result, as ``02/mini, 02/quick``."""
+    names = {file.stem.removeprefix("latest_") for file in paths.results_dir().glob(f"{stem}/latest_*.json")}
+    for file in (paths.book_dir() / "measured").glob(f"{stem}_*.json"):
+        names.add(json.loads(file.read_text(encoding="utf-8"))["parameters"]["profile"])
+    return ", ".join(f"{stem[:2]}/{name}" for name in sorted(names))
+
+
+def settings_changed(a: Mapping[str, Any], b: Mapping[str, Any]) -> pd.DataFrame:
+    """Return what differs in parameters, image counts and provenance, one row each, columns A and B."""
+    rows = {}
+    for what in ("parameters", "images", "provenance"):
+        one, other = (_flat(result[what]) for result in (a, b))
+        for name in dict.fromkeys([*one, *other]):
+            if one.get(name) != other.get(name):
+                rows[name if what == "parameters" else f"{what}: {name}"] = [one.get(name), other.get(name)]
+    return pd.DataFrame(rows, index=["A", "B"], dtype=object).T
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a mapping with the mappings inside it laid out."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= {f"{name} {k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def results_moved(a: Mapping[str, Any], b: Mapping[str, Any]) -> pd.DataFrame:
+    """Return A, B, the change with its interval, and a verdict, for every row that both runs have."""
+    paired = all(a["parameters"].get(name) == b["parameters"].get(name) for name in PAIRED)
+    rows = {}
+    for name, one in a["rows"].items():
+        other = b["rows"].get(name)
+        if other is None or "mean" not in one or "mean" not in other:
+            continue
+        low, high = interval_of_change(one, other, paired=paired)
+        rows[name] = {
+            "A": one["mean"], "B": other["mean"], "change": other["mean"] - one["mean"],
+            "change low": low, "change high": high, "verdict": _verdict(low, high),
+        }  # fmt: skip
+    columns = ["A", "B", "change", "change low", "change high", "verdict"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+
+
+def interval_of_change(
+    one: Mapping[str, Any], other: Mapping[str, Any], *, paired: bool
+) -> tuple[float, float]:
+    """Return the 95 % interval of the change from one row to the other, nan where neither has one."""
+    seeds = (one.get("per_seed", []), other.get("per_seed", []))
+    if paired and len(seeds[0]) == len(seeds[1]) > 1:
+        return seed_interval(np.subtract(seeds[1], seeds[0]))[1:]
+    ends = [(row.get("low"), row.get("high")) for row in (one, other)]
+    halves = [(high - low) / 2 if None not in (low, high) else np.nan for low, high in ends]
+    change, half = other["mean"] - one["mean"], float(np.hypot(*halves))
+    return change - half, change + half
+
+
+def _verdict(low: float, high: float) -> str:
+    """Return in words what an interval of a change says.
+
+    Examples
+    --------
+    >>> _verdict(0.5, 2.0), _verdict(-3.0, -1.0), _verdict(-1.0, 1.0), _verdict(float("nan"), 0.0)
+    ('up', 'down', 'within noise', 'no interval')
+    """
+    if np.isnan(low) or np.isnan(high):
+        return "no interval"
+    return "up" if low > 0 else "down" if high < 0 else "within noise"
+
+
+def claims_moved(a: Mapping[str, Any], b: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the verdicts on claims that are not the same in both runs."""
+    both = {name: [result.get("claims", {}).get(name, {}).get("verdict", "not run") for result in (a, b)]
+            for name in dict.fromkeys([*a.get("claims", {}), *b.get("claims", {})])}  # fmt: skip
+    return pd.DataFrame({n: v for n, v in both.items() if v[0] != v[1]}, index=["A", "B"]).T
+
+
+def comparison(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+    """Return the three tables of a comparison by title.
+
+    Raises
+    ------
+    SettingsError
+        If the results are of different notebooks.
+    """
+    if a["notebook"] != b["notebook"]:
+        names = f"{a['notebook']} and {b['notebook']}"
+        raise SettingsError(f"{names} have no rows in common: compare runs of one notebook")
+    return {
+        "Settings that differ": settings_changed(a, b).map(lambda value: "" if value is None else str(value)),
+        "Results": results_moved(a, b),
+        "Verdicts that differ": claims_moved(a, b),
+    }
+
+
+def pairs_at_hand(results: Iterable[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Return for each notebook the best result and the next on the same data and backbone, the best last.
+
+    Without such a one it is the next of other settings: two backbones differ in every row.
+    """
+    found: dict[str, list[dict[str, Any]]] = {}
+    for result in results:
+        mine = found.setdefault(result["notebook"], [])
+        if all(result["parameters"] != other["parameters"] for other in mine):
+            mine.append(result)
+    pairs = []
+    for _, (first, *others) in sorted(found.items()):
+        alike = [r for r in others if all(r["parameters"][k] == first["parameters"][k] for k in ALIKE)]
+        pairs += [(other, first) for other in (alike or others)[:1]]
+    return pairs
+
+
+def title_of(result: Mapping[str, Any]) -> str:
+    """Return how a run is called in a comparison."""
+    return (
+        f"{result['parameters'].get('profile', '')}: {describe_data(result)}, {result['provenance']['date']}"
+    )
+
+
+def compare_page(results: Iterable[dict[str, Any]]) -> str:
+    """Return the comparisons of the results at hand, as Markdown with HTML tables."""
+    parts = []
+    for a, b in pairs_at_hand(results):
+        parts += [f"## {a['notebook']}\n", f"A is {escaped(title_of(a))}.\nB is {escaped(title_of(b))}.\n"]
+        for title, frame in comparison(a, b).items():
+            parts.append(f"### {title}\n\n{html_table(frame) if len(frame) else 'None.'}\n")
+    return "\n".join(parts) or "There are no two runs of one notebook yet."
+
+
+def html_table(frame: pd.DataFrame) -> str:
+    """Return a frame as an HTML table on one line, as :func:`recamlib.report.tables.shown` shows it."""
+    table = shown(frame).to_html(escape=True, border=0, na_rep="", justify="left").replace("\n", "")
+    return wide(table)

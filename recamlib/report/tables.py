@@ -1,0 +1,160 @@
+"""What notebooks and pages show of a result: verdicts, provenance, scoreboard; no number is typed."""
+
+import html
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from recamlib.data.access import ImageSet
+from recamlib.report.claims import SYNTHETIC, Claim, all_claims, paper_difference, row_verdict
+from recamlib.report.entered import entered_numbers, from_server
+from recamlib.report.kept import seeds_of
+
+MARKS = {"holds": "✔ holds", "does not hold": "✘ does not hold", "cannot tell": "? cannot tell",
+         "reference": "– reference", "entered": "entered, not measured", "not run": "not run"}  # fmt: skip
+
+
+def describe_data(result: dict[str, Any]) -> str:
+    """Return what a result was measured on: data (synthetic or not), backbone, images, seeds."""
+    parameters, images = result["parameters"], result["images"]
+    counts = ", ".join(f"{number} {name}" for name, number in images.items())
+    name = parameters["dataset"]
+    kind = "synthetic scenes" if name in SYNTHETIC else name
+    if "own_classes" in result:
+        kind = f"own data ({', '.join(result['own_classes'])})"
+    seeds = seeds_of(result)
+    other = parameters.get("segment_backbone")
+    nets = parameters["backbone"] + (f", networks on {other}" if other else "")
+    return f"{kind}, {nets}, {counts}, {seeds} seed{'s' if seeds > 1 else ''}"
+
+
+def shown(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a table as it is displayed: intervals beside their numbers, one decimal, no empty numbers.
+
+    Columns ``X low`` and ``X high`` go into ``X here`` or ``X``, whichever is there: ``54.8 [53.0, 56.1]``.
+    """
+    text = frame.apply(_column)
+    for low in [name for name in frame if name == "low" or name.endswith(" low")]:
+        stem, high = low.removesuffix("low").strip(), f"{low.removesuffix('low')}high"
+        number = next(name for name in (f"{stem} here".strip(), stem) if name in frame)
+        spans = [f" [{a}, {b}]" if a and b else "" for a, b in zip(text[low], text[high])]
+        text[number] = [f"{value}{span}" for value, span in zip(text[number], spans)]
+        text = text.drop(columns=[low, high])
+    return text
+
+
+def _column(values: pd.Series) -> pd.Series:
+    """Return a column as text: counts whole, other numbers with one decimal, nothing for nan."""
+    numbers = [v for v in values if isinstance(v, float) and not pd.isna(v)]
+    digits = 0 if numbers and all(v.is_integer() and abs(v) >= 10 for v in numbers) else 1
+
+    def cell(value: Any) -> Any:
+        if not isinstance(value, float):
+            return value
+        # no minus before a zero
+        return "" if pd.isna(value) else f"{value if abs(value) >= 0.05 else 0.0:.{digits}f}"
+
+    return values.map(cell)
+
+
+def class_frequencies(images: ImageSet) -> pd.DataFrame:
+    """Return images per class, alone in their image and in company."""
+    labels = images.label_matrix()
+    single = labels.sum(1) == 1
+    counts = {"alone": labels[single].sum(0), "with others": labels[~single].sum(0)}
+    return pd.DataFrame(counts, index=images.space.classes).astype(int)
+
+
+def discussion(result: dict[str, Any]):
+    """Return the verdicts of a result and its provenance as a displayable Markdown block."""
+    from IPython.display import Markdown
+
+    lines = []
+    if result["parameters"]["dataset"] in SYNTHETIC:
+        lines += ["> Measured on **synthetic** scenes: what shows here need not show on photographs.\n"]
+    lines += ["| claim | verdict | evidence | rule |", "|---|---|---|---|"]
+    for name, claim in result.get("claims", {}).items():
+        rule = claim["numbers"].get("rule", "")
+        mark = MARKS.get(claim["verdict"]) or escaped(claim["verdict"])
+        lines.append(f"| {_code(name)} | {mark} | {escaped(claim['evidence'])} | {escaped(rule)} |")
+    where = result["provenance"]
+    versions = ", ".join(f"{name} {number}" for name, number in where["versions"].items())
+    lines += [
+        "",
+        f"*{escaped(describe_data(result))}; commit {escaped(where['commit'])}, {escaped(where['device'])}, "
+        f"{escaped(versions)}, {escaped(where['date'])}.*",
+    ]
+    return Markdown("\n".join(lines))
+
+
+def answer(claims: dict[str, Any], name: str):
+    """Return the measured answer to a question, what it rests on and its rule, as displayable Markdown."""
+    from IPython.display import Markdown
+
+    if name not in claims:
+        return Markdown("*Not run in this profile.*")
+    claim = claims[name]
+    rule = claim["numbers"].get("rule", "")
+    return Markdown(f"**{MARKS[claim['verdict']]}**: {escaped(claim['evidence'])}. *Rule: {escaped(rule)}.*")
+
+
+def escaped(text: Any) -> str:
+    """Escape text for Markdown, a table cell too: strings from data stay strings.
+
+    Examples
+    --------
+    >>> escaped("a_b | <i>c</i>")
+    'a&#95;b \\\\| &lt;i&gt;c&lt;/i&gt;'
+    """
+    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    marked = "".join(f"&#{ord(c)};" if c in "\\`*_[]{}$~" else c for c in html.escape(line, quote=False))
+    return marked.replace("|", "\\|")
+
+
+def _code(name: str) -> str:
+    """Return a name as code if it is one, else as escaped text."""
+    return f"`{name}`" if re.fullmatch(r"[\w.+-]+", name, re.ASCII) else escaped(name)
+
+
+def scoreboard(results: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """Return one row per claim of the paper: paper, best comparable measurement, data, verdict.
+
+    The test columns hold what has been entered from the evaluation server: no run can measure them.
+    """
+    results = [result for result in results if "own_classes" not in result]
+    rows, entered = [], entered_numbers()
+    for claim in all_claims():
+        found = from_server(claim.id, entered)
+        found = found or next(filter(None, (_measured(claim, result) for result in results)), None)
+        here, data, answer = found or (None, "", "not run")
+        rows.append({
+            "claim": claim.id, "where": claim.where, "paper": claim.value, "here": here, "data": data,
+            "verdict": answer,
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _measured(claim: Claim, result: dict[str, Any]) -> tuple[Any, str, str] | None:
+    """Return (number or evidence, data, verdict) of a claim in a result, or None if it has none."""
+    if claim.id.startswith("prose."):
+        entry = result.get("claims", {}).get(claim.id)
+        if entry is None or entry["verdict"] == "not run":
+            return None
+        return entry["evidence"], describe_data(result), entry["verdict"]
+    entry = row_of(claim, result)
+    if entry is None:
+        return None
+    answer = row_verdict(entry, paper_difference(claim)) if claim.baseline else "reference"
+    return round(entry["mean"], 1), describe_data(result), answer
+
+
+def row_of(claim: Claim, result: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the row of a result that measures a number of the paper's tables, or None if it has none."""
+    table, *row, column = claim.id.split(".")
+    # Table 4 is of VOC alone; its test column comes from the server
+    known = {"coco14"} if result["parameters"]["dataset"] == "coco14" else {"voc12", "val"}
+    if not result["notebook"][3:].startswith(table) or column not in known:
+        return None
+    return result["rows"].get(".".join(row))

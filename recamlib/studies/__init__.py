@@ -1,0 +1,1 @@
+"""What each notebook studies: one module a notebook, and what they share."""

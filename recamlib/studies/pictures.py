@@ -1,0 +1,220 @@
+"""Rows of tables and rows of pictures, from scored stages."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from recamlib.engine.progress import bar
+from recamlib.method.counts import background_iou
+from recamlib.method.metrics import iou_from_counts, mean_average_precision
+from recamlib.method.sweep import masked_argmax
+from recamlib.report.claims import table_row
+from recamlib.report.plots import overlay, paint
+from recamlib.stages.base import Split
+from recamlib.stages.classify import Classify, Reactivate, TrainClassifier
+from recamlib.stages.maps import ExtractCams, MapStage, WeightOption
+from recamlib.stages.predict import SegmentationScore
+from recamlib.stages.saliency import Saliency, SaliencyMaps
+from recamlib.stages.score import Score, fold_of
+
+
+def cams_of(
+    models: Sequence[TrainClassifier | Reactivate], *, scales: Sequence[float], weights: WeightOption = "w"
+) -> list[ExtractCams]:
+    """Return one extraction per model (one model per seed)."""
+    return [ExtractCams(model=model, scales=tuple(scales), weights=weights) for model in models]
+
+
+def score_table(
+    rows: Mapping[str, Sequence[MapStage]],
+    *,
+    split: Split,
+    baseline: str | Mapping[str, str] | None = None,
+    limits: Mapping[str, int] | None = None,
+    classify: bool = False,
+) -> dict[str, dict[str, Any]]:
+    """Score rows and return them for :func:`recamlib.report.claims.record`.
+
+    ``floor`` is the mIoU, percent, of calling every pixel background.
+
+    Parameters
+    ----------
+    rows
+        Name to one map stage per seed.
+    split
+        Split that is scored.
+    baseline
+        Row that every other one is compared with, or the row to compare each row with, by name; compared
+        rows come after what they are compared with.
+    limits
+        Row to the size of the random part of the split it is scored on; absent means all.
+    classify
+        Whether rows also tell how well their classifiers classify, see `average_precision`.
+    """
+    table: dict[str, dict[str, Any]] = {}
+    scores: dict[str, list[Score]] = {}
+    for name, stages in bar(rows.items(), desc="rows"):
+        limit = (limits or {}).get(name, 0)
+        scores[name] = mine = [Score(of=stage, split=split, limit=limit) for stage in stages]
+        partner = baseline.get(name) if isinstance(baseline, Mapping) else baseline
+        base = scores.get(partner or "") if name != partner else None
+        table[name] = table_row(
+            [s.miou for s in mine],
+            baseline=[s.miou for s in base] if base else None,
+            interval=mine[0].interval(),
+            difference=mine[0].interval_of_difference(base[0]) if base else None,
+            fixed=float(np.mean([s.fixed for s in mine])),
+            best=float(np.mean([s.best for s in mine])),
+            best_threshold=float(np.mean([s.best_threshold for s in mine])),
+            threshold_curve=np.mean([s.result["miou"] for s in mine], 0).tolist(),
+            per_class=mine[0].per_class(),
+            by_label_count=mine[0].by_label_count(),
+            images=mine[0].result["images"],
+            floor=100 * background_iou(mine[0].result["cross"]),
+            **({"average_precision": [average_precision(stage) for stage in stages]} if classify else {}),
+        )
+    return table
+
+
+def logits_of(maps: MapStage) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return scores and labels (N, K) of ``val`` images, at the first scale that maps are taken from."""
+    found = Classify(model=maps.model, scale=maps.scales[0]).result
+    return tuple(torch.tensor(np.array(found[key])) for key in ("logits", "labels"))
+
+
+def average_precision(maps: MapStage) -> float:
+    """Return the mean average precision, percent, on ``val`` of the classifier that maps come from."""
+    return 100 * mean_average_precision(*logits_of(maps))
+
+
+Rule = Literal["iou", "false_positives", "false_negatives"]
+
+
+def examples(
+    cam: MapStage, recam: MapStage, *, split: Split, count: int = 4, rule: Rule = "iou", limit: int = 0
+) -> list[dict[str, Any]]:
+    """Return picture rows (image, CAM, ReCAM, both masks, truth) chosen by rule, not by hand.
+
+    Masks are at the cross-fitted thresholds. The rules:
+
+    ``"iou"``
+        The images whose IoU over their classes changes most, half of them the largest gains and half the
+        largest losses, gains first.
+    ``"false_positives"``, ``"false_negatives"``
+        The images in which the share of pixels wrongly given to a class, or kept from one, falls most.
+    """
+    scores = [Score(of=stage, split=split, limit=limit) for stage in (cam, recam)]
+    change, picked = _picked(scores, rule, count)
+    names = {"iou": "IoU", "false_positives": "false +", "false_negatives": "false −"}
+    images, truth = scores[0].images, cam.dataset.masks(split)
+    rows = []
+    for index in picked:
+        name = images.ids[index]
+        picture = images.image(name).permute(1, 2, 0).numpy()  # (H, W, 3)
+        row = {"caption": f"{name}\n{names[rule]} {change[index]:+.0f}", "image": picture}
+        masks = {}
+        for title, stage, score in zip(("CAM", "ReCAM"), (cam, recam), scores):
+            maps, _ = stage.one(split, name)
+            row[title] = overlay(picture, maps.numpy().max(0, initial=0))
+            masks[f"{title} mask"] = paint(_mask_of(score, name), images.space, picture)
+        rows.append(row | masks | {"truth": paint(truth.mask(name), images.space, picture)})
+    return rows
+
+
+def mask_examples(
+    stages: Mapping[str, MapStage], *, split: Split, saliency: Saliency, count: int = 4
+) -> list[dict[str, Any]]:
+    """Return picture rows: image, saliency map, the mask of every stage by title, truth; chosen by rule.
+
+    The rule is that of :func:`examples`, IoU from the first stage to the last one. Masks are at the
+    cross-fitted thresholds.
+    """
+    scores = {title: Score(of=stage, split=split) for title, stage in stages.items()}
+    first, *_, last = scores.values()
+    change, picked = _picked([first, last], "iou", count)
+    images, truth = first.images, first.of.dataset.masks(split)
+    salient = SaliencyMaps(dataset=first.of.dataset, saliency=saliency)
+    rows = []
+    for index in picked:
+        name = images.ids[index]
+        picture = images.image(name).permute(1, 2, 0).numpy()  # (H, W, 3)
+        grey = salient.one(split, name)  # (H, W)
+        row = {"caption": f"{name}\nIoU {change[index]:+.0f}", "image": picture}
+        row["saliency"] = np.repeat(grey[..., None], 3, axis=2)
+        row |= {t: paint(_mask_of(score, name), images.space, picture) for t, score in scores.items()}
+        rows.append(row | {"truth": paint(truth.mask(name), images.space, picture)})
+    return rows
+
+
+def _picked(scores: Sequence[Score], rule: Rule, count: int) -> tuple[np.ndarray, list[int]]:
+    """Return by how much what a rule looks at changes in each image (N,), and the images it picks."""
+    before, after = (_per_image(score, rule) for score in scores)
+    change = after - before
+    order = np.argsort(-change if rule == "iou" else change, kind="stable").tolist()
+    ends = [*order[: (count + 1) // 2], *order[len(order) - count // 2 :]]
+    return change, ends if rule == "iou" else order[:count]
+
+
+def _mask_of(score: Score, name: str) -> np.ndarray:
+    """Return the mask (H, W) of an image at the cross-fitted threshold of its half."""
+    maps, classes = score.of.one(score.split, name)
+    return to_mask(maps.numpy(), classes, score.result["cross_thresholds"][fold_of(name)])
+
+
+def to_mask(maps: np.ndarray, classes: Sequence[int], threshold: float) -> np.ndarray:
+    """Return the mask (H, W) of maps (P, H, W): the highest class where it is above the threshold, else 0."""
+    return np.array([0, *(k + 1 for k in classes)], dtype=np.uint8)[masked_argmax(maps, threshold)]
+
+
+def _per_image(score: Score, rule: Rule) -> np.ndarray:
+    """Return per image, in percent, what a rule looks at; shape (N,).
+
+    ``"iou"`` is the mean over the true classes; the shares of wrong pixels are of all scored pixels.
+    Background is left out.
+    """
+    counts = np.asarray(score.result["cross"], dtype=np.int64)  # (N, K + 1, 3)
+    both, predicted, true = np.moveaxis(counts[:, 1:], -1, 0)  # (N, K) each
+    pixels = np.maximum(counts[..., 2].sum(1), 1)
+    if rule != "iou":
+        wrong = (predicted if rule == "false_positives" else true) - both
+        return 100 * wrong.sum(1) / pixels
+    present = true > 0
+    values = np.where(present, np.nan_to_num(iou_from_counts(counts[:, 1:])), 0)
+    return 100 * values.sum(1) / np.maximum(present.sum(1), 1)
+
+
+def prediction_examples(
+    cam: SegmentationScore, recam: SegmentationScore, *, count: int = 4
+) -> list[dict[str, Any]]:
+    """Return picture rows: image, pseudo mask and prediction of either, truth; chosen by rule.
+
+    The rule: the images whose mean IoU over their true classes changes most from CAM's network to ReCAM's,
+    half of them the largest gains and half the largest losses, gains first.
+    """
+
+    def each(score: SegmentationScore) -> np.ndarray:
+        counts = score.counts[:, 1:]  # background left out
+        there = counts[..., 2] > 0
+        values = np.where(there, np.nan_to_num(iou_from_counts(counts)), 0)
+        return 100 * values.sum(1) / np.maximum(there.sum(1), 1)
+
+    change = each(recam) - each(cam)
+    order = np.argsort(-change, kind="stable")
+    picked = {int(i) for i in (*order[: (count + 1) // 2], *order[len(order) - count // 2 :])}
+    images, truth = cam.images, cam.of.dataset.masks(cam.split)
+    rows: dict[int, dict[str, Any]] = {}
+    for title, score in (("CAM", cam), ("ReCAM", recam)):
+        for index, (name, mask) in enumerate(score.predictions()):
+            if index in picked:
+                picture = images.image(name).permute(1, 2, 0).numpy()
+                caption = f"{name}\nIoU {change[index]:+.0f}"
+                row = rows.setdefault(index, {"caption": caption, "image": picture})
+                row[f"{title} pseudo mask"] = paint(
+                    score.of.masks.one(score.split, name), images.space, picture
+                )
+                row[f"{title} network"] = paint(mask, images.space, picture)
+                if score is recam:
+                    row["truth"] = paint(truth.mask(name), images.space, picture)
+    return [rows[int(i)] for i in order if int(i) in picked]

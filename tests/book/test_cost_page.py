@@ -1,0 +1,129 @@
+"""The page on cost, from what benchmarks keep; the literal pipeline against ours on a few scenes."""
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from recamlib import paths
+from recamlib.book import pages_cost
+from recamlib.method.boundary import boundary_loss
+from recamlib.method.losses import bce_loss, reactivation_loss
+from recamlib.models.backbones import build_backbone
+from recamlib.models.classifier import CamClassifier, ReactivationHead
+from recamlib.models.irnet import BoundaryNet
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def load(name):
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    return module
+
+
+@pytest.fixture(scope="module")
+def literal():
+    return load("literal_pipeline")
+
+
+def test_literal_boundary_step_is_our_loss(literal):
+    torch.manual_seed(0)
+    net = BoundaryNet(build_backbone("resnet_small"))
+    both = literal.BothBranches(net, radius=5, cells=(16, 20))
+    images, labels = torch.randn(2, 3, 64, 80), torch.randint(0, 3, (2, 16, 20))
+    labels[labels == 2] = 255
+    literal.boundary_step(both, images, labels).backward()
+    ours = boundary_loss(net(images).sigmoid(), labels, radius=5).total
+    assert both.boundary_loss == pytest.approx(ours.item(), rel=1e-5)
+    theirs = [p.grad.clone() for p in net.branch.parameters()]
+    for given, wanted in zip(theirs, torch.autograd.grad(ours, list(net.branch.parameters())), strict=True):
+        torch.testing.assert_close(given, wanted, rtol=1e-4, atol=1e-6)  # displacements have no part in it
+
+
+def test_literal_reactivation_step_is_our_loss(literal):
+    from recamlib.method.maps import class_activation_maps, class_features
+
+    torch.manual_seed(0)
+    net = torch.nn.Module()
+    net.classifier = CamClassifier(build_backbone("resnet_small"), 4).eval()
+    net.head = ReactivationHead(net.classifier.backbone.channels, 4)
+    images, labels = torch.randn(3, 3, 64, 64), torch.tensor([[1.0, 0, 1, 0], [0, 1, 0, 0], [1, 1, 0, 1]])
+    features = net.classifier.features(images)
+    maps = class_activation_maps(features, net.classifier.fc1.weight)
+    sce = reactivation_loss(class_features(features, maps), labels, classifier=net.head)
+    ours = bce_loss(net.classifier.logits(features), labels) + sce
+    torch.testing.assert_close(literal.reactivation_step(net, images, labels), ours)
+
+
+def test_differences_tell_numbers_from_labels(tmp_path):
+    harness = load("harness")
+    first = {"maps": np.array([1.0, -4.0]), "masks": np.array([1, 2, 3, 255], np.uint8)}
+    np.savez(tmp_path / "a.npz", **first, own=np.zeros(1))
+    np.savez(tmp_path / "b.npz", maps=np.array([1.0, -4.4]), masks=np.array([1, 0, 3, 255], np.uint8))
+    found = harness._differences(tmp_path / "a.npz", tmp_path / "b.npz")
+    assert found == pytest.approx({"maps": 0.4 / 4.4, "masks": 0.25})
+
+
+def test_a_step_on_a_part_is_extrapolated_and_says_so(monkeypatch):
+    harness = load("harness")
+    monkeypatch.setattr(harness.time, "perf_counter", iter([0.0, 0.0, 3.0, 9.0]).__next__)
+
+    def work():
+        with harness.step("walk", images=2, of=10):
+            pass
+        return []
+
+    found = harness.run_form(work, repeats=0)
+    assert found["steps"]["walk"] | {"cpu_seconds": 0} == {
+        "seconds": 15.0, "cpu_seconds": 0, "images": 2, "of": 10,
+    }  # fmt: skip
+    assert found["seconds"] == 15.0
+
+
+def kept(**forms):
+    return {
+        "name": "pipeline", "note": "2 scenes", "date": "2026-01-02", "device": "cpu (x, 2 threads)",
+        "versions": {"torch": "2"}, "forms": forms,
+    }  # fmt: skip
+
+
+def steps(factor, **walk):
+    return {
+        "seconds": 12.0 * factor, "peak_mb": 100.0 * factor,
+        "steps": {"train": {"seconds": 2.0 * factor}, "walk": {"seconds": 10.0 * factor, **walk}},
+    }  # fmt: skip
+
+
+def test_the_page_shows_ratios_steps_growth_and_what_was_extrapolated(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "book_dir", lambda: tmp_path)
+    assert set(pages_cost.cost_pages().values()) == {pages_cost.NOT_YET}
+    literal = steps(5, images=1, of=2) | {"difference": 1e-4, "differences": {"maps": 1e-4}}
+    alone = {"seconds": 9.0, "peak_mb": 1.0, "steps": {"train": {"seconds": 9.0}}}
+    ours = steps(1) | {"sizes": {"images": 2}}
+    sized = {f"ours, {n}": steps(n / 2) | {"sizes": {"images": n}} for n in (4, 8)}
+    entry = kept(ours=ours, literal=literal, **sized, **{"ours, backbone alone": alone})
+    (tmp_path / "measured").mkdir()
+    (tmp_path / "measured" / "benchmarks.json").write_text(json.dumps({"pipeline": entry}))
+    pages = pages_cost.cost_pages()
+    text = re.sub(r">\s+<", "><", pages["measured_pipeline.md"])
+    assert "walk</th><td>50.0 s (from 1 of 2 images)</td><td>10.0 s</td><td>5</td>" in text
+    assert "all</th><td>60.0 s</td><td>12.0 s</td><td>5</td>" in text
+    assert "extrapolated in proportion" in text and "**75%** of our time" in text
+    assert ":alt: Seconds of every step" in text and "<svg" in pages["_static/pipeline_steps.svg"]
+    assert pages_cost.NOT_ON_GPU in pages["measured_paths.md"]
+    growth = re.sub(r">\s+<", "><", pages["measured_growth.md"])
+    assert "whole pipeline</th><td>2 to 8 images</td><td>1.00</td><td>12.0 s to 48.0 s</td>" in growth
+    assert ":alt: Time and added memory" in growth and "<svg" in pages["_static/growth.svg"]
+    entry["device"] = "NVIDIA H100"
+    assert pages_cost.NOT_ON_GPU not in pages_cost.paths_table({"pipeline": entry})

@@ -1,0 +1,191 @@
+"""The runner and the book: tiny notebooks, run for real."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from recamlib.book.api_pages import api_pages
+from recamlib.book.build import BookError, build_book, toc_files
+from recamlib.book.run import NotebookError, run_notebook
+from recamlib.errors import SettingsError
+from recamlib.paths import ROOT, book_dir
+
+FOLDER = Path(__file__).parents[1] / "notebooks"
+
+
+def outputs(path: Path) -> list[str]:
+    """Return the text that every code cell printed."""
+    cells = nbformat.read(path, as_version=4).cells
+    return ["".join(o.get("text", "") for o in c.outputs) for c in cells if c.cell_type == "code"]
+
+
+def test_parameters_reach_the_notebook_and_the_kernel_is_ours(tmp_path, monkeypatch):
+    monkeypatch.setenv("RECAM_DATA", "some/relative/folder")
+    monkeypatch.chdir(tmp_path)
+    # a kernel of the user's with our kernel's name, which would run something else
+    spec = tmp_path / "home" / "kernels" / "python3"
+    spec.mkdir(parents=True)
+    other = {"argv": ["false"], "display_name": "x", "language": "python"}
+    (spec / "kernel.json").write_text(json.dumps(other))
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "home"))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "home"))
+
+    done = run_notebook("1", parameters={"sce_weight": "0.5"}, folder=FOLDER, output_dir=Path("executed"))
+
+    assert done == tmp_path / "executed" / "01_passes.ipynb"
+    first, second = outputs(done)[-2:]
+    assert json.loads(first) == [0.5, [1.0, 0.5], "w*w'", None]
+    seen = json.loads(second)
+    assert seen["cwd"] == str(FOLDER)
+    assert Path(seen["python"]).samefile(sys.executable)
+    assert Path(seen["library"]).parent == ROOT / "recamlib"
+    assert seen["data"] == str(tmp_path / "some/relative/folder")
+    assert os.environ["RECAM_DATA"] == "some/relative/folder", "the runner's own environment stays as it was"
+    assert [p.name for p in done.parent.iterdir()] == ["01_passes.ipynb"]
+
+
+def test_kernels_keep_their_memory_unless_the_user_says_otherwise(monkeypatch):
+    from recamlib.book.run import ALLOCATOR, kernel_environment
+
+    for name in ALLOCATOR:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MALLOC_TOP_PAD_", "4096")
+    with kernel_environment():
+        assert {name: os.environ[name] for name in ALLOCATOR} == ALLOCATOR | {"MALLOC_TOP_PAD_": "4096"}
+    assert "MALLOC_MMAP_MAX_" not in os.environ and os.environ["MALLOC_TOP_PAD_"] == "4096"
+
+
+def test_a_wrong_parameter_stops_before_a_kernel_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr("papermill.execute_notebook", lambda *a, **k: pytest.fail("a kernel was started"))
+    with pytest.raises(SettingsError, match="did you mean 'sce_weight'"):
+        run_notebook("1", parameters={"sce_wight": 1}, folder=FOLDER, output_dir=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failing_cell_is_named_in_one_line_and_what_ran_is_kept(tmp_path):
+    earlier = tmp_path / "02_fails.ipynb"
+    earlier.write_text("an earlier run")
+    with pytest.raises(NotebookError) as caught:
+        run_notebook("2", folder=FOLDER, output_dir=tmp_path)
+    message = str(caught.value)
+    assert "02_fails, cell 4, In [3]: ValueError: the first line and the last line" in message
+    assert "\n" not in message
+    kept = tmp_path / "02_fails.failed.ipynb"
+    assert str(kept) in message
+    assert "before\n" in outputs(kept)
+    assert earlier.read_text() == "an earlier run"
+
+
+def test_a_dead_kernel_is_one_line_too(tmp_path):
+    with pytest.raises(NotebookError, match="03_dies: .*was it killed for memory"):
+        run_notebook("3", folder=FOLDER, output_dir=tmp_path)
+
+
+def test_an_interrupt_leaves_nothing_half_written_and_no_kernel(tmp_path):
+    # a shell that starts a job in the background has it ignore Ctrl-C, and children inherit that
+    program = textwrap.dedent(f"""
+        import signal
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        from pathlib import Path
+        from recamlib.book.run import run_notebook
+        run_notebook("4", folder=Path({str(FOLDER)!r}), output_dir=Path({str(tmp_path)!r}))
+    """)
+    runner = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    kernel = wait_for(lambda: printed_number(tmp_path))
+    runner.send_signal(signal.SIGINT)
+    assert runner.wait(60) != 0
+    assert not list(tmp_path.iterdir())
+    wait_for(lambda: not alive(kernel))
+
+
+def wait_for(condition, seconds: float = 40.0):
+    """Return the first true value of a condition."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if value := condition():
+            return value
+        time.sleep(0.1)
+    pytest.fail("waited in vain")
+
+
+def printed_number(folder: Path) -> int:
+    """Return the process id that the sleeping notebook has printed, or 0."""
+    for path in folder.glob(".running-*/04_sleeps.ipynb"):
+        try:
+            return next((int(text) for text in outputs(path) if text.strip().isdigit()), 0)
+        except (ValueError, OSError):  # caught in the middle of a write
+            return 0
+    return 0
+
+
+def alive(process: int) -> bool:
+    """Return whether a process exists and is no zombie."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def small_book(tmp_path_factory):
+    """Sources of a small book with the real configuration, and one executed notebook."""
+    source = tmp_path_factory.mktemp("book")
+    for name in ("_config.yml", "references.bib"):
+        (source / name).write_bytes((book_dir() / name).read_bytes())
+    toc = {"format": "jb-book", "root": "index", "chapters": [{"file": "notebooks/01_passes"}]}
+    (source / "_toc.yml").write_text(json.dumps(toc))
+    text = "# Title\n\n$$ a^2 $$ (eq-a)\n\n{eq}`eq-a`, {cite:p}`chen2022recam`\n\n```{bibliography}\n```\n"
+    (source / "index.md").write_text(text)
+    (source / "_static").mkdir()
+    run_notebook("1", folder=FOLDER, output_dir=source / "executed")
+    return source
+
+
+def test_the_book_needs_no_network(small_book):
+    index = build_book(source=small_book, executed=small_book / "executed")
+    assert index == small_book / "_build" / "html" / "index.html"
+    for page in (index, index.parent / "notebooks" / "01_passes.html"):
+        html = page.read_text(encoding="utf-8")
+        assert 'src="http' not in html and 'rel="stylesheet" href="http' not in html
+        assert "unpkg" not in html and "cdn" not in html
+    assert "_static/mathjax/tex-chtml.js" in index.read_text(encoding="utf-8")
+    assert (index.parent / "_static" / "mathjax" / "tex-chtml.js").is_file()
+    assert list((index.parent / "_static" / "mathjax").rglob("*.woff"))
+    assert [p.name for p in (small_book / "_build").iterdir()] == ["html"]
+
+
+def test_a_warning_is_an_error_and_the_earlier_book_stays(small_book):
+    built = small_book / "_build" / "html"
+    built.mkdir(parents=True, exist_ok=True)
+    (built / "mark").write_text("earlier")
+    with pytest.raises(BookError, match=r"index\.md.*no-such-label"):
+        build_book(
+            source=small_book,
+            executed=small_book / "executed",
+            pages={"index.md": "# Title\n\nA dead link to {ref}`no-such-label`.\n"},
+        )
+    assert (built / "mark").read_text() == "earlier"
+
+
+def test_a_notebook_that_has_not_run_is_named(small_book, tmp_path):
+    with pytest.raises(BookError, match="the book needs 01_passes, which has not been run: recam run 01"):
+        build_book(source=small_book, executed=tmp_path)
+
+
+def test_the_table_of_contents_names_pages_that_exist():
+    for name in toc_files(book_dir() / "_toc.yml"):
+        made = name.startswith("notebooks/") or f"{name}.md" in api_pages()
+        assert made or (book_dir() / f"{name}.md").is_file(), name

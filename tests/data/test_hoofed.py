@@ -1,0 +1,152 @@
+"""The embedded data set: same seed same bytes, exact masks, everything it promises about its scenes."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from recamlib.data import COCO14, HOOFED, open_images, open_masks
+from recamlib.data.export import write_coco, write_voc
+from recamlib.data.hoofed.coats import GROUNDS, PATTERNS
+from recamlib.data.hoofed.drawing import Frame
+from recamlib.data.hoofed.scenes import MIN_AREA, scene_size
+from recamlib.errors import DataError, SettingsError
+
+# One line for each size: SHA-256 over images and masks of the first eight scenes of each split, seed 0.
+HASHES = {
+    48: "34d1406b8dcba919126bc2fae4ed38a16f8af97e26b583de94725c27c64f2cbc",
+    96: "18c1e210fcd039c7f89bc4266200989dfab14e6e5384fcb49fef3d3ebd521e89",
+    160: "c4ce826aa776e09ae06ac5673ce644b85e5a7f9b7292a3ab195514db1fc57a27",
+}
+
+
+def digest(size: int) -> str:
+    total = hashlib.sha256()
+    for split in ("train", "val"):
+        images = open_images("hoofed", split, count=8, size=size)
+        masks = open_masks("hoofed", split, count=8, size=size)
+        for id in images.ids:
+            total.update(images.image(id).numpy().tobytes())
+            total.update(masks.mask(id).tobytes())
+    return total.hexdigest()
+
+
+@pytest.mark.parametrize("size", [48, 96, 160])
+def test_same_seed_same_bytes(size):
+    assert digest(size) == HASHES[size]
+
+
+@pytest.mark.parametrize("size", [48, 50, 96])
+def test_labels_are_what_the_mask_shows(size):
+    images, masks = (door("hoofed", "val", count=60, size=size) for door in (open_images, open_masks))
+    for id in images.ids:
+        mask = masks.mask(id)
+        seen = set(np.unique(mask)) - {0}
+        assert seen == {k + 1 for k in np.flatnonzero(images.labels(id))}
+        assert images.image(id).shape == (3, *mask.shape) == (3, *images.size(id)) == (3, *scene_size(size))
+        assert min((mask == value).mean() for value in seen) >= MIN_AREA
+
+
+def test_scenes_differ_by_seed_split_and_number_but_not_by_count():
+    first = open_images("hoofed", "train", count=2, size=48)
+    more = open_images("hoofed", "train", count=9, size=48)
+    other = open_images("hoofed", "train", count=2, size=48, seed=1)
+    val = open_images("hoofed", "val", count=2, size=48)
+    a, b = first.ids
+    assert (first.image(a) == more.image(a)).all()
+    pictures = [first.image(a), first.image(b), other.image(a), val.image(val.ids[0])]
+    assert len({p.numpy().tobytes() for p in pictures}) == 4
+
+
+def test_train_aug_is_train():
+    assert open_images("hoofed", "train_aug", count=3).ids == open_images("hoofed", "train", count=3).ids
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_single_share(share):
+    labels = open_images("hoofed", "train", count=400, size=48, single_share=share).label_matrix()
+    assert abs((labels.sum(1) == 1).mean() - share) < 0.08
+    assert labels.sum(1).min() >= 1
+    assert labels.sum(1).max() <= 3
+
+
+def test_classes_are_balanced():
+    labels = open_images("hoofed", "train", count=1000).label_matrix()
+    rates = labels.mean(0)
+    assert rates.max() - rates.min() < 0.08
+
+
+def test_changing_an_image_does_not_change_the_next_reader():
+    images = open_images("hoofed", "train", count=1, size=48)
+    before = images.image(images.ids[0]).clone()
+    images.image(images.ids[0]).zero_()
+    assert (images.image(images.ids[0]) == before).all()
+
+
+def test_soft_edge_in_the_image_exact_one_in_the_mask():
+    frame = Frame(20, 20)
+    frame.paint(frame.blob((10.0, 10.0), 6.0, 6.0), np.ones(3, np.float32), owner=1)
+    inside = np.hypot(frame.xs - 10, frame.ys - 10) <= 6
+    assert np.array_equal(frame.owner == 1, inside)
+    assert ((frame.pixels > 0.05) & (frame.pixels < 0.6)).any()
+
+
+def test_coats_overlap_between_classes():
+    for one, two in (("horse", "cow"), ("horse", "zebra"), ("cow", "sheep"), ("horse", "giraffe")):
+        assert set(GROUNDS[one]) & set(GROUNDS[two])
+        assert set(PATTERNS[one]) & set(PATTERNS[two])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 40}, "size must be 48 to 2048"),
+        ({"single_share": 1.5}, "single_share must be between 0 and 1"),
+        ({"seed": -1}, "seed must be 0 or more"),
+        ({"count": 0}, "count must be at least 1"),
+    ],
+)
+def test_settings_out_of_range(options, message):
+    with pytest.raises((SettingsError, DataError), match=message):
+        open_images("hoofed", "train", **options)
+
+
+def test_unknown_id_says_which_there_are():
+    images = open_images("hoofed", "train", count=3)
+    for id in ("hoofed_val_00000", "hoofed_train_00003", "other"):
+        with pytest.raises(DataError, match="hoofed_train_00000 to hoofed_train_00002"):
+            images.image(id)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("written")
+    for split, count in (("train", 10), ("val", 4)):
+        images, masks = (door("hoofed", split, count=count, size=64) for door in (open_images, open_masks))
+        write_voc(folder, images, masks, split=split)
+        write_coco(folder, images, masks, split=split)
+    return folder
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("layout", ["voc", "coco"])
+def test_real_readers_give_the_same_back(written, layout, split):
+    count = {"train": 10, "val": 4}[split]
+    images, masks = (door("hoofed", split, count=count, size=64) for door in (open_images, open_masks))
+    if layout == "voc":
+        back, back_masks = (
+            door("voc12", split, root=written, space="hoofed") for door in (open_images, open_masks)
+        )
+    else:
+        whole = open_images("coco14", split, root=written)
+        assert whole.space is COCO14
+        back = whole.select(classes=HOOFED.classes)
+        back_masks = open_masks("coco14", split, root=written).select(back.ids, classes=HOOFED.classes)
+    assert back.ids == images.ids == back_masks.ids
+    assert back.space.classes == images.space.classes
+    assert np.array_equal(back.label_matrix(), images.label_matrix())
+    for id in images.ids:
+        assert np.array_equal(back_masks.mask(id), masks.mask(id))
+        assert back.size(id) == images.size(id)
+        difference = back.image(id).int() - images.image(id).int()
+        assert difference.abs().float().mean() < 4  # JPEG

@@ -1,0 +1,134 @@
+"""The loop: the authors' optimizer step by step, and a killed run that ends with the very same weights."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from recamlib.data import open_images
+from recamlib.data.access import labels_only, masks_allowed
+from recamlib.data.views import LabelledViews, TrainView
+from recamlib.engine.fit import TrainingError, epoch_order, fit, make_optimizer, set_poly_rate
+
+
+def test_optimizer_is_the_published_one_with_the_momentum_it_really_has():
+    golden = np.load(Path(__file__).parents[1] / "baselines" / "optimizer.npz")
+    weight = nn.Parameter(torch.tensor(golden["start"]))
+    momentum, decay = float(golden["momentum_in_effect"]), float(golden["weight_decay"])
+    optimizer = make_optimizer(
+        [{"params": [weight], "lr": float(golden["lr"])}], momentum=momentum, weight_decay=decay
+    )
+    for step, gradient in enumerate(golden["grads"]):
+        set_poly_rate(optimizer, step, max_steps=int(golden["max_step"]), power=float(golden["power"]))
+        weight.grad = torch.tensor(gradient)
+        optimizer.step()
+        np.testing.assert_allclose(weight.detach(), golden["trajectory"][step], rtol=1e-5, atol=1e-7)
+
+
+def test_order_depends_on_seed_and_epoch_alone():
+    assert epoch_order(50, seed=1, epoch=2) == epoch_order(50, seed=1, epoch=2)
+    assert epoch_order(50, seed=1, epoch=2) != epoch_order(50, seed=1, epoch=3)
+    assert sorted(epoch_order(50, seed=0, epoch=0)) == list(range(50))
+
+
+@pytest.fixture
+def views():
+    images = open_images("hoofed", "train", count=12, size=48, seed=0, single_share=0.6)
+    return LabelledViews(images, TrainView(crop=32, long_side=(32, 40)), seed=0)
+
+
+def train(views, folder, *, epochs=3, stop_after=None, kind="sgd", scale=1.0):
+    """Train a small network; `stop_after` kills the run once that many epochs are stored."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+    optimizer = make_optimizer([{"params": list(model.parameters()), "lr": 0.05}], kind=kind, momentum=0.9)
+
+    def step(net, images, labels):
+        assert not masks_allowed()
+        return {"loss": scale * nn.functional.binary_cross_entropy_with_logits(net(images), labels)}
+
+    def after(_, epoch):
+        if stop_after is not None and epoch == stop_after + 1:
+            raise KeyboardInterrupt
+        return {"epoch": epoch}
+
+    settings = {"epochs": epochs, "batch_size": 4, "seed": 0, "checkpoint": folder, "after_epoch": after}
+    history = fit(model, views, step, optimizer, **settings)
+    return model.state_dict(), history
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam"])
+def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(views, tmp_path, kind):
+    whole, history = train(views, tmp_path / "whole", kind=kind)
+    with pytest.raises(KeyboardInterrupt):
+        train(views, tmp_path / "broken", kind=kind, stop_after=1)
+    resumed, resumed_history = train(views, tmp_path / "broken", kind=kind)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert history["loss"] == resumed_history["loss"]
+    assert [p["epoch"] for p in resumed_history["probes"]] == [0, 1, 2, 3]
+
+
+def train_steps(views, folder, *, steps, kill_at=None, accumulate=1, every=2):
+    """Train for so many steps with checkpoints within the epoch; `kill_at` kills the run in that step."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+    optimizer = make_optimizer([{"params": list(model.parameters()), "lr": 0.05}], kind="adamw")
+    seen = []
+
+    def step(net, images, labels):
+        seen.append(len(images))
+        if len(seen) == kill_at:
+            raise KeyboardInterrupt
+        return {"loss": nn.functional.binary_cross_entropy_with_logits(net(images), labels)}
+
+    history = fit(
+        model, views, step, optimizer, steps=steps, batch_size=2, accumulate=accumulate, seed=0,
+        checkpoint=folder, checkpoint_every=every,
+    )  # fmt: skip
+    return model.state_dict(), history, seen
+
+
+@pytest.mark.parametrize("kill_at", [2, 4, 5, 7, 9, 11])
+def test_a_run_by_steps_goes_on_within_the_epoch(views, tmp_path, kill_at):
+    whole, history, _ = train_steps(views, tmp_path / "whole", steps=11)
+    assert history["steps"] == 11
+    assert len(history["loss"]) == 2  # six steps, then the five that were left
+    with pytest.raises(KeyboardInterrupt):
+        train_steps(views, tmp_path / "broken", steps=11, kill_at=kill_at)
+    resumed, again, seen = train_steps(views, tmp_path / "broken", steps=11)
+    assert len(seen) == 11 - (kill_at - 1) // 2 * 2
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert again["loss"] == history["loss"]
+
+
+def test_a_batch_in_parts_gives_the_gradient_of_the_whole(views, tmp_path):
+    whole, history, _ = train_steps(views, tmp_path / "whole", steps=4)
+    parts, again, seen = train_steps(views, tmp_path / "parts", steps=4, accumulate=2)
+    assert seen == [1] * 8
+    assert all(torch.allclose(whole[name], parts[name], atol=1e-6) for name in whole)
+    assert again["loss"] == pytest.approx(history["loss"], rel=1e-5)
+
+
+def test_a_damaged_checkpoint_costs_the_epochs_and_nothing_else(views, tmp_path, capsys):
+    whole, _ = train(views, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(views, tmp_path / "broken", stop_after=1)
+    file = next((tmp_path / "broken").glob("step_*.safetensors"))
+    file.write_bytes(file.read_bytes()[:40])
+    resumed, _ = train(views, tmp_path / "broken")
+    assert "damaged" in capsys.readouterr().out
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_samples(views, tmp_path):
+    with pytest.raises(TrainingError, match=r"nan in step 1 \(samples hoofed_train_.*lower the"):
+        train(views, tmp_path, scale=float("nan"))
+
+
+def test_training_closes_the_door_to_masks_and_opens_it_again(views, tmp_path, monkeypatch):
+    train(views, tmp_path, epochs=1)
+    assert masks_allowed()
+    with labels_only():
+        assert not masks_allowed()

@@ -1,0 +1,68 @@
+"""Predictions for whole images: scales, mirror image, windows; against a network that knows the answer."""
+
+import pytest
+import torch
+
+from recamlib.engine.predict import _starts, segment_image
+from recamlib.errors import SettingsError
+
+
+def red(x):
+    """Logits that follow the first channel of the pixels themselves, at half resolution."""
+    return torch.nn.functional.avg_pool2d(torch.stack([-x[:, 0], x[:, 0]], 1), 2, ceil_mode=True)
+
+
+def picture(height=40, width=61):
+    image = torch.zeros(3, height, width, dtype=torch.uint8)
+    image[:, :, width // 2 :] = 255
+    return image
+
+
+@pytest.mark.parametrize("settings", [
+    {}, {"mirror": True}, {"scales": (0.5, 1.0, 1.5), "mirror": True}, {"window": 32},
+    {"precision": "bf16-mixed"},
+])  # fmt: skip
+def test_probabilities_follow_the_picture_at_its_own_size(settings):
+    found = segment_image(red, picture(), **settings)
+    assert found.shape == (2, 40, 61)
+    assert torch.allclose(found.sum(0), torch.ones(40, 61), atol=1e-5)
+    assert (found[1, :, 36:] > 0.9).all()
+    assert (found[1, :, :24] < 0.1).all()
+
+
+def test_the_mirror_image_is_turned_back():
+    def lopsided(x):  # sees the left edge only
+        column = torch.arange(x.shape[3], dtype=torch.float32).expand(len(x), 1, *x.shape[2:])
+        return torch.cat([column * 0, 5 - column], 1)
+
+    alone = segment_image(lopsided, picture())
+    both = segment_image(lopsided, picture(), mirror=True)
+    assert not torch.allclose(alone, alone.flip(2))
+    assert torch.allclose(both, both.flip(2), atol=1e-6)
+
+
+def test_a_local_network_does_not_notice_the_windows():
+    image = (torch.rand(3, 90, 131, generator=torch.Generator().manual_seed(0)) * 255).byte()
+    local = lambda x: torch.stack([x[:, 0], x[:, 1]], 1)  # noqa: E731
+    whole, parts = (segment_image(local, image, window=size) for size in (0, 37))
+    assert torch.allclose(whole, parts, atol=1e-5)
+    seen = []
+    segment_image(lambda x: seen.append(x.shape[2:]) or local(x), image, window=64)
+    assert max(max(shape) for shape in seen) <= 64
+
+
+@pytest.mark.parametrize(("length", "window"), [(10, 10), (11, 10), (100, 32), (513, 512), (5, 32)])
+def test_windows_cover_the_side(length, window):
+    starts = _starts(length, window)
+    covered = {p for s in starts for p in range(s, min(length, s + window))}
+    assert covered == set(range(length))
+    assert starts[-1] + window == max(length, window) or starts == [0]
+
+
+def test_settings_out_of_range_are_refused():
+    with pytest.raises(SettingsError, match="scales must be numbers above 0"):
+        segment_image(red, picture(), scales=())
+    with pytest.raises(SettingsError, match="at least 32 pixels, got 8"):
+        segment_image(red, picture(), window=8)
+    with pytest.raises(SettingsError, match="unknown precision 'bf16'.*bf16-mixed"):
+        segment_image(red, picture(), precision="bf16")

@@ -1,0 +1,264 @@
+"""Adversarial climbing against the published loop, and its rules on sizes one can check by hand."""
+
+import importlib.util
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from recamlib.engine import advcam
+from recamlib.engine.advcam import adversarial_maps
+from recamlib.engine.extract import extract_scale_maps
+from recamlib.errors import RecamError, SettingsError
+from recamlib.method.advcam import climbing_gain, step_up
+from recamlib.method.maps import combine_weights, merge_scales
+from recamlib.models.backbones import build_backbone
+from recamlib.models.classifier import CamClassifier
+from recamlib.models.frozen import freeze_for_images
+
+LITERAL = Path(__file__).parents[2] / "benchmarks" / "literal_advcam.py"
+
+
+def load_literal():
+    spec = importlib.util.spec_from_file_location("literal_advcam", LITERAL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.adversarial_maps
+
+
+def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
+
+
+@pytest.fixture(scope="module")
+def model() -> CamClassifier:
+    torch.manual_seed(0)
+    model = CamClassifier(build_backbone("resnet_small"), 4)
+    model(torch.randn(8, 3, 64, 64))  # running statistics that are not the initial ones
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def image() -> torch.Tensor:
+    return smooth(50, 70, seed=1)
+
+
+def smooth(height: int, width: int, *, seed: int) -> torch.Tensor:
+    rough = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(seed))
+    return (255 * nn.functional.interpolate(rough, (height, width), mode="bilinear")[0]).byte()
+
+
+@pytest.fixture(scope="module")
+def weight(model) -> torch.Tensor:
+    other = torch.randn(4, 160, generator=torch.Generator().manual_seed(5))
+    return combine_weights(model.fc1.weight.detach(), other, "w+w'")
+
+
+SETTINGS = [
+    {},
+    {"rivals": "present"},
+    {"score": "rectified"},
+    {"penalty": "channels", "score": "rectified", "mu": 20.0},
+    {"mu": 0.0, "mask_threshold": 0.2},
+    {"scales": (1.0, 0.5, 1.5), "steps": 3},
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_climbs_equal_the_published_loop(model, weight, settings):
+    image = smooth(66, 90, seed=1)  # below 32 pixels, at scale 0.5 too, ours would be padded
+    options = {"scales": (1.0,), "steps": 3, "step_size": 0.03} | settings
+    theirs = load_literal()(model, image, weight, classes=[0, 2, 3], **options)
+    model.zero_grad()
+    ours = adversarial_maps(model, [image], weight, classes=[torch.tensor([0, 2, 3])], **options)[0]
+    assert [m.shape for m in ours] == [t.shape for t in theirs]
+    assert [relative(m, t) for m, t in zip(ours, theirs, strict=True) if relative(m, t) > 1e-3] == []
+
+
+def test_climbs_of_mobilenet_equal_the_published_loop(image):
+    torch.manual_seed(0)
+    model = CamClassifier(build_backbone("mobilenet_v2"), 3).eval()
+    options = {"scales": (1.0,), "steps": 2, "step_size": 0.03}
+    theirs = load_literal()(model, image, model.fc1.weight.detach(), classes=[1, 2], **options)
+    ours = adversarial_maps(model, [image], model.fc1.weight, classes=[torch.tensor([1, 2])], **options)[0]
+    assert relative(ours[0], theirs[0]) < 1e-3
+
+
+@pytest.mark.parametrize("name", ["resnet_small", "mobilenet_v2"])
+def test_gradients_of_the_frozen_copy_are_the_networks(name):
+    torch.manual_seed(0)
+    net = build_backbone(name).eval()
+    x = (100 * torch.randn(2, 3, 64, 80)).requires_grad_()  # large enough to be cut at 6 by ReLU6
+    target = torch.randn_like(net(x))
+    theirs, ours = (torch.autograd.grad(n(x), x, target)[0] for n in (net, freeze_for_images(net)))
+    assert relative(ours, theirs) < 1e-4
+    assert all(p.requires_grad for p in net.parameters())
+
+
+def test_the_region_is_that_of_the_moved_image_and_nothing_is_held_without_activation():
+    features = torch.tensor([[[[[4.0, 1.0, 3.0]]], [[[3.0, 1.0, 4.0]]]]])  # maps 8, 2, 6; 2 is not above 4
+    weight, signs = torch.tensor([[1.0], [1.0]]), torch.tensor([[1.0, -1.0]])
+    gain, maps = climbing_gain(features, weight, signs, torch.tensor([[[0.0, 9.0, 7.0]]]), mu=1)
+    assert maps.tolist() == [[[8, 2, 6]]]
+    assert gain.item() == pytest.approx(-(8 + 1) / 3)
+    by_channel, _ = climbing_gain(features, weight, signs, maps + 1, mu=1, penalty="channels")
+    assert by_channel.item() == pytest.approx(-2 / 2)
+    gain, maps = climbing_gain(-features, weight, torch.tensor([[1.0, 0.0]]), torch.ones(1, 1, 3), mu=1)
+    assert maps.sum() == 0 and gain.item() == pytest.approx(-16 / 3)
+    rectified = climbing_gain(-features, weight, torch.tensor([[1.0, 0.0]]), None, mu=1, score="rectified")
+    assert rectified[0].item() == 0
+
+
+def test_a_step_moves_by_the_step_size_at_most_and_each_pair_by_its_own_gradient():
+    images, gradient = torch.zeros(2, 2, 3, 1, 1), torch.zeros(2, 2, 3, 1, 1)
+    gradient[0, 0, 0], gradient[0, 1, 0] = 4, -2  # a pair shares its largest gradient
+    gradient[1, 0, 0] = 100
+    bounds = torch.full((2, 1, 1, 1, 1), 1.0)
+    moved = step_up(images, gradient, -bounds, bounds, step_size=0.5)
+    assert moved[0, 0, 0].item() == 0.5 and moved[0, 1, 0].item() == -0.25 and moved[1, 0, 0].item() == 0.5
+    moved = step_up(images, gradient, -0.1 * bounds, 0.3 * bounds, step_size=0.5)
+    assert moved.max().item() == pytest.approx(0.3) and moved.min().item() == pytest.approx(-0.1)
+    assert torch.equal(step_up(images, torch.zeros_like(images), -bounds, bounds, step_size=1), images)
+
+
+def recorded(monkeypatch, *args, **options):
+    """Run a climb and return every input of the network."""
+    seen = []
+    plain = advcam.padded_features
+
+    def record(backbone, views, *, dtype):
+        seen.append(views.detach().clone())
+        return plain(backbone, views, dtype=dtype)
+
+    monkeypatch.setattr(advcam, "padded_features", record)
+    return seen, adversarial_maps(*args, **options)
+
+
+def test_moved_images_keep_their_own_range(model, weight, monkeypatch):
+    image = smooth(40, 48, seed=2) // 4 + 90
+    options = {"classes": [torch.tensor([1])], "scales": (1.0,), "steps": 4, "step_size": 0.5}
+    seen, _ = recorded(monkeypatch, model, [image], weight, **options)
+    assert len(seen) == 5
+    low, high = seen[0].min(), seen[0].max()
+    assert all(low <= v.min() and v.max() <= high for v in seen)
+    assert any((v == high).sum() > (seen[0] == high).sum() for v in seen)  # the bound was reached
+    assert all(0 < (b - a).abs().max() <= 0.5 + 1e-6 for a, b in pairwise(seen))
+
+
+@pytest.mark.parametrize(("steps", "half"), [(1, 1), (2, 1), (3, 1), (5, 2), (27, 13)])
+def test_the_half_scale_takes_half_and_counts_double(model, image, weight, monkeypatch, steps, half):
+    options = {"classes": [torch.tensor([1])], "step_size": 1e-7}  # as good as not moved
+    seen, ((whole, small),) = recorded(
+        monkeypatch, model, [image], weight, scales=(1.0, 0.5), steps=steps, **options
+    )
+    sides = [v.shape[2] for v in seen]
+    assert (sides.count(50), sides.count(25)) == (steps + 1, half + 1)
+    plain = extract_scale_maps(model, [image], weight[None], classes=options["classes"], scales=(1.0, 0.5))[0]
+    assert relative(whole, (steps + 1) * plain[0][0]) < 1e-3
+    assert relative(small, 2 * (half + 1) * plain[1][0]) < 1e-3
+
+
+def test_the_climb_raises_the_score_it_climbs(model, image, weight, monkeypatch):
+    options = {"classes": [torch.tensor([1])], "scales": (1.0,), "steps": 4, "mu": 0.0, "rivals": "present"}
+    seen, _ = recorded(monkeypatch, model, [image], weight, **options)
+    with torch.no_grad():
+        scores = [(model.features(v).mean((2, 3)) @ weight[1]).sum().item() for v in seen]
+    assert scores[-1] > scores[0] + 0.1
+
+
+def test_the_model_comes_back_as_it_was(model, image, weight):
+    model.zero_grad()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    for training in (True, False):
+        model.train(training)
+        adversarial_maps(model, [image], weight, classes=[torch.tensor([0])], scales=(1.0,), steps=1)
+        assert model.training is training and all(m.training is training for m in model.modules())
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+    model.train()
+    with pytest.raises(RecamError):
+        adversarial_maps(model, [image], weight * torch.nan, classes=[torch.tensor([0])], steps=1)
+    assert model.training
+    model.eval()
+
+
+@pytest.mark.parametrize("pixels", [1, 2 * 2 * 50 * 70, 2**22])
+def test_a_climb_depends_on_neither_order_nor_company(model, image, weight, pixels):
+    options = {"scales": (1.0,), "steps": 3, "step_size": 0.03, "pixels_per_batch": pixels}
+    other, turned = smooth(50, 70, seed=3), smooth(70, 50, seed=4)
+    classes = [torch.tensor(c, dtype=torch.long) for c in ([3, 0, 2], [1], [], [2, 3])]
+    many = adversarial_maps(model, [image, turned, other, other], weight, classes=classes, **options)
+    for picture, present, maps in zip([image, turned, other, other], classes, many, strict=True):
+        assert maps[0].dtype == torch.float32 and maps[0].device.type == "cpu"
+        for k, m in zip(present, maps[0], strict=True):
+            alone = adversarial_maps(model, [picture], weight, classes=[k[None]], **options)[0][0]
+            assert relative(m, alone[0]) < 1e-3
+
+
+def test_a_climb_is_repeatable(model, image, weight):
+    options = {"classes": [torch.tensor([0, 1])], "scales": (1.0,), "steps": 3}
+    a, b = (adversarial_maps(model, [image], weight, **options)[0][0] for _ in range(2))
+    assert torch.equal(a, b)
+    a.add_(1)  # an ordinary tensor: a later step may change it in place
+
+
+def test_mirrored_image_gives_mirrored_maps(model, image, weight):
+    options = {"classes": [torch.tensor([0, 1])], "scales": (1.0,), "steps": 3, "step_size": 0.03}
+    a, b = (adversarial_maps(model, [i], weight, **options)[0][0] for i in (image, image.flip(2)))
+    assert relative(a.flip(2), b) < 1e-3
+
+
+def test_no_class_and_no_activation(model, image, weight):
+    maps = adversarial_maps(model, [image], weight, classes=[torch.tensor([])], steps=1)[0]
+    assert [m.shape for m in maps] == [(0, 4, 5), (0, 2, 3), (0, 5, 7), (0, 7, 9)]
+    assert merge_scales(maps, (50, 70)).shape == (0, 50, 70)
+    assert adversarial_maps(model, [], weight, classes=[]) == []
+    negative = -weight.abs()  # features are not negative: no pixel speaks for any class
+    maps = adversarial_maps(model, [image], negative, classes=[torch.tensor([1])], scales=(1.0,), steps=2)[0]
+    assert maps[0].isfinite().all() and maps[0].max() == 0
+
+
+@pytest.mark.parametrize("size", [(1, 1), (20, 90), (16, 2100)])
+def test_very_small_and_very_large_images(model, weight, size):
+    options = {"classes": [torch.tensor([0, 1])], "scales": (1.0, 0.5)}
+    maps = adversarial_maps(model, [smooth(*size, seed=6)], weight, steps=1, **options)[0]
+    plain = extract_scale_maps(model, [smooth(*size, seed=6)], weight[None], **options)[0]
+    assert [m.shape for m in maps] == [p[0].shape for p in plain]
+    assert all(m.isfinite().all() for m in maps)
+
+
+def test_bfloat16_is_close(model, image, weight):
+    options = {"classes": [torch.tensor([1])], "scales": (1.0,), "steps": 1, "step_size": 0.01}
+    exact = adversarial_maps(model, [image], weight, **options)[0][0]
+    mixed = adversarial_maps(model, [image], weight, precision="bf16-mixed", **options)[0][0]
+    assert mixed.dtype == torch.float32 and 0 < relative(mixed, exact) < 0.05
+
+
+def test_the_climb_says_what_is_wrong(model, image, weight):
+    one = {"classes": [torch.tensor([2])], "scales": (1.0,)}
+    for settings, message in (
+        ({"steps": 0}, "steps is 0, expected a number at least 1"),
+        ({"step_size": 0.0}, "step_size is 0.0, expected a number more than 0"),
+        ({"mu": -1.0}, "mu is -1.0, expected a number at least 0"),
+        ({"mask_threshold": 1.0}, "mask_threshold is 1.0, expected a number between 0 and 1"),
+        ({"mask_threshold": float("nan")}, "mask_threshold is nan"),
+        ({"rivals": "presents"}, "unknown rivals 'presents' (did you mean 'present'?)"),
+        ({"score": "logit"}, "unknown score 'logit'"),
+        ({"penalty": "mean"}, "unknown penalty 'mean'"),
+        ({"precision": "bf16"}, "did you mean 'bf16-mixed'"),
+    ):
+        with pytest.raises(SettingsError) as error:
+            adversarial_maps(model, [image], weight, **one, **settings)
+        assert message in str(error.value)
+    with pytest.raises(RecamError, match=r"weight has shape \(1, 4, 160\), expected \(4, 160\)"):
+        adversarial_maps(model, [image], weight[None], **one)
+    with pytest.raises(RecamError, match="1 images came with 2 lists of classes"):
+        adversarial_maps(model, [image], weight, classes=[torch.tensor([0])] * 2)
+    with pytest.raises(RecamError, match="classes name 4, expected indices from 0 to 3"):
+        adversarial_maps(model, [image], weight, classes=[torch.tensor([0, 4])])
+    broken = weight.clone()
+    broken[2] = torch.inf
+    with pytest.raises(RecamError, match="gradient for class 2 of image 0, scale 1.0 is not finite"):
+        adversarial_maps(model, [image], broken, rivals="present", **one)

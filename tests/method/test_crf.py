@@ -1,0 +1,336 @@
+"""Dense CRF against mean field written out, on damaged input, and in several processes."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import softmax
+
+from recamlib.book import doctor
+from recamlib.errors import DataError, RecamError, SettingsError
+from recamlib.method import crf
+from recamlib.method.crf import (
+    IRN_LABELS,
+    SEGMENTATION,
+    CrfSettings,
+    LabelJob,
+    MissingCrfError,
+    ProbabilityJob,
+    crf_labels,
+    crf_many,
+    crf_probabilities,
+)
+from recamlib.method.parallel import default_processes, map_in_order
+from recamlib.paths import ROOT
+
+try:
+    crf.load_densecrf()
+    installed = True
+except MissingCrfError:
+    installed = False
+compiled = pytest.mark.skipif(not installed, reason="pydensecrf2 could not be compiled here")
+
+
+def scene(height=40, width=60, *, seed=0):
+    """Return a picture of two areas, their labels, and labels that are wrong in many pixels."""
+    rng = np.random.default_rng(seed)
+    truth = np.zeros((height, width), np.int64)
+    truth[height // 4 : height // 4 * 3, width // 3 :] = 1
+    image = np.where(truth, 170, 60)[None] + rng.integers(-8, 9, (3, height, width))
+    noisy = np.where(rng.random(truth.shape) < 0.15, 1 - truth, truth)
+    return torch.from_numpy(image.astype(np.uint8)), truth, noisy
+
+
+def written_out(image, unary, settings):
+    """Mean field with every pair of pixels in a matrix; the package approximates these sums."""
+    height, width = image.shape[1:]
+    y, x = np.mgrid[:height, :width]
+    places = np.stack([x, y]).reshape(2, -1).astype(float)
+    colours = image.reshape(3, -1).astype(float) / settings.bilateral_srgb
+    terms = [
+        (settings.spatial_weight, places / settings.spatial_sxy),
+        (settings.bilateral_weight, np.concatenate([places / settings.bilateral_sxy, colours])),
+    ]
+    kernels = []
+    for weight, f in terms:
+        kernel = np.exp(-((f[:, :, None] - f[:, None]) ** 2).sum(0) / 2)
+        scale = 1 / np.sqrt(kernel.sum(1))
+        kernels.append(weight * scale[:, None] * kernel * scale)
+    q = softmax(-unary, axis=0)
+    for _ in range(settings.steps):
+        q = softmax(sum((q @ kernel for kernel in kernels), -unary), axis=0)
+    return q
+
+
+@compiled
+@pytest.mark.parametrize("settings", [IRN_LABELS, SEGMENTATION], ids=["irn", "segmentation"])
+def test_probabilities_are_those_of_the_written_out_mean_field(settings):
+    image, _, noisy = scene(16, 18)
+    p = np.stack([0.6 - 0.2 * noisy, 0.3 + 0.2 * noisy, 0.1 + 0 * noisy]).astype(np.float32)
+    ours = crf_probabilities(image, p, settings=settings)
+    expected = written_out(image.numpy(), -np.log(p.reshape(3, -1)), settings).reshape(3, 16, 18)
+    assert ours.dtype == np.float32 and np.abs(ours.sum(0) - 1).max() < 1e-5
+    assert np.abs(ours - p).max() > 0.3
+    assert np.abs(ours - expected).mean() < 0.001
+
+
+@compiled
+def test_the_presets_are_the_published_settings():
+    from pydensecrf.densecrf import DenseCRF2D
+    from pydensecrf.utils import unary_from_labels, unary_from_softmax
+
+    image, _, noisy = scene()
+    pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+    p = np.random.default_rng(1).dirichlet(np.ones(4), (40, 60)).transpose(2, 0, 1).astype(np.float32)
+    for unary, gaussian, bilateral, ours in (
+        (unary_from_labels(noisy, 3, 0.7, zero_unsure=False), (3, 3), (50, 5, 10), None),
+        (unary_from_softmax(p), (1, 3), (67, 3, 4), crf_probabilities(image, p)),
+    ):
+        model = DenseCRF2D(60, 40, len(unary))
+        model.setUnaryEnergy(np.ascontiguousarray(unary))
+        model.addPairwiseGaussian(sxy=gaussian[0], compat=gaussian[1])
+        model.addPairwiseBilateral(sxy=bilateral[0], srgb=bilateral[1], rgbim=pixels, compat=bilateral[2])
+        literal = np.array(model.inference(10)).reshape(-1, 40, 60)
+        if ours is None:
+            np.testing.assert_array_equal(crf_labels(image, noisy, num_labels=3), literal.argmax(0))
+        else:
+            np.testing.assert_allclose(ours, literal, rtol=0, atol=1e-5)
+
+
+@compiled
+def test_labels_follow_the_edges_of_the_image():
+    image, truth, noisy = scene()
+    refined = crf_labels(image, noisy, num_labels=2)
+    assert refined.dtype == np.uint8 and refined.shape == truth.shape
+    assert (noisy != truth).mean() > 0.1 and (refined != truth).mean() < 0.01
+    np.testing.assert_array_equal(refined, crf_labels(image, noisy, num_labels=2))  # no chance in it
+
+
+@compiled
+def test_several_labels_of_one_image_are_as_one_after_the_other():
+    image, truth, noisy = scene()
+    both = crf_labels(image, np.stack([truth, noisy]), num_labels=2)
+    apart = [crf_labels(image, labels, num_labels=2) for labels in (truth, noisy)]
+    np.testing.assert_array_equal(both, apart)
+    (many,) = crf_many([LabelJob(image, np.stack([noisy, truth]), 2)], processes=1)
+    np.testing.assert_array_equal(many, apart[::-1])
+
+
+@compiled
+def test_any_memory_layout_and_kind_gives_the_same():
+    image, _, noisy = scene()
+    expected = crf_labels(image, noisy, num_labels=2)
+    frozen = noisy.astype(np.uint8)
+    frozen.setflags(write=False)
+    flipped = image.numpy()[:, :, ::-1].copy()[:, :, ::-1]
+    channels_last = image[None].contiguous(memory_format=torch.channels_last)[0]
+    still = image.numpy().copy()
+    still.setflags(write=False)
+    for im, labels in (
+        (flipped, frozen), (channels_last, torch.from_numpy(noisy)), (still, np.asfortranarray(noisy))
+    ):  # fmt: skip
+        np.testing.assert_array_equal(crf_labels(im, labels, num_labels=2), expected)
+    p = np.stack([0.7 - 0.4 * noisy, 0.3 + 0.4 * noisy]).astype(np.float32)
+    expected = crf_probabilities(image, p)
+    half = crf_probabilities(image, torch.from_numpy(p).half().requires_grad_())
+    assert np.abs(half - expected).max() < 0.02
+    np.testing.assert_array_equal(crf_probabilities(image, np.asfortranarray(p)), expected)
+
+
+@compiled
+@pytest.mark.parametrize("size", [(1, 1), (1, 37), (37, 1)])
+def test_slivers(size):
+    image = np.random.default_rng(0).integers(0, 256, (3, *size), np.uint8)
+    p = np.full((21, *size), 1 / 21)
+    assert crf_labels(image, np.zeros(size, int), num_labels=2).tolist() == np.zeros(size).tolist()
+    assert crf_probabilities(image, p).shape == (21, *size)
+    assert np.abs(crf_probabilities(image, p) - 1 / 21).max() < 1e-5  # no label before another
+
+
+def test_one_label_needs_no_inference(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
+    image, truth, _ = scene()
+    refined = crf_labels(image, 0 * truth, num_labels=1)
+    assert refined.dtype == np.uint8 and not refined.any()
+    assert crf_probabilities(image, np.ones((1, 40, 60))).tolist() == np.ones((1, 40, 60)).tolist()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": np.zeros((40, 61), int)}, r"labels have shape \(40, 61\), but the image has \(40, 60\)"),
+        ({"labels": np.full((40, 60), 255)}, "labels run from 255 to 255, expected 0 to 2"),
+        ({"labels": np.full((40, 60), -1)}, "labels run from -1 to -1"),
+        ({"labels": np.zeros((40, 60))}, "labels are float64, expected integers"),
+        ({"num_labels": 0}, "num_labels is 0"),
+        ({"num_labels": 257}, "num_labels is 257"),
+        ({"image": np.zeros((40, 60, 3), np.uint8)}, r"uint8 of shape \(40, 60, 3\), expected uint8 of \(3"),
+        ({"image": np.zeros((3, 40, 60))}, "the image is float64"),
+        ({"image": np.zeros((3, 0, 60), np.uint8), "labels": np.zeros((0, 60), int)}, r"\(3, 0, 60\)"),
+    ],
+)
+def test_wrong_labels_are_named(change, message):
+    image, _, noisy = scene()
+    arguments = {"image": image, "labels": noisy, "num_labels": 3} | change
+    with pytest.raises(DataError, match=message):
+        crf_labels(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "message"),
+    [
+        (np.full((2, 40, 60), np.nan), "not all finite"),
+        (np.full((2, 40, 60), 3.0), "do not sum to 1"),
+        (np.stack([np.full((40, 60), 1.5), np.full((40, 60), -0.5)]), "do not sum to 1"),
+        (np.full((2, 60, 40), 0.5), r"shape \(2, 60, 40\), expected \(L, 40, 60\)"),
+        (np.full((40, 60), 0.5), r"shape \(40, 60\), expected \(L, 40, 60\)"),
+        (np.zeros((0, 40, 60)), r"shape \(0, 40, 60\), expected \(L, 40, 60\)"),
+    ],
+)
+def test_wrong_probabilities_are_named(probabilities, message):
+    with pytest.raises(DataError, match=message):
+        crf_probabilities(scene()[0], probabilities)
+
+
+def test_wrong_settings_are_named():
+    with pytest.raises(SettingsError, match="bilateral_srgb is 0, expected a number above 0"):
+        CrfSettings(spatial_sxy=3, spatial_weight=3, bilateral_sxy=50, bilateral_srgb=0, bilateral_weight=10)
+    with pytest.raises(SettingsError, match="label_confidence is 1, expected a number above 0 and below 1"):
+        CrfSettings(
+            spatial_sxy=1, spatial_weight=3, bilateral_sxy=6, bilateral_srgb=3, bilateral_weight=4,
+            label_confidence=1,
+        )  # fmt: skip
+
+
+def test_without_the_package_the_first_call_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
+    image, _, noisy = scene()
+    for call in (lambda: crf_labels(image, noisy, num_labels=2), lambda: crf_many([])):
+        with pytest.raises(MissingCrfError, match="C\\+\\+ compiler and the Python headers .* make -B env"):
+            call()
+    (finding,) = doctor._crf()
+    assert finding.ok is None and "make -B env" in finding.detail
+
+
+@compiled
+def test_doctor_finds_the_package():
+    (finding,) = doctor._crf()
+    assert finding.ok and "pydensecrf" in finding.detail
+
+
+def test_workers_load_no_torch():
+    program = "import sys, recamlib.method.crf; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
+
+
+@compiled
+def test_results_do_not_depend_on_the_number_of_processes():
+    image, _, noisy = scene()
+    p = np.stack([0.7 - 0.4 * noisy, 0.3 + 0.4 * noisy]).astype(np.float32)
+    jobs = [LabelJob(*scene(20 + i, 30, seed=i)[::2], 2) for i in range(6)]
+    jobs += [ProbabilityJob(image, torch.from_numpy(p)), LabelJob(image, noisy, np.int64(3))]
+    expected = list(crf_many(jobs, processes=1))
+    assert [r.shape for r in expected] == [*((20 + i, 30) for i in range(6)), (2, 40, 60), (40, 60)]
+    for one, many in zip(expected, crf_many(iter(jobs), processes=2), strict=True):
+        assert one.dtype == many.dtype
+        np.testing.assert_array_equal(one, many)
+
+
+@compiled
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_bad_job_is_named_whatever_the_number_of_processes(processes):
+    image, _, noisy = scene(8, 9)
+    results = crf_many([LabelJob(image, noisy, 2), LabelJob(image, noisy + 7, 2)], processes=processes)
+    assert next(results).shape == (8, 9)
+    with pytest.raises(DataError, match="^job 1: labels run from 7 to 8"):
+        next(results)
+
+
+def test_a_worker_that_dies_is_an_error_and_no_hang():
+    with pytest.raises(RecamError, match="worker process died .* run again with RECAM_WORKERS=1"):
+        list(map_in_order(os._exit, [3] * 20, processes=2))
+    assert not multiprocessing.active_children()
+
+
+def test_few_items_are_held_and_leaving_early_leaves_nothing_behind():
+    taken = []
+    results = map_in_order(abs, (taken.append(i) or -i for i in range(1000)), processes=2)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    assert len(taken) <= 6
+    results.close()
+    assert not multiprocessing.active_children()
+
+
+def test_what_the_items_raise_comes_through():
+    def items():
+        yield -1
+        raise DataError("an image is damaged")
+
+    with pytest.raises(DataError, match="^an image is damaged$"):
+        list(map_in_order(abs, items(), processes=2))
+
+
+def test_a_script_is_not_run_again_by_its_workers():
+    program = (
+        "print('started', __name__)\nfrom recamlib.method.parallel import map_in_order\n"
+        "print(list(map_in_order(abs, [-1, -2, 3], processes=2)), __import__('__main__').__name__)\n"
+        "print(__import__('__main__').map_in_order is map_in_order)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-"], input=program, cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == ["started __main__", "[1, 2, 3] __main__", "True"]
+
+
+def test_workers_end_with_a_parent_that_is_killed():
+    program = (
+        "import time, multiprocessing\nfrom recamlib.method.parallel import map_in_order\n"
+        "if __name__ == '__main__':\n"
+        "    results = map_in_order(abs, iter(range(100)), processes=2)\n"
+        "    next(results)\n"
+        "    print(*(p.pid for p in multiprocessing.active_children()), flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    workers = [int(word) for word in parent.stdout.readline().split()]
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    assert workers
+    until = time.monotonic() + 20
+    while any(map(running, workers)) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(map(running, workers))
+
+
+def running(pid):
+    import psutil
+
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def test_number_of_processes_comes_from_the_environment(monkeypatch):
+    monkeypatch.setenv("RECAM_WORKERS", "3")
+    assert default_processes() == 3
+    monkeypatch.setenv("RECAM_WORKERS", "0")
+    threads = threading.active_count()
+    assert list(map_in_order(abs, [-1, 2])) == [1, 2] and threading.active_count() == threads
+    monkeypatch.setenv("RECAM_WORKERS", "many")
+    with pytest.raises(SettingsError, match="RECAM_WORKERS is 'many'"):
+        default_processes()
+    monkeypatch.delenv("RECAM_WORKERS")
+    assert default_processes() >= 1
+    with pytest.raises(SettingsError, match="processes is -1"):
+        map_in_order(abs, [], processes=-1)

@@ -1,0 +1,196 @@
+"""Map equations against published numbers and literal formulas; extraction against a plain loop."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from recamlib.data.views import normalise, rescale
+from recamlib.engine.extract import extract_scale_maps
+from recamlib.errors import RecamError, SettingsError
+from recamlib.method.losses import bce_loss, reactivation_loss
+from recamlib.method.maps import OPTIONS, class_activation_maps, class_features, combine_weights, merge_scales
+from recamlib.models.backbones import build_backbone
+from recamlib.models.classifier import CamClassifier
+
+BASELINES = Path(__file__).parents[1] / "baselines"
+
+
+def baseline(name: str) -> dict[str, torch.Tensor]:
+    return {k: torch.from_numpy(np.asarray(v)) for k, v in np.load(BASELINES / name).items()}
+
+
+def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
+
+
+def test_reactivation_matches_the_published_code_with_its_gradients():
+    z = baseline("reactivation.npz")
+    features, fc1, fc2 = (z[k].clone().requires_grad_() for k in ("features", "fc1", "fc2"))
+    logits = features.mean((2, 3)) @ fc1.T
+    maps = class_activation_maps(features, fc1)
+    pooled = class_features(features, maps)
+    sce = reactivation_loss(pooled, z["labels"], classifier=lambda f: f @ fc2.T)
+    total = bce_loss(logits, z["labels"]) + z["sce_weight"].item() * sce
+    total.backward()
+    ours = {
+        "logits": logits, "maps": maps, "class_features": pooled, "sce": sce, "total": total,
+        "grad_features": features.grad, "grad_fc1": fc1.grad, "grad_fc2": fc2.grad,
+    }  # fmt: skip
+    assert {k: relative(v.detach(), z[k]) for k, v in ours.items() if relative(v.detach(), z[k]) > 1e-5} == {}
+
+
+def test_scale_merge_matches_the_published_code():
+    z = baseline("multiscale_merge.npz")
+    maps = [z[f"scale{i}"][z["present"]] for i in range(4)]
+    size = tuple(z["size"].tolist())
+    assert relative(merge_scales(maps, size, stride=4), z["strided"]) < 1e-5
+    assert relative(merge_scales(maps, size), z["full"]) < 1e-5
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_class_features_equal_the_literal_product(memory_format):
+    torch.manual_seed(0)
+    f = torch.rand(2, 7, 5, 6, dtype=torch.float64).to(memory_format=memory_format)
+    m = torch.rand(2, 3, 5, 6, dtype=torch.float64)
+    grads = []
+    for form in (class_features, lambda f, m: (f[:, None] * m[:, :, None]).mean((3, 4))):
+        f_, m_ = f.clone().requires_grad_(), m.clone().requires_grad_()
+        out = form(f_, m_)
+        (out * torch.arange(7)).square().sum().backward()
+        grads.append((out, f_.grad, m_.grad))
+    for ours, literal in zip(*grads, strict=True):
+        torch.testing.assert_close(ours, literal)
+
+
+def test_class_features_run_with_all_coco_classes():
+    # the literal product would hold 4 x 80 x 512 x 16 x 16 numbers here, 168 MB
+    features, maps = torch.rand(4, 512, 16, 16, requires_grad=True), torch.rand(4, 80, 16, 16)
+    class_features(features, maps).sum().backward()
+    assert features.grad.shape == features.shape
+
+
+def test_map_without_evidence_is_zero_and_has_a_gradient():
+    features = -torch.rand(1, 3, 2, 2)
+    weight = torch.ones(2, 3, requires_grad=True)
+    maps = class_activation_maps(features, weight)
+    maps.sum().backward()
+    assert maps.eq(0).all() and weight.grad.isfinite().all()
+
+
+def test_combine_weights_names_the_options():
+    a, b = torch.full((2, 3), 2.0), torch.full((2, 3), 5.0)
+    assert [combine_weights(a, b, o)[0, 0].item() for o in OPTIONS] == [2, 5, 7, 10]
+    with pytest.raises(SettingsError, match=r"unknown weight option 'w\*w'"):
+        combine_weights(a, b, "w*w")
+
+
+@pytest.fixture(scope="module")
+def model() -> CamClassifier:
+    torch.manual_seed(0)
+    model = CamClassifier(build_backbone("resnet_small"), 4)
+    model(torch.randn(8, 3, 64, 64))  # running statistics that are not the initial ones
+    return model.eval()
+
+
+def plain_loop(model, image, weights, classes, scales):
+    """One image, one mirror image, one scale, one weight option at a time."""
+    out = []
+    for scale in scales:
+        x = normalise(rescale(image, scale))[None]
+        both = []
+        for view in (x, x.flip(3)):
+            with torch.no_grad():
+                f = model.features(view)
+            both.append(torch.relu(torch.einsum("nkc,chw->nkhw", weights, f[0])))
+        out.append((both[0] + both[1].flip(3))[:, classes])
+    return out
+
+
+def test_extraction_equals_one_image_at_a_time(model):
+    g = torch.Generator().manual_seed(1)
+    sizes = [(50, 70), (70, 50), (50, 70), (50, 70), (33, 47)]
+    images = [torch.randint(0, 256, (3, *s), generator=g, dtype=torch.uint8) for s in sizes]
+    classes = [torch.tensor(c, dtype=torch.long) for c in ([0], [1, 3], [], [2, 0], [0, 1, 2, 3])]
+    weights = torch.randn(3, 4, 160, generator=g)
+    scales = (1.0, 1.5)
+    training = model.training
+    ours = extract_scale_maps(
+        model, images, weights, classes=classes, scales=scales, pixels_per_batch=2 * 2 * 50 * 70
+    )
+    assert model.training == training
+    for maps, image, present in zip(ours, images, classes, strict=True):
+        expected = plain_loop(model, image, weights, present, scales)
+        assert [m.shape for m in maps] == [e.shape for e in expected]
+        for m, e in zip(maps, expected, strict=True):
+            assert m.dtype == torch.float32 and m.device.type == "cpu"
+            if len(present):
+                assert relative(m, e) < 1e-4
+    ours[0][0].add_(1)  # ordinary tensors: a later step may change them in place
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("resnet_small", (1, 1)),
+        ("resnet_small", (120, 1)),
+        ("squeezenet1_1", (1, 90)),
+        ("mobilenet_v2", (33, 1)),
+        ("densenet121", (1, 1)),
+    ],
+)
+def test_extraction_of_slivers(name, size):
+    torch.manual_seed(0)
+    model = CamClassifier(build_backbone(name), 2)
+    image = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
+    weights = torch.rand(1, 2, model.backbone.channels)
+    maps = extract_scale_maps(model, [image], weights, classes=[torch.tensor([0, 1])], scales=(1.0, 0.5))[0]
+    assert all(m.shape[:2] == (1, 2) and min(m.shape[2:]) == 1 and m.isfinite().all() for m in maps)
+    merged = merge_scales([m[0] for m in maps], size)
+    assert merged.shape == (2, *size) and merged.isfinite().all()
+
+
+def test_very_large_images_are_shrunk_before_the_network(model):
+    image = torch.zeros(3, 16, 3000, dtype=torch.uint8)
+    maps = extract_scale_maps(
+        model, [image], torch.ones(1, 4, 160), classes=[torch.tensor([0])], scales=(2.0,)
+    )
+    assert maps[0][0].shape == (1, 1, 1, 128)
+
+
+def test_no_class_present_gives_an_empty_result(model):
+    image = torch.zeros(3, 40, 60, dtype=torch.uint8)
+    maps = extract_scale_maps(model, [image], torch.ones(2, 4, 160), classes=[torch.tensor([])])[0]
+    assert all(m.shape[:2] == (2, 0) for m in maps)
+    assert merge_scales([m[0] for m in maps], (40, 60), stride=4).shape == (0, 10, 15)
+    assert merge_scales([m[0] for m in maps], (40, 60)).shape == (0, 40, 60)
+    assert extract_scale_maps(model, [], torch.ones(2, 4, 160), classes=[]) == []
+
+
+def test_mirrored_image_gives_mirrored_maps(model):
+    image = torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    options = {"classes": [torch.tensor([0, 1])] * 2, "scales": (1.0,)}
+    a, b = extract_scale_maps(model, [image, image.flip(2)], torch.randn(1, 4, 160), **options)
+    assert relative(a[0].flip(3), b[0]) < 1e-4
+
+
+def test_bfloat16_is_close(model):
+    image = torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    options = {"weights": torch.randn(1, 4, 160), "classes": [torch.tensor([1])], "scales": (1.0,)}
+    exact = extract_scale_maps(model, [image], **options)[0][0]
+    mixed = extract_scale_maps(model, [image], **options, precision="bf16-mixed")[0][0]
+    assert mixed.dtype == torch.float32 and 0 < relative(mixed, exact) < 0.05
+
+
+def test_extraction_says_what_is_wrong(model):
+    image = torch.zeros(3, 40, 60, dtype=torch.uint8)
+    with pytest.raises(SettingsError, match="did you mean 'bf16-mixed'"):
+        extract_scale_maps(
+            model, [image], torch.ones(1, 4, 160), classes=[torch.tensor([0])], precision="bf16"
+        )
+    with pytest.raises(RecamError, match="1 images came with 0 lists of classes"):
+        extract_scale_maps(model, [image], torch.ones(1, 4, 160), classes=[])
+    with pytest.raises(RecamError, match=r"weights have shape \(4, 160\)"):
+        extract_scale_maps(model, [image], nn.Linear(160, 4).weight, classes=[torch.tensor([0])])

@@ -1,0 +1,214 @@
+"""Counts, IoU, the threshold sweep against a literal loop, intervals, and scores of classifiers."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from recamlib.errors import DataError, RecamError
+from recamlib.method.metrics import (
+    THRESHOLDS,
+    ThresholdSweep,
+    accuracy,
+    bootstrap_difference,
+    bootstrap_interval,
+    class_counts,
+    confusion,
+    iou,
+    mean_average_precision,
+    mean_iou,
+    mean_iou_from_counts,
+    split_single_multi,
+)
+
+
+def scene(rng, classes, shape=(23, 31), num_classes=6):
+    """Maps with many values exactly on a threshold, next to one, 0 and 1; a mask with ignored pixels."""
+    maps = rng.random((len(classes), *shape), dtype=np.float32)
+    edges = np.array(THRESHOLDS, dtype=np.float32)
+    for m in maps:
+        where = rng.random(shape)
+        on = rng.choice(edges, shape)
+        m[where < 0.2] = on[where < 0.2]
+        m[(where > 0.2) & (where < 0.3)] = np.nextafter(on, np.float32(2))[(where > 0.2) & (where < 0.3)]
+        m[(where > 0.3) & (where < 0.4)] = np.nextafter(on, np.float32(-1)).clip(0)[
+            (where > 0.3) & (where < 0.4)
+        ]
+    if len(classes) > 1:
+        maps[1, :5] = maps[0, :5]  # two classes of one value: the first wins
+    truth = rng.choice(np.array([0, *(np.array(classes, dtype=int) + 1), num_classes - 1, 255]), shape)
+    return maps, truth.astype(np.uint8)
+
+
+def literal_mask(maps, classes, threshold):
+    """The published rule: a plane of the threshold in front, then argmax."""
+    planes = np.concatenate([np.full((1, *maps.shape[1:]), threshold, dtype=np.float32), maps])
+    return np.array([0, *(np.asarray(classes, dtype=int) + 1)])[planes.argmax(0)]
+
+
+@pytest.mark.parametrize("thresholds", [THRESHOLDS, (0.0, 0.05, 0.21, 0.5, 0.999)], ids=["even", "chosen"])
+def test_sweep_equals_a_loop_over_thresholds(thresholds):
+    rng = np.random.default_rng(0)
+    scenes = [(c, *scene(rng, c)) for c in ([2], [0, 3], [1, 2, 4], [], [4, 0])]
+    sweep = ThresholdSweep(6, thresholds=thresholds)
+    for classes, maps, truth in scenes:
+        sweep.add(torch.from_numpy(maps), classes, truth)
+    assert len(sweep) == len(scenes)
+    expected_miou = []
+    for t in thresholds:
+        masks = [literal_mask(m, c, t) for c, m, _ in scenes]
+        parts = [confusion(p, s[2], num_classes=6) for p, s in zip(masks, scenes, strict=True)]
+        np.testing.assert_array_equal(sweep.at(t), sum(parts))
+        counts = [class_counts(p, s[2], num_classes=6) for p, s in zip(masks, scenes, strict=True)]
+        np.testing.assert_array_equal(sweep.per_image(t), counts)
+        expected_miou.append(mean_iou(sum(parts)))
+    np.testing.assert_allclose(sweep.miou, expected_miou, rtol=1e-12)
+    assert sweep.best == thresholds[int(np.argmax(expected_miou))]
+
+
+def test_every_float_near_an_edge_falls_on_the_right_side():
+    edges = np.array(THRESHOLDS, dtype=np.float32)
+    values = np.concatenate([edges, edges * 0])
+    up = down = edges
+    for _ in range(4):
+        up, down = np.nextafter(up, np.float32(2)), np.nextafter(down, np.float32(-1))
+        values = np.concatenate([values, up, down.clip(0)])
+    sweep = ThresholdSweep(2)
+    np.testing.assert_array_equal(sweep._bins(values), (values[:, None] > edges).sum(1))
+
+
+def test_sweep_keeps_only_what_is_asked():
+    rng = np.random.default_rng(1)
+    sweep = ThresholdSweep(6, keep=(0.15,))
+    maps, truth = scene(rng, [1, 2])
+    sweep.add(maps, [1, 2], truth)
+    assert sweep.per_image(0.15).shape == (1, 6, 3)
+    with pytest.raises(RecamError, match="not kept at threshold 0.2"):
+        sweep.per_image(0.2)
+    with pytest.raises(RecamError, match=r"nearest one is 0\.22"):
+        sweep.at(0.2151)
+
+
+def test_sweep_says_what_is_wrong():
+    truth = np.zeros((4, 5), dtype=np.uint8)
+    maps = np.zeros((1, 4, 5), dtype=np.float32)
+    sweep = ThresholdSweep(3)
+    for bad, message in (
+        ((maps[:, :3], [0], truth), r"maps have shape \(1, 3, 5\)"),
+        ((maps, [0, 1], truth), "2 classes are named"),
+        ((maps, [2], truth), r"classes \[2\] are not all within 0 to 1"),
+        ((maps - 1, [0], truth), "below 0"),
+        ((maps * np.nan, [0], truth), "not finite"),
+        ((maps, [0], truth + 7), r"holds values \[7\], expected 0 to 2"),
+    ):
+        with pytest.raises(DataError, match=message):
+            sweep.add(*bad)
+    assert len(sweep) == 0 and sweep.at(0.5).sum() == 0
+    with pytest.raises(RecamError, match="must ascend"):
+        ThresholdSweep(3, thresholds=(0.2, 0.1))
+
+
+def test_sweep_is_fast_enough_for_a_full_split():
+    rng = np.random.default_rng(2)
+    maps = rng.random((3, 375, 500), dtype=np.float32)
+    truth = rng.integers(0, 21, (375, 500)).astype(np.uint8)
+    sweep = ThresholdSweep(21)
+    times = []
+    for _ in range(7):
+        start = time.perf_counter()
+        sweep.add(maps, [3, 7, 19], truth)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.02  # a few milliseconds; the bound leaves room for a busy machine
+
+
+def test_miou_agrees_with_torchmetrics():
+    from torchmetrics.functional.classification import multiclass_confusion_matrix, multiclass_jaccard_index
+
+    rng = np.random.default_rng(3)
+    truth, pred = rng.integers(0, 7, (2, 40, 50))
+    truth[:5] = 255
+    ours = confusion(pred, truth, num_classes=7)
+    t, p = torch.from_numpy(truth), torch.from_numpy(pred)
+    theirs = multiclass_confusion_matrix(p, t, num_classes=7, ignore_index=255)
+    np.testing.assert_array_equal(ours, theirs.numpy())
+    expected = multiclass_jaccard_index(p, t, num_classes=7, ignore_index=255, average="macro")
+    assert mean_iou(ours) == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_class_without_pixels_is_nan_and_does_not_count():
+    matrix = np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]])
+    assert np.isnan(iou(matrix)[2])
+    assert mean_iou(matrix) == pytest.approx((3 / 4 + 4 / 5) / 2)
+    assert np.isnan(mean_iou(np.zeros((3, 3), dtype=int)))
+
+
+def test_confusion_says_what_is_wrong():
+    with pytest.raises(DataError, match="resize one"):
+        confusion(np.zeros((2, 3), int), np.zeros((3, 2), int), num_classes=2)
+    with pytest.raises(DataError, match="prediction holds values 0 to 9"):
+        confusion(np.array([0, 9]), np.array([0, 1]), num_classes=2)
+    assert confusion(np.array([0, 9]), np.array([0, 255]), num_classes=2).tolist() == [[1, 0], [0, 0]]
+
+
+def made_up_counts(images, classes, seed=0):
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 1000, (images, classes)) * (rng.random((images, classes)) < 0.2)
+    pred = (truth * rng.uniform(0.5, 1.5, truth.shape)).astype(int)
+    return np.stack([np.minimum(truth, pred) * 3 // 4, pred, truth], axis=2)
+
+
+def test_interval_equals_drawing_images_one_by_one():
+    counts = made_up_counts(40, 5)
+    rng = np.random.default_rng(7)
+    drawn = rng.integers(0, 40, (200, 40))
+    values = [mean_iou_from_counts(counts[d].sum(0)) for d in drawn]
+    expected = np.quantile(values, [0.025, 0.975])
+    np.testing.assert_allclose(bootstrap_interval(counts, seed=7, repeats=200), expected, rtol=1e-12)
+    low, high = bootstrap_interval(counts, seed=0)
+    assert low < mean_iou_from_counts(counts.sum(0)) < high
+    narrow = bootstrap_interval(counts, seed=0, level=0.5)
+    assert low < narrow[0] < narrow[1] < high
+
+
+def test_interval_does_not_depend_on_the_chunk(monkeypatch):
+    counts = made_up_counts(50, 4)
+    whole = bootstrap_interval(counts, seed=1, repeats=100)
+    monkeypatch.setattr("recamlib.method.metrics.CHUNK", 50 * 7)
+    assert bootstrap_interval(counts, seed=1, repeats=100) == pytest.approx(whole, rel=1e-12)
+
+
+def test_paired_difference_is_narrower_than_two_intervals():
+    a = made_up_counts(300, 5)
+    b = a.copy()
+    b[:, :, 0] = b[:, :, 0] * 9 // 10
+    low, high = bootstrap_difference(a, b, seed=0)
+    wide = bootstrap_interval(a, seed=0)
+    assert 0 < low < high and high - low < wide[1] - wide[0]
+    assert bootstrap_difference(a, a, seed=0) == (0, 0)
+    with pytest.raises(RecamError, match="same images"):
+        bootstrap_difference(a, b[:2], seed=0)
+    with pytest.raises(RecamError, match="at least one scored image"):
+        bootstrap_interval(a[:0], seed=0)
+
+
+def test_interval_is_fast():
+    counts = made_up_counts(663, 21)
+    start = time.perf_counter()
+    bootstrap_interval(counts, seed=0)
+    assert time.perf_counter() - start < 1
+
+
+def test_single_and_multi_label_images_are_told_apart():
+    single, multi = split_single_multi(np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 0, 1]]))
+    assert single.tolist() == [True, False, False, True] and multi.tolist() == [False, True, False, False]
+
+
+def test_accuracy_and_average_precision():
+    scores = torch.tensor([[3.0, 1.0, 0.0], [2.0, 0.0, 9.0], [0.0, 5.0, 4.0], [0.0, 1.0, 0.0]])
+    labels = torch.tensor([[1, 0, 0], [1, 0, 0], [1, 1, 0], [0, 0, 0]])
+    assert accuracy(scores, labels) == pytest.approx(2 / 3)  # the last image has no class
+    # class 0: ranks 1 and 2 right, then two tied at 3-4 with one right: (1 + 1 + 3/4) / 3; class 1: rank 1
+    assert mean_average_precision(scores, labels) == pytest.approx(((1 + 1 + 3 / 4) / 3 + 1) / 2)
+    assert mean_average_precision(scores[:, :1], labels[:, :1]) == pytest.approx((1 + 1 + 3 / 4) / 3)
+    assert np.isnan(mean_average_precision(scores, labels * 0))

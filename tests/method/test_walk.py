@@ -1,0 +1,303 @@
+"""The random walk against the published code's numbers, the dense formula, and what any walk must keep."""
+
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recamlib.errors import DataError, SettingsError
+from recamlib.method.chebyshev import power_terms
+from recamlib.method.walk import (
+    pair_affinities,
+    pair_offsets,
+    random_walk,
+    random_walks,
+    straight_path,
+    walk_lengths,
+)
+from recamlib.paths import ROOT
+
+sys.path.append(str(ROOT / "benchmarks"))  # the slow side of the benchmark is the reference here
+import literal_walk
+
+BASELINES = Path(__file__).parents[1] / "baselines"
+
+
+def scene(height: int, width: int, *, classes: int = 2, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return maps and a boundary with closed and open cells in it, float64."""
+    g = torch.Generator().manual_seed(seed)
+    boundary = torch.rand(height, width, generator=g, dtype=torch.float64) ** 2
+    boundary[torch.rand(height, width, generator=g) < 0.1] = 1
+    boundary[torch.rand(height, width, generator=g) < 0.3] = 0
+    return torch.rand(classes, height, width, generator=g, dtype=torch.float64), boundary
+
+
+def off(ours: torch.Tensor, reference: torch.Tensor) -> float:
+    """Return the largest difference in units of the largest number of the reference."""
+    return float((ours - reference).abs().max() / reference.abs().max().clamp(min=1e-300))
+
+
+@pytest.mark.parametrize(("beta", "steps"), [(10, 256), (10, 16), (4, 256)])
+def test_published_walks(beta, steps):
+    with np.load(BASELINES / "random_walk.npz") as stored:
+        maps, boundary, walked = (
+            torch.from_numpy(stored[key]) for key in ("maps", "boundary", f"walk_beta{beta}_steps{steps}")
+        )
+    # their matrix is squared in float32, which is where most of the difference comes from
+    ours = random_walk(maps, boundary, beta=beta, steps=steps)
+    assert ours.dtype == torch.float32
+    assert off(ours, walked) < 1e-4
+
+
+@pytest.mark.parametrize("size", [(9, 14), (1, 17), (17, 1), (3, 3), (1, 1), (2, 5), (20, 4)], ids=str)
+@pytest.mark.parametrize("steps", [0, 1, 2, 7, 256])
+def test_dense_matrix_powers(size, steps):
+    maps, boundary = scene(*size, seed=steps)
+    assert (
+        off(random_walk(maps, boundary, steps=steps), literal_walk.random_walk(maps, boundary, steps=steps))
+        < 1e-5
+    )
+
+
+@given(
+    st.integers(1, 12), st.integers(1, 12), st.integers(2, 6), st.floats(0.1, 20), st.integers(0, 400),
+    st.integers(0, 999),
+)  # fmt: skip
+@settings(max_examples=40, deadline=None)
+def test_any_grid_radius_beta_and_number_of_steps(height, width, radius, beta, steps, seed):
+    maps, boundary = scene(height, width, classes=1 + seed % 3, seed=seed)
+    options = {"radius": radius, "beta": beta, "steps": steps}
+    assert (
+        off(random_walk(maps, boundary, **options), literal_walk.random_walk(maps, boundary, **options))
+        < 1e-5
+    )
+
+
+@pytest.mark.parametrize("steps", [64, 256])
+def test_a_single_cell_spreads_exactly(steps):
+    # the result is a thousandth of the start, so what is left out of the series must be smaller than that
+    maps, open_field = torch.zeros(1, 30, 30), torch.zeros(30, 30)
+    maps[0, 11, 5] = 1
+    dense = literal_walk.random_walk(maps.double(), open_field.double(), steps=steps)
+    assert dense.max() < 2e-3
+    assert off(random_walk(maps, open_field, steps=steps), dense) < 1e-5
+
+
+def test_a_walk_forgets_nothing_and_invents_nothing():
+    maps, boundary = scene(13, 18, seed=3)
+    sums = 1 / literal_walk.dense_transitions(boundary).diagonal()  # the self-loop is 1
+    start, walked = maps * (1 - boundary), random_walk(maps, boundary)
+    torch.testing.assert_close(walked.flatten(1) @ sums, start.flatten(1) @ sums, rtol=1e-6, atol=0)
+    assert (walked.amax((1, 2)) <= start.amax((1, 2)) * (1 + 1e-6)).all()
+    assert walked.min() >= -1e-6 * walked.max()
+
+
+def test_equal_cells_stay_equal():
+    _, boundary = scene(10, 11, seed=4)
+    boundary = boundary * 0.9
+    walked = random_walk(0.5 / (1 - boundary)[None], boundary, steps=100)
+    torch.testing.assert_close(walked, torch.full_like(walked, 0.5), rtol=1e-5, atol=0)
+
+
+def test_nothing_passes_a_closed_wall():
+    maps, boundary = torch.zeros(1, 12, 16), torch.zeros(12, 16)
+    maps[0, :, :5] = 1
+    boundary[:, 8] = 1
+    walked = random_walk(maps, boundary)
+    assert (walked[..., 9:] == 0).all()
+    assert (walked[..., 5:8] > 0.1).all()
+
+
+def test_directions_are_alike():
+    maps, boundary = scene(9, 12, seed=5)
+    walked = random_walk(maps, boundary, steps=30)
+    for dims in ([1], [2], [1, 2]):
+        mirrored = random_walk(maps.flip(dims), boundary.flip([d - 1 for d in dims]), steps=30)
+        torch.testing.assert_close(mirrored.flip(dims), walked, rtol=0, atol=1e-6)
+    turned = random_walk(maps.mT, boundary.mT, steps=30)
+    torch.testing.assert_close(turned.mT, walked, rtol=0, atol=1e-6)
+
+
+def test_nothing_walks_nowhere():
+    boundary = torch.rand(6, 7)
+    assert torch.equal(random_walk(torch.zeros(2, 6, 7), boundary), torch.zeros(2, 6, 7))
+    assert random_walk(torch.zeros(0, 6, 7), boundary).shape == (0, 6, 7)
+    # one empty class beside a full one, and a map that the boundary covers altogether
+    maps = torch.stack([torch.zeros(6, 7), torch.rand(6, 7)])
+    assert torch.equal(random_walk(maps, boundary)[0], torch.zeros(6, 7))
+    assert torch.equal(random_walk(maps, torch.ones(6, 7)), torch.zeros(2, 6, 7))
+    assert random_walks([], []) == []
+
+
+def test_no_steps_is_the_start_and_inputs_stay():
+    maps, boundary = scene(5, 6)
+    kept = maps.clone(), boundary.clone()
+    assert torch.equal(random_walk(maps, boundary, steps=0), maps * (1 - boundary))
+    random_walk(maps, boundary)
+    assert torch.equal(maps, kept[0])
+    assert torch.equal(boundary, kept[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_results_have_the_dtype_of_the_maps(dtype):
+    maps, boundary = scene(8, 9)
+    walked = random_walk(maps.to(dtype), boundary.to(dtype), steps=8)
+    assert walked.dtype == dtype
+    assert off(walked.double(), random_walk(maps, boundary, steps=8)) < (
+        0.05 if dtype.itemsize == 2 else 1e-5
+    )
+
+
+@pytest.mark.parametrize("cells_per_product", [None, 1, 150, 10**6])
+def test_images_together_walk_as_alone(cells_per_product):
+    sizes = [(9, 12, 2), (4, 4, 0), (12, 9, 1), (1, 8, 3), (10, 10, 2)]
+    scenes = [scene(h, w, classes=k, seed=h) for h, w, k in sizes]
+    together = random_walks(*map(list, zip(*scenes)), steps=64, cells_per_product=cells_per_product)
+    for walked, (maps, boundary) in zip(together, scenes, strict=True):
+        alone = random_walk(maps, boundary, steps=64)
+        assert walked.shape == maps.shape
+        torch.testing.assert_close(walked, alone, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (
+            {"boundary": torch.zeros(5, 4)},
+            DataError,
+            r"maps have shape \(1, 4, 5\) and the boundary \(5, 4\)",
+        ),
+        ({"maps": torch.zeros(4, 5)}, DataError, r"maps have shape \(4, 5\)"),
+        ({"maps": torch.full((1, 4, 5), math.nan)}, DataError, "a map has values that are NaN"),
+        ({"boundary": torch.full((4, 5), math.nan)}, DataError, r"the boundary is NaN or outside \[0, 1\]"),
+        ({"boundary": torch.full((4, 5), 1.5)}, DataError, "probabilities, not logits"),
+        ({"boundary": torch.full((4, 5), -0.1)}, DataError, "probabilities, not logits"),
+        ({"maps": torch.ones(1, 4, 5, dtype=torch.uint8)}, DataError, "torch.uint8"),
+        ({"steps": -1}, SettingsError, "steps is -1"),
+        ({"steps": 2.5}, SettingsError, "steps is 2.5"),
+        ({"radius": 1}, SettingsError, "radius is 1: pairs need a radius of at least 2"),
+        ({"radius": math.nan}, SettingsError, "radius is nan"),
+        ({"beta": 0}, SettingsError, "beta is 0"),
+        ({"beta": math.nan}, SettingsError, "beta is nan"),
+    ],
+)
+def test_errors_say_what_came(change, error, message):
+    inputs = {"maps": torch.ones(1, 4, 5), "boundary": torch.zeros(4, 5)} | change
+    with pytest.raises(error, match=message) as raised:
+        random_walk(inputs.pop("maps"), inputs.pop("boundary"), **inputs)
+    assert "\n" not in str(raised.value)
+
+
+def test_errors_name_the_image():
+    good, bad = (torch.ones(1, 2, 2), torch.zeros(2, 2)), (torch.ones(1, 2, 2), torch.zeros(3, 2))
+    with pytest.raises(DataError, match="^image 1: maps have shape"):
+        random_walks(*map(list, zip(good, bad)))
+    with pytest.raises(DataError, match="1 images have maps, but 2 have a boundary"):
+        random_walks([good[0]], [good[1], bad[1]])
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3, 16, 255, 256, 5000])
+def test_the_series_is_the_power(steps):
+    terms = power_terms(steps, 1e-8)
+    x = np.linspace(-1, 1, 1001)
+    np.testing.assert_allclose(np.polynomial.chebyshev.chebval(x, terms), x**steps, rtol=0, atol=1.1e-8)
+    assert len(terms) <= steps + 1
+    assert terms[-1] > 0
+
+
+def test_256_steps_take_about_80_products():
+    assert len(power_terms(256, 1e-6)) - 1 == 80
+    assert len(power_terms(256, 1e-7)) - 1 < 90
+
+
+@pytest.mark.parametrize(("radius", "pairs"), [(2, 4), (5, 34), (10, 152), (2.5, 10)])
+def test_pairs_are_all_near_cells_once(radius, pairs):
+    offsets = pair_offsets(radius)
+    assert len(offsets) == pairs
+    reach = range(-10, 11)
+    near = {(y, x) for y in reach for x in reach if 0 < y * y + x * x < radius**2}
+    assert {*offsets, *((-y, -x) for y, x in offsets)} == {d for d in near if max(map(abs, d)) < radius}
+    assert len(set(offsets)) == pairs
+    assert not set(offsets) & {(-y, -x) for y, x in offsets}
+
+
+@pytest.mark.parametrize("radius", [2, 3, 4.5, 5, 10])
+@pytest.mark.parametrize("size", [(23, 31), (10, 19), (3, 40), (12, 2)], ids=str)
+def test_affinities_of_every_cell(radius, size):
+    boundary = torch.rand(2, *size, generator=torch.Generator().manual_seed(0))
+    height, width = size
+    found = pair_affinities(boundary, radius=radius, sources="all")
+    for (dy, dx), plane in zip(pair_offsets(radius), found.unbind(1), strict=True):
+        expected = torch.zeros_like(boundary)
+        for y in range(height):
+            for x in range(width):
+                if y + dy < height and 0 <= x + dx < width:
+                    way = [boundary[:, y + py, x + px] for py, px in straight_path(dy, dx)]
+                    expected[:, y, x] = 1 - torch.stack(way).amax(0)
+        assert torch.equal(plane, expected), (dy, dx)
+    reach = math.ceil(radius) - 1
+    if height > reach and width > 2 * reach:
+        inside = pair_affinities(boundary, radius=radius, sources="inside")
+        assert torch.equal(inside, found[..., : height - reach, reach : width - reach])
+        torch.testing.assert_close(
+            pair_affinities(boundary[0], radius=radius, sources="inside"), inside[0], rtol=0, atol=0
+        )
+    else:
+        with pytest.raises(DataError, match=f"{height} x {width} cells is smaller than the window"):
+            pair_affinities(boundary, radius=radius, sources="inside")
+
+
+@pytest.mark.parametrize("sources", ["inside", "all"])
+def test_affinities_have_gradients(sources):
+    g = torch.Generator().manual_seed(0)
+    boundary = torch.rand(1, 6, 8, generator=g, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda b: pair_affinities(b, radius=4, sources=sources), boundary)
+
+
+def test_affinity_errors():
+    with pytest.raises(SettingsError, match='sources is \'some\': use "inside" or "all"'):
+        pair_affinities(torch.zeros(4, 4), radius=2, sources="some")
+    with pytest.raises(DataError, match=r"boundary has shape \(4,\)"):
+        pair_affinities(torch.zeros(4), radius=2, sources="all")
+
+
+def test_figures_of_the_walk(tmp_path, monkeypatch):
+    from matplotlib import pyplot as plt
+
+    from recamlib.report import plots_refine
+
+    monkeypatch.setattr(plots_refine, "book_dir", lambda: tmp_path)
+    fig, axes = plt.subplots(1, 2)
+    image = plots_refine.sparsity(axes[0], grid=(6, 9)).images[0].get_array()
+    assert image.shape == (54, 54)
+    assert (image == image.T).all()  # pairs have no direction
+    assert (np.diag(image) == 2).all()
+    assert image[3, 5] == 1  # the wall is column 4
+    assert image[2, 3] == 2
+    assert image[0, 53] == 0
+    plots_refine.cost_line(axes[1], seconds=plots_refine.walk_seconds([(4, 5), (6, 7)], repeats=1))
+    assert len(axes[1].lines) == 2
+    (tmp_path / "measured").mkdir()
+    (tmp_path / "measured" / "random_walk.json").write_text('{"grid": [4, 10], "times_faster": 100.0}')
+    plots_refine.cost_line(fig.add_subplot(), seconds={(4, 5): 1.0, (8, 10): 4.0})
+    dense = fig.axes[-1].lines[-1]
+    assert dense.get_xdata()[0] == 40
+    assert dense.get_ydata()[0] == pytest.approx(200)
+
+
+def test_several_lengths_are_the_walks_of_each():
+    generator = torch.Generator().manual_seed(0)
+    maps, boundary = torch.rand(2, 9, 13, generator=generator), torch.rand(9, 13, generator=generator) ** 3
+    lengths = (0, 1, 16, 256)
+    together = walk_lengths(maps, boundary, steps=lengths, beta=4)
+    for steps, walked in zip(lengths, together):
+        alone = random_walk(maps, boundary, steps=steps, beta=4)
+        torch.testing.assert_close(walked, alone, rtol=0, atol=1e-7)
+    assert [m.shape for m in walk_lengths(maps[:0], boundary, steps=lengths)] == [(0, 9, 13)] * 4
+    with pytest.raises(SettingsError, match="steps is -1"):
+        walk_lengths(maps, boundary, steps=(1, -1))

@@ -1,0 +1,180 @@
+"""Transformers as backbones: shape, orientation, size independence, checkpointing, weights, whole stages."""
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+
+import recamlib as rc
+from recamlib.data.views import normalise
+from recamlib.engine.advcam import adversarial_maps
+from recamlib.errors import SettingsError, WeightsError
+from recamlib.method.losses import bce_loss
+from recamlib.models.backbones import SCRATCH, build_backbone, freeze_batch_norm, freeze_stem
+from recamlib.models.classifier import CamClassifier
+
+DINO = "timm/vit_small_patch14_reg4_dinov2"
+SWIN = "timm/swin_tiny_patch4_window7_224"
+ALL = [*((name, 16) for name in SCRATCH), ("timm/vit_tiny_patch16_224", 16), (DINO, 14), (SWIN, 32)]
+CLASSES = ("zebra", "cow", "giraffe")
+
+
+@pytest.mark.parametrize(("name", "stride"), ALL)
+def test_any_size_comes_out_at_its_stride_and_mirrored_alike(name, stride):
+    backbone = build_backbone(name, output_stride=stride).eval()
+    for height, width in ((96, 96), (97, 131), (33, 200)):
+        x = torch.randn(2, 3, height, width)
+        with torch.inference_mode():
+            stages, features = backbone.stages(x), backbone(x)
+            mirrored = backbone(x.flip(3))
+        assert features.shape == (2, backbone.channels, -(-height // stride), -(-width // stride))
+        assert mirrored.shape == features.shape
+        assert tuple(stages) == backbone.stage_names
+        torch.testing.assert_close(stages[backbone.stage_names[-1]], features)
+
+
+def test_features_are_timms_patch_tokens_and_nothing_else(tmp_path):
+    theirs = timm.create_model("vit_tiny_patch16_224", num_classes=0).eval()
+    save_file(theirs.state_dict(), tmp_path / "w.safetensors")
+    ours = build_backbone("timm/vit_tiny_patch16_224", weights=tmp_path / "w.safetensors").eval()
+    x = torch.randn(1, 3, 224, 224)
+    with torch.inference_mode():
+        tokens = theirs.forward_features(x)[:, 1:]  # (1, 196, C), the class token left out
+        torch.testing.assert_close(ours(x).flatten(2).mT, tokens, rtol=1e-4, atol=1e-4)
+
+
+def test_padding_is_the_mean_colour_and_moves_nothing():
+    backbone = build_backbone("vit_small_scratch").eval()
+    x = torch.randn(1, 3, 90, 70)
+    with torch.inference_mode():
+        torch.testing.assert_close(backbone(x), backbone(F.pad(x, (0, 10, 0, 6))))
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    """Normalised scenes (N, 3, 40, 48) of one animal each, and which it is (N,)."""
+    images = rc.DataSettings(train_count=40, size=48, classes=CLASSES, single_label=True).images("train")
+    pictures = normalise(torch.stack([images.image(i) for i in images.ids]))
+    return pictures, torch.tensor(images.label_matrix()).argmax(1)
+
+
+@pytest.mark.parametrize("name", SCRATCH)
+def test_an_object_in_the_left_half_lights_the_left_half(name, scenes):
+    """Two scenes side by side, put together anew in every step: where is the map of each one's class?"""
+    x, own = scenes
+    others = [(own != k).nonzero()[:, 0] for k in own]
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+
+    def pairs(count):
+        left = torch.randint(len(x), (count,), generator=generator)
+        right = torch.stack([others[i][torch.randint(len(others[i]), (), generator=generator)] for i in left])
+        return torch.cat([x[left], x[right]], 3), own[left], own[right]
+
+    model = CamClassifier(build_backbone(name), len(CLASSES)).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
+    for step in range(150):
+        images, left, right = pairs(12)
+        loss = bce_loss(model(images), F.one_hot(left, 3) + F.one_hot(right, 3))
+        optimizer.param_groups[0]["lr"] = 2e-3 * (1 - step / 150)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    images, left, right = pairs(100)
+    with torch.inference_mode():
+        maps = F.relu(torch.einsum("kc,bchw->bkhw", model.fc1.weight, model.eval().features(images)))
+
+    def found(maps):
+        halves = torch.stack([half.mean((2, 3)) for half in maps.chunk(2, dim=3)], 2)  # (B, K, 2)
+        each = torch.arange(len(left))
+        return torch.cat([halves[each, left].argmax(1) == 0, halves[each, right].argmax(1) == 1])
+
+    assert found(maps).float().mean() > 0.8
+    assert found(maps.flip(3)).float().mean() < 0.2  # and a network that swaps the sides would be noticed
+
+
+@pytest.mark.parametrize("name", SCRATCH)
+def test_checkpointing_gives_the_same_gradients(name):
+    gradients = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        model = CamClassifier(build_backbone(name, checkpointing=checkpointing), 3).train()
+        model(torch.randn(2, 3, 64, 80)).square().sum().backward()
+        gradients.append([p.grad for p in model.parameters()])
+        assert model.backbone.body["net"].training
+    for plain, again in zip(*gradients):
+        torch.testing.assert_close(plain, again, rtol=0, atol=0)
+
+
+def test_what_is_frozen_and_what_is_not():
+    backbone = freeze_stem(freeze_batch_norm(build_backbone("vit_small_scratch")))
+    frozen = {k.removeprefix("body.net.") for k, p in backbone.named_parameters() if not p.requires_grad}
+    assert frozen == {"patch_embed.proj.weight", "patch_embed.proj.bias"}
+    swin = freeze_stem(build_backbone("swin_small_scratch"))
+    assert all("patch_embed" in k for k, p in swin.named_parameters() if not p.requires_grad)
+    assert any("blocks" in k for k, p in swin.named_parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"name": DINO}, SettingsError, "comes out at stride 14, not 16"),
+        ({"name": SWIN}, SettingsError, "comes out at stride 32, not 16"),
+        ({"name": "swin_small_scratch", "output_stride": 8}, SettingsError, "comes out at stride 16"),
+        ({"name": "vit_small_scrath"}, SettingsError, "did you mean 'vit_small_scratch'"),
+        ({"name": "vit_small_scratch", "weights": "imagenet"}, WeightsError, "train it from scratch"),
+        ({"name": "resnet_small", "checkpointing": True}, SettingsError, "resnet_small is none"),
+    ],
+)
+def test_mistakes_name_the_way_out(options, error, message):
+    with pytest.raises(error, match=message):
+        build_backbone(**options)
+
+
+def test_weights_of_another_image_size_are_interpolated(tmp_path):
+    small = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=96)
+    save_file(small.state_dict(), tmp_path / "w.safetensors")
+    ours = build_backbone("timm/vit_tiny_patch16_224", weights=tmp_path / "w.safetensors")
+    torch.testing.assert_close(ours.body["net"].blocks[3].mlp.fc1.weight, small.blocks[3].mlp.fc1.weight)
+    assert ours.body["net"].pos_embed.shape == (1, 197, 192)
+    save_file({"x": torch.zeros(1)}, tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match="lacks"):
+        build_backbone("timm/vit_tiny_patch16_224", weights=tmp_path / "w.safetensors")
+
+
+def test_maps_and_climbing_work_on_tokens():
+    model = CamClassifier(build_backbone("vit_small_scratch"), 3)
+    images = [torch.randint(0, 256, (3, 50, 70), dtype=torch.uint8)]
+    present = [torch.tensor([0, 2])]
+    plain = rc.maps.extract_scale_maps(model, images, model.fc1.weight.detach()[None], classes=present)
+    climbed = adversarial_maps(model, images, model.fc1.weight.detach(), classes=present, steps=2)
+    assert [m.shape[1:] for m in plain[0]] == [m.shape for m in climbed[0]]
+
+
+@pytest.mark.parametrize("name", SCRATCH)
+def test_the_whole_pipeline_runs(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path))
+    data = rc.DataSettings(train_count=10, val_count=6, size=48)
+    base = rc.TrainClassifier(
+        dataset=data, backbone=name, epochs=1, batch_size=4, crop=32, lr=1e-3, optimizer="adam",
+        checkpointing=True,
+    )  # fmt: skip
+    again = rc.Reactivate(base=base, epochs=1, batch_size=4)
+    for option in rc.OPTIONS:
+        score = rc.Score(of=rc.ExtractCams(model=again, weights=option, scales=(1.0, 0.5)), split="train")
+        assert 0 <= score.miou <= 100
+    for _, maps, present in rc.ExtractCams(model=again).maps("val"):
+        assert maps.shape == (len(present), 40, 48)
+    assert rc.ExtractCams(model=base).cell == 16
+
+
+def test_settings_that_were_added_change_no_key_unless_they_are_used():
+    def key(stage):
+        return stage.infra.config(uid=True, exclude_defaults=True)
+
+    assert "checkpointing" not in key(rc.TrainClassifier())
+    assert "checkpointing" in key(rc.TrainClassifier(backbone="vit_small_scratch", checkpointing=True))
+    assert "gap" not in key(rc.Reactivate()) and "gap" in key(rc.Reactivate(gap="mask"))
+    base = rc.TrainClassifier(dataset=rc.DataSettings(train_labels="multi"))
+    assert "train_labels" not in str(key(rc.TrainClassifier())) and "train_labels" in str(key(base))

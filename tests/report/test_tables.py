@@ -1,0 +1,185 @@
+"""Claims, verdicts, scoreboard: every number is read from a result, every rule applied as stated."""
+
+import json
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+import recamlib as rc
+from recamlib.book.scoreboard import scoreboard_page
+from recamlib.data.labels import HOOFED
+from recamlib.errors import RecamError, SettingsError
+from recamlib.files import write_sealed
+from recamlib.report.claims import all_claims, load_paper, table_row
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path, monkeypatch):
+    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path))
+    yield tmp_path
+    plt.close("all")
+
+
+def rows(shift=0.0):
+    base = [40.0, 41.0, 42.0]
+    table = {"bce_only": table_row(base), "sce_only": table_row([35.0, 36.0, 37.5], baseline=base)}
+    for name in rc.verdicts.REACTIVATED:
+        values = [b + 5 + shift + 0.1 * i for i, b in enumerate(base)]
+        table[name] = table_row(values, baseline=base, fixed=30.0)
+    return table
+
+
+def record(**more):
+    parameters = {"profile": "smoke", "dataset": "hoofed", "backbone": "resnet_small", "seeds": [0, 1, 2]}
+    content = {"rows": rows(), "claims": rc.verdicts.table1(rows()), "images": {"train": 9, "scored": 7}}
+    return rc.claims.record("02_table1_ablations", parameters=parameters, **(content | more))
+
+
+def test_every_printed_number_is_a_claim():
+    claims = {claim.id: claim for claim in all_claims()}
+    paper = load_paper()
+    cells = sum(len(row["values"]) for row in paper["table1"]["rows"].values())
+    assert sum(name.startswith("table1.") for name in claims) == cells
+    assert sum(name.startswith("table2.") for name in claims) == 2 * 4 * 4
+    assert sum(name.startswith("table3.") for name in claims) == 4 * 8 + 4 * 4
+    assert {name[6:] for name in claims if name.startswith("prose.")} == set(paper["prose"])
+    assert claims["table3.irn.upernet_recam_val.voc12"].baseline == "table3.irn.upernet_cam_val.voc12"
+    assert all(c.baseline in claims for c in claims.values() if c.baseline)
+    with pytest.raises(RecamError, match="no claim 'table9'"):
+        rc.claims.paper_value("table9")
+
+
+def test_a_result_has_an_address_and_everything_it_rests_on(results):
+    path = record()
+    result = rc.claims.read(path)
+    assert path.parent.parent == results / "02_table1_ablations"
+    assert {"commit", "device", "versions", "date"} <= set(result["provenance"])
+    assert result["parameters"]["seeds"] == [0, 1, 2]
+    assert not list(results.rglob("*.part*"))
+    assert rc.claims.read(results / "02_table1_ablations" / "latest_smoke.json") == result
+    with pytest.raises(TypeError, match="a result holds a object"):
+        record(odd=object())
+
+
+def test_parameters_are_the_plain_values_of_a_namespace():
+    namespace = {"epochs": 3, "_i1": "x", "In": [], "os": json, "seeds": [0], "exit": "x", "name": "a"}
+    assert rc.claims.parameters(namespace) == {"epochs": 3, "seeds": [0], "name": "a"}
+
+
+def test_comparison_keeps_controls_and_puts_the_paper_beside():
+    table = rows() | {"bce_longer (control)": table_row([40.0, 40.5, 41.0], baseline=[40.0, 41.0, 42.0])}
+    frame = rc.claims.compare("table1", rc.claims.read(record(rows=table)))
+    assert frame.loc["bce_only", "paper (voc12)"] == 48.8
+    assert np.isnan(frame.loc["bce_longer (control)", "paper (voc12)"])
+    assert frame.loc["recam_w", "difference"] == pytest.approx(5.1)
+    assert set(frame["images"]) == {7}
+
+
+def test_verdicts_follow_the_sign_and_the_interval():
+    assert rc.verdicts.table1(rows())["prose.any_option_beats_cam"]["verdict"] == "holds"
+    assert rc.verdicts.table1(rows(shift=-12))["prose.any_option_beats_cam"]["verdict"] == "does not hold"
+    noisy = rows()
+    noisy["recam_w"] = table_row([30.0, 45.0, 50.0], baseline=[40.0, 41.0, 42.0])
+    assert rc.verdicts.table1(noisy)["prose.any_option_beats_cam"]["verdict"] == "cannot tell"
+
+
+def test_lambda_is_judged_by_equivalence_not_by_lack_of_evidence():
+    def judge(**curve):
+        curve = {name: table_row(values) for name, values in curve.items()}
+        return rc.verdicts.lambda_sweep(curve)["prose.lambda_insensitive"]["verdict"]
+
+    one = [50.0, 51.0, 52.0]
+    close, far, wide = [50.1, 51.2, 52.1], [40.0, 41.1, 42.0], [40.0, 51.0, 62.0]
+    assert judge(**{"0.5": close, "1.0": one, "2.0": close}) == "holds"
+    assert judge(**{"0.5": far, "1.0": one, "2.0": close}) == "does not hold"
+    assert judge(**{"0.5": wide, "1.0": one, "2.0": close}) == "cannot tell"
+    assert judge(**{"1.0": one, "2.0": close}) == "cannot tell"
+    assert judge(**{"1.0": one}) == "not run"
+
+
+def test_toy_rules():
+    cases = {"c1": (10.0, 10.0), "c2": (-10.0, -10.0)}
+    assert {c["verdict"] for c in rc.verdicts.toy_gradients(cases).values()} == {"holds"}
+    swapped = {"c1": (-10.0, -10.0), "c2": (10.0, 10.0)}
+    assert {c["verdict"] for c in rc.verdicts.toy_gradients(swapped).values()} == {"does not hold"}
+    low, high = [50.0, 51.0, 52.0], [60.0, 61.5, 62.0]
+    study = rc.verdicts.toy_study(
+        {"bce": low, "sce": high}, {"train": {"bce": low, "sce": high}, "val": {"bce": high, "sce": low}}
+    )
+    assert study["prose.five_hoofed_bce_weaker"]["verdict"] == "holds"
+    assert study["prose.sce_cam_higher_miou"]["verdict"] == "cannot tell"
+    share = rc.verdicts.single_label_share
+    for times, alone, answer in ((100, 21, "holds"), (1, 21, "cannot tell"), (100, 26, "does not hold")):
+        labels = np.array([[1, 0]] * alone + [[1, 1]] * (100 - alone)).repeat(times, 0)
+        assert share(labels, dataset="coco14")["prose.single_label_share_coco"]["verdict"] == answer
+    assert share(labels, dataset="hoofed")["prose.single_label_share_coco"]["verdict"] == "not run"
+
+
+def test_pair_gradients_pick_the_target_and_the_highest_negative():
+    found = rc.toy.pair_gradients(np.array([[0.0, 9.0, -9.0]]), np.array([[0, 0, 1]]), loss="sce")
+    assert found["target"] == pytest.approx(-1, abs=1e-3)
+    assert found["confusing"] == pytest.approx(1, abs=1e-3)
+    with pytest.raises(SettingsError, match="no class group 'hoofd' .did you mean 'hoofed'"):
+        rc.toy.group_data("hoofed", "hoofd")
+
+
+def test_the_scoreboard_is_filled_from_results_and_the_rest_is_not_run():
+    result = rc.claims.read(record())
+    board = rc.tables.scoreboard([result]).set_index("claim")
+    here = board[board["data"].str.contains("9 train, 7 scored")]
+    assert board.loc["table1.recam_w.voc12", "verdict"] == "holds"
+    assert board.loc["table1.sce_only.voc12", "verdict"] == "holds"  # lower, as the paper says
+    assert board.loc["table1.bce_only.voc12", "verdict"] == "reference"
+    assert board.loc["table2.irn.cam_miou.voc12", "verdict"] == "not run"
+    assert here["data"].str.startswith("synthetic").all()
+    page = scoreboard_page([result])
+    assert page.count("<tr data-part") == len(all_claims())
+    whole = page.replace("<wbr>", "")
+    assert all(f"<code>{claim.id.split('.', 1)[1]}</code>" in whole for claim in all_claims())
+    assert f"<strong>{(board['verdict'] != 'not run').sum()} of {len(board)}</strong>" in page
+
+
+def test_a_run_whose_recipe_failed_carries_no_verdict(results):
+    path = results / "02_table1_ablations" / "latest_smoke.json"
+    record()
+    write_sealed(path, {"provisional": "diverged", **rc.claims.read(path)})
+    assert not [r for r in rc.kept.load_results() if r["images"] == {"train": 9, "scored": 7}]
+
+
+def test_strings_from_data_stay_strings_on_a_page():
+    nasty = {"prose.any_option_beats_cam": rc.claims.sentence("holds", "<script>|alert(1)</script>")}
+    text = rc.tables.discussion(rc.claims.read(record(claims=nasty))).data
+    assert "<script>" not in text
+    assert "&lt;script&gt;\\|alert" in text
+    assert "synthetic" in text
+    with pytest.raises(RecamError, match="'maybe' is no verdict"):
+        rc.claims.sentence("maybe", "")
+
+
+def test_every_figure_draws_on_what_it_is_given():
+    terms, grid = rc.toy.magnitude_grid(limit=4, points=9)
+    assert len(rc.plots.gradient_magnitudes(terms, grid, cases={"c1": (3, 3)}).axes) == 5
+    frame = rc.claims.compare("table1", rc.claims.read(record()))
+    _, axes = plt.subplots(1, 5)
+    assert rc.plots.table_bars(frame, ax=axes[0], paper=frame.columns[0]) is axes[0]
+    assert len(axes[0].patches) == len(frame)
+    ends = {"low": [0.0, np.nan], "high": [2.0, np.nan]}
+    curve = pd.DataFrame({"sce_weight": [0.5, 1.0], "mean": [1.0, 2.0], **ends})
+    assert rc.plots.sensitivity(curve, ax=axes[1], baseline=1.0) is axes[1]
+    bars = pd.DataFrame({"group": "hoofed", "loss": ["bce", "sce"], "percent": 1.0, **ends})
+    assert len(rc.plots.loss_bars(bars, y="percent", ax=axes[2]).patches) == 2
+    assert rc.plots.gradient_curves({"bce": np.zeros((2, 3)), "sce": np.ones((2, 3))}, ax=axes[3]).lines
+    assert rc.plots.threshold_curves({"CAM": (grid, grid)}, ax=axes[4], fixed=0.2).lines
+
+
+def test_masks_and_maps_are_painted():
+    image = np.full((2, 2, 3), 200, np.uint8)
+    painted = rc.plots.paint(np.array([[0, 1], [255, 2]], np.uint8), HOOFED, image)
+    assert (painted[1, 0] == 1).all()
+    assert not np.allclose(painted[0, 1], painted[1, 1])
+    np.testing.assert_allclose(painted[0, 0], 0.35 * 200 / 255)
+    heat = rc.plots.overlay(image, np.array([[0.0, 1.0], [0.5, 0.2]]))
+    assert heat.shape == (2, 2, 3) and heat.min() >= 0 and heat.max() <= 1
+    assert len(rc.plots.gallery([{"caption": "x", "image": painted, "truth": painted}] * 2).axes) == 4

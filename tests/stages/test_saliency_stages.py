@@ -1,0 +1,303 @@
+"""Stages with saliency: EPS, what is reactivated from it, the merge, scores; keys, resume, the shut door."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import recamlib as rc
+from recamlib.data import base as data_base
+from recamlib.engine.extract import extract_scale_maps
+from recamlib.errors import DataError, MaskAccessError, SettingsError
+from recamlib.method.maps import merge_scales
+from recamlib.method.metrics import iou
+from recamlib.method.saliency import edam_merge
+from recamlib.stages import classify
+from recamlib.stages import saliency as saliency_stages
+
+DATA = {"train_count": 10, "val_count": 6, "size": 64}
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path, monkeypatch):
+    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("RECAM_WORKERS", "0")
+    return tmp_path / "results"
+
+
+def plain(**more):
+    settings = {"epochs": 1, "batch_size": 4, "crop": 64, "lr": 0.05, "fc_lr_factor": 1.0}
+    return rc.TrainClassifier(**({"dataset": rc.DataSettings(**DATA)} | settings | more))
+
+
+def eps(**more):
+    return plain(**({"saliency": rc.Saliency()} | more))
+
+
+def recam_e(**more):
+    return rc.Reactivate(base=eps(), epochs=1, batch_size=4, **more)
+
+
+def cams(model=None, **more):
+    return rc.ExtractCams(model=model or plain(), scales=(1.0, 0.5), **more)
+
+
+def walked(maps):
+    net = rc.TrainBoundary(cams=maps, epochs=1, batch_size=4, crop=64, radius=5)
+    return rc.Walk(cams=maps, boundary=net, steps=16)
+
+
+@pytest.fixture
+def maps_folder(tmp_path):
+    """A folder with a map, brightness in 0 to 100, for every image of the tests."""
+    folder = tmp_path / "maps"
+    folder.mkdir()
+    for split in ("train_aug", "val"):
+        images = rc.DataSettings(**DATA).images(split)
+        for id in images.ids:
+            grey = images.image(id).float().mean(0) * (100 / 255)
+            Image.fromarray(grey.round().to(torch.uint8).numpy()).save(folder / f"{id}.png")
+    return folder
+
+
+def test_saliency_is_part_of_the_key_and_its_absence_changes_no_key(maps_folder, tmp_path):
+    assert "saliency" not in plain().uid
+    assert rc.TrainClassifier(saliency=None).uid == rc.TrainClassifier().uid
+    folder = rc.Saliency(folder=str(maps_folder))
+    assert (folder.source, folder.peak) == ("folder", 100)
+    keys = [plain().uid, eps().uid, eps(saliency_weight=0.5).uid, eps(saliency=folder).uid]
+    first = maps_folder / f"{rc.DataSettings(**DATA).images('train').ids[0]}.png"
+    moved = maps_folder.rename(tmp_path / "moved")
+    assert eps(saliency=rc.Saliency(folder=str(moved))).uid == keys[-1]
+    changed = tmp_path / "changed"
+    changed.mkdir()
+    for path in moved.iterdir():
+        (changed / path.name).write_bytes(path.read_bytes())
+    Image.fromarray(np.full((4, 4), 50, np.uint8)).save(changed / first.name)
+    keys.append(eps(saliency=rc.Saliency(folder=str(changed))).uid)
+    assert len(set(keys)) == 5
+    with pytest.raises(SettingsError, match="Saliency has no setting 'foldr'"):
+        rc.Saliency(foldr="x")
+
+
+def test_a_moved_folder_is_read_back_and_described_without_its_place(maps_folder, tmp_path):
+    maps = rc.SaliencyMaps(dataset=rc.DataSettings(**DATA), saliency=rc.Saliency(folder=str(maps_folder)))
+    name = maps.dataset.images("train").ids[0]
+    before = maps.one("train", name)
+    moved = maps_folder.rename(tmp_path / "moved")
+    again = rc.SaliencyMaps(dataset=rc.DataSettings(**DATA), saliency=rc.Saliency(folder=str(moved)))
+    assert np.array_equal(again.one("train", name), before)
+    assert str(tmp_path) not in again.saliency.describe()
+    assert "values 0 to 100" in again.saliency.describe()
+
+
+def test_a_folder_in_the_data_folder_needs_no_path(maps_folder, monkeypatch):
+    monkeypatch.setenv("RECAM_DATA", str(maps_folder.parent))
+    assert rc.Saliency(folder="maps").fingerprint == rc.Saliency(folder=str(maps_folder)).fingerprint
+
+
+def test_missing_maps_stop_the_run_before_anything_is_trained(maps_folder, monkeypatch):
+    ids = rc.DataSettings(**DATA).images("train").ids
+    for id in ids[2:5]:
+        (maps_folder / f"{id}.png").unlink()
+    saliency = rc.Saliency(folder=str(maps_folder))
+    expected = f"3 of 10 images have no saliency map in .*: {ids[2]}, {ids[3]}, {ids[4]};"
+    with pytest.raises(DataError, match=expected):
+        rc.SaliencyMaps(dataset=rc.DataSettings(**DATA), saliency=saliency).check("train_aug", "train")
+    monkeypatch.setattr(rc.fit, "fit", lambda *a, **k: pytest.fail("training began"))
+    monkeypatch.setattr(
+        saliency_stages.SaliencyFolder, "map", lambda *a, **k: pytest.fail("a map was read first")
+    )
+    with pytest.raises(DataError, match=expected):
+        _ = eps(saliency=saliency).result
+    rc.SaliencyMaps(dataset=rc.DataSettings(**DATA)).check("train_aug")  # the embedded one needs no file
+
+
+def test_training_with_saliency_opens_no_mask_and_differs_from_training_without(monkeypatch):
+    before = [eps().result["weights"], recam_e().result["weights"]]
+
+    def closed(*args, **kwargs):
+        pytest.fail("a mask was opened")
+
+    for name in ("mask", "__init__"):
+        monkeypatch.setattr(data_base.MaskSet, name, closed)
+    monkeypatch.setenv("RECAM_RESULTS", os.environ["RECAM_RESULTS"] + "_blind")
+    assert [eps().result["weights"], recam_e().result["weights"]] == before
+    assert set(eps().result["history"]) == {"loss", "bce", "eps", "steps"}
+    assert set(recam_e().result["history"]) == {"loss", "bce", "sce", "eps", "steps"}
+    history = recam_e(sce_weight=2.0).result["history"]
+    parts = np.array(history["bce"]) + 2 * np.array(history["sce"]) + np.array(history["eps"])
+    np.testing.assert_allclose(history["loss"], parts, rtol=1e-5)
+    control = recam_e(sce_weight=0.0).result["history"]
+    np.testing.assert_allclose(control["loss"], np.add(control["bce"], control["eps"]), rtol=1e-5)
+    merged = rc.SaliencyMerge(cams=walked(cams(recam_e(), reading="softmax")))
+    assert len(list(merged.run("train"))) == 10
+    with pytest.raises(pytest.fail.Exception):
+        _ = rc.SaliencyScore(dataset=rc.DataSettings(**DATA)).result
+
+
+def test_the_door_is_shut_while_saliency_is_made_and_merged(monkeypatch):
+    truth = rc.DataSettings(**DATA).masks("train")
+    seen = []
+
+    def behind(module, name):
+        original = getattr(module, name)
+
+        def peek(*args, **kwargs):
+            with pytest.raises(MaskAccessError):
+                truth.mask(truth.ids[0])
+            seen.append(name)
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, peek)
+
+    behind(saliency_stages, "fine_grained")
+    behind(classify, "eps_loss")
+    behind(rc.stages.merge, "edam_merge")
+    _ = eps().result
+    list(rc.SaliencyMerge(cams=cams()).run("train"))
+    assert set(seen) == {"fine_grained", "eps_loss", "edam_merge"}
+
+
+def test_the_loss_reaches_backbone_fc1_and_background():
+    stage = eps()
+    torch.manual_seed(0)
+    net = stage.build()
+    views = torch.stack([stage.views()[i][0] for i in range(4)])
+    labels = torch.stack([stage.views()[i][1] for i in range(4)])
+    features = net.features(classify.images_of(views))
+    loss = stage.eps(net, features, views, labels)["eps"]
+    loss.backward()
+    for module in (net.backbone, net.fc1, net.background):
+        assert sum(p.grad.abs().sum().item() for p in module.parameters() if p.grad is not None) > 0
+    assert torch.equal(net.scores(features).mean((2, 3))[:, :-1].detach().round(decimals=4),
+                       net.logits(features).detach().round(decimals=4))  # fmt: skip
+    assert net.logits(features).shape == (4, 5)  # the background has no logit
+    assert plain().eps(net, features, views, labels) == {}
+
+
+def test_a_killed_run_gives_the_weights_of_an_unbroken_one(monkeypatch, tmp_path):
+    whole = eps(epochs=2).result["weights"]["sha256"]
+    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "broken"))
+    original, calls = classify.eps_loss, []
+
+    def interrupted(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(classify, "eps_loss", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _ = eps(epochs=2).result
+    assert eps(epochs=2).result["weights"]["sha256"] == whole
+    assert len(calls) == 4 + 2  # the second epoch alone
+    assert eps(epochs=2).result["weights"]["sha256"] == whole
+    assert len(calls) == 6
+
+
+def test_a_softmax_reading_is_the_share_of_each_class_and_needs_a_background():
+    stage = cams(eps(), reading="softmax")
+    model, _ = stage.model.load()
+    name = stage.dataset.images("train").ids[0]
+    picture = stage.dataset.images("train").image(name)
+    with torch.inference_mode():
+        pair = [rc.data.views.normalise(view)[None] for view in (picture, picture.flip(2))]
+        shares = [model.scores(model.features(x)).softmax(1)[0] for x in pair]
+    expected = shares[0] + shares[1].flip(2)  # (K + 1, h, w)
+    maps, classes = stage.one("train", name)
+    found = next(iter(stage.items([("train", name)])))["scales"][0][0]
+    np.testing.assert_allclose(found, expected[classes].numpy(), atol=1e-5)
+    assert maps.shape[1:] == picture.shape[1:]
+    assert stage.fixed_threshold == 0.20 and cams().fixed_threshold == 0.55
+    assert stage.uid != cams(eps()).uid
+    with pytest.raises(SettingsError, match="TrainClassifier has no background channel"):
+        cams(plain(), reading="softmax")
+    with pytest.raises(SettingsError, match="read with weights 'w' alone, not"):
+        cams(recam_e(), reading="softmax", weights="w*w'")
+    assert len(next(iter(cams(recam_e()).items([("train", name)])))["scales"][0]) == 4  # all options, as ever
+
+
+def test_maps_of_an_image_without_a_class_are_none_in_both_readings():
+    model, _ = eps().load()
+    weights, picture = model.fc1.weight.detach()[None], torch.zeros(3, 40, 56, dtype=torch.uint8)
+    for background in (None, model.background.weight.detach()[0]):
+        ((maps,),) = extract_scale_maps(
+            model, [picture], weights, classes=[torch.zeros(0)], scales=(1.0,), background=background
+        )
+        assert maps.shape[:2] == (1, 0)
+        assert merge_scales([maps[0]], (40, 56)).shape == (0, 40, 56)
+
+
+def test_the_merge_is_the_equation_on_maps_with_peak_one():
+    stage = rc.SaliencyMerge(cams=cams(), theta=0.3)
+    salient = rc.SaliencyMaps(dataset=stage.dataset)
+    for name, maps, classes in stage.maps("train"):
+        raw, same = stage.cams.one("train", name)
+        raw = raw / raw.amax((1, 2), keepdim=True).clamp(min=1e-5)
+        mask = edam_merge(raw.numpy(), salient.one("train", name), theta=0.3)
+        assert classes == same
+        assert maps.sum(0).max() <= 1
+        assert np.array_equal((maps * torch.arange(1, 1 + len(maps))[:, None, None]).sum(0), mask)
+    item = next(iter(stage.items([("train", name)])))
+    assert stage.merge(item, stride=4).shape[1:] == tuple(-(-side // 4) for side in item["size"])
+
+
+def test_a_merge_has_no_threshold_and_feeds_masks_scores_and_networks():
+    stage = rc.SaliencyMerge(cams=walked(cams()))
+    score = rc.Score(of=stage)
+    assert score.fixed == score.best == pytest.approx(score.miou)
+    assert rc.pipeline_cost(stage, split="train")["parts"].keys() >= {"random walk", "merge with saliency"}
+    net = rc.TrainSegmenter(masks=rc.PseudoMasks(maps=stage), steps=2, batch_size=4, crop=64, lr=0.01)
+    assert rc.SegmentationScore(of=net).result["images"] == 6
+    with pytest.raises(SettingsError):
+        rc.TrainBoundary(cams=stage)
+
+
+def test_a_bad_merge_is_refused():
+    with pytest.raises(SettingsError, match="SaliencyMerge.theta: .* got 1.5"):
+        rc.SaliencyMerge(theta=1.5)
+    with pytest.raises(SettingsError, match="expected 0 <= alpha <= beta"):
+        list(rc.SaliencyMerge(cams=cams(), alpha=0.9, beta=0.5).run("train"))
+
+
+def test_saliency_is_scored_as_one_foreground():
+    score = rc.SaliencyScore(dataset=rc.DataSettings(**DATA), theta=0.37)
+    truth = score.dataset.masks("train")
+    both = either = there = pixels = 0
+    for name in truth.ids:
+        found = rc.SaliencyMaps(dataset=score.dataset).one("train", name) > np.float32(0.37)
+        object_ = truth.mask(name) > 0
+        both, either = both + (found & object_).sum(), either + (found | object_).sum()
+        there, pixels = there + object_.sum(), pixels + object_.size
+    assert score.iou == pytest.approx(100 * both / either)
+    assert score.result["share"] == pytest.approx(there / pixels)
+    low, high = score.interval()
+    assert low <= score.iou <= high
+    counts = np.asarray(score.result["counts"]).sum(0)
+    assert iou(np.array([[pixels - either, either - there], [there - both, both]]))[1] == pytest.approx(
+        counts[1, 0] / (counts[1, 1] + counts[1, 2] - counts[1, 0])
+    )
+
+
+@pytest.mark.skipif(
+    not (os.environ.get("RECAM_DATA") and os.environ.get("RECAM_WEIGHTS")),
+    reason="needs RECAM_DATA with a VOC devkit and RECAM_WEIGHTS",
+)
+def test_real_photographs_go_all_the_way():
+    data = rc.DataSettings(name="voc12", limit=8)
+    base = rc.TrainClassifier(
+        dataset=data, backbone="mobilenet_v2", weights="mobilenet_v2_imagenet", epochs=1, batch_size=4,
+        crop=64, lr=0.001, precision="bf16-mixed", saliency=rc.Saliency(),
+    )  # fmt: skip
+    model = rc.Reactivate(base=base, epochs=1, batch_size=4)
+    for stage in (
+        rc.ExtractCams(model=model, scales=(0.5,), reading="softmax"),
+        rc.SaliencyMerge(cams=rc.ExtractCams(model=model, weights="w*w'", scales=(0.5,))),
+    ):
+        assert 0 < rc.Score(of=stage, split="train").miou < 100
+    found = rc.SaliencyScore(dataset=data)
+    assert 0 < found.iou < 100
+    assert 0 < found.result["share"] < 1

@@ -1,0 +1,144 @@
+"""Stages of segmentation: pseudo masks in, scores out; the upper bound apart from everything else."""
+
+import typing
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import recamlib as rc
+from recamlib.data import base as data_base
+from recamlib.engine.fit import TrainingError
+from recamlib.errors import DataError, SettingsError
+from recamlib.method.counts import confusion, mean_iou
+from recamlib.models.segmenters import build_segmenter
+from recamlib.stages import segment
+from recamlib.stages.base import Stage
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path, monkeypatch):
+    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("RECAM_WORKERS", "0")
+
+
+DATA = {"train_count": 8, "val_count": 4, "size": 64}
+QUICK = {"steps": 3, "batch_size": 4, "crop": 64, "lr": 0.01, "checkpoint_every": 2}
+
+
+def segmenter(**more):
+    base = rc.TrainClassifier(
+        dataset=rc.DataSettings(**DATA), epochs=1, batch_size=4, crop=64, lr=0.05, fc_lr_factor=1.0
+    )
+    masks = rc.PseudoMasks(maps=rc.ExtractCams(model=base, scales=(1.0,)))
+    return rc.TrainSegmenter(masks=masks, **(QUICK | more))
+
+
+def upper_bound(**more):
+    return rc.TrainUpperBound(dataset=rc.DataSettings(**DATA), **(QUICK | more))
+
+
+def test_training_on_pseudo_masks_never_opens_a_mask(monkeypatch, capsys):
+    def closed(*args, **kwargs):
+        pytest.fail("a mask was opened")
+
+    for name in ("mask", "__init__"):
+        monkeypatch.setattr(data_base.MaskSet, name, closed)
+    result = segmenter().result
+    assert result["images"] == 8
+    assert result["history"]["steps"] == 3
+    assert sum(result["balance"].values()) == pytest.approx(1)
+    assert "8 pseudo masks to learn from: background" in capsys.readouterr().out
+    with pytest.raises(pytest.fail.Exception):
+        _ = rc.SegmentationScore(of=segmenter()).result
+    with pytest.raises(pytest.fail.Exception):
+        _ = upper_bound().result
+
+
+def test_the_upper_bound_reads_true_masks_and_nothing_else_can_take_it():
+    stage = upper_bound()
+    assert stage.result["supervision"] == "true masks"
+    assert rc.SegmentationScore(of=stage).label == "single-scale, no CRF, TRUE MASKS"
+    kinds = [k for k in vars(rc.stages).values() if isinstance(k, type) and issubclass(k, Stage)]
+    takers = set()
+    for kind in kinds:
+        for field in kind.model_fields.values():
+            if rc.TrainUpperBound in (field.annotation, *typing.get_args(field.annotation)):
+                takers.add(kind.__name__)
+    assert takers == {"SegmentationScore"}
+    with pytest.raises(SettingsError):
+        rc.TrainSegmenter(masks=stage)
+
+
+@pytest.mark.parametrize("arch", ["deeplabv2_small", "deeplabv3plus_small", "upernet_small"])
+def test_every_small_network_trains_and_is_scored(arch):
+    stage = segmenter(arch=arch, optimizer="adamw" if arch == "upernet_small" else "sgd", jitter=True)
+    score = rc.SegmentationScore(of=stage)
+    assert score.result["images"] == 4
+    truth, total = stage.dataset.masks("val"), np.zeros((6, 6), dtype=int)
+    for name, mask in score.predictions():
+        total += confusion(mask, truth.mask(name), num_classes=6)
+    assert score.miou == pytest.approx(100 * mean_iou(total))
+    low, high = score.interval()
+    assert low <= score.miou <= high
+    assert len(score.per_class()) == 6
+
+
+def test_a_pretrained_network_with_fixed_norm_trains_and_comes_back(tmp_path):
+    torch.manual_seed(0)
+    encoder = build_segmenter("deeplabv3plus_small", num_classes=6).net.encoder.model
+    save_file({k: v.clone() for k, v in encoder.state_dict().items()}, tmp_path / "e.safetensors")
+    stage = segmenter(arch="deeplabv3plus_small", weights=str(tmp_path / "e.safetensors"), fixed_norm=True)
+    state = stage.load().net.encoder.model.state_dict()
+    means = [k for k in state if "running_mean" in k]
+    assert means and all(torch.equal(state[k], encoder.state_dict()[k]) for k in means)
+    assert any(not torch.equal(state[k], v) for k, v in encoder.state_dict().items())
+    assert 0 <= rc.SegmentationScore(of=stage).miou <= 100
+
+
+def test_kinds_of_evaluation_are_numbers_apart():
+    pytest.importorskip("pydensecrf.densecrf")
+    stage = segmenter()
+    single, multi, refined = (
+        rc.SegmentationScore(of=stage, limit=2, **more)
+        for more in ({}, {"scales": (0.5, 1.0), "mirror": True, "window": 48}, {"crf": True})
+    )
+    assert len({score.uid for score in (single, multi, refined)}) == 3
+    assert [s.label for s in (single, multi, refined)] == [
+        "single-scale, no CRF", "2 scales, mirrored, no CRF", "single-scale, CRF",
+    ]  # fmt: skip
+    assert all(score.counts.shape == (2, 6, 3) for score in (single, multi, refined))
+    assert single.interval_of_difference(single) == (0, 0)
+
+
+def test_a_killed_run_gives_the_weights_of_an_unbroken_one(monkeypatch, tmp_path):
+    whole = segmenter(steps=5).result["weights"]["sha256"]
+    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "broken"))
+    original, calls = segment.multiscale_loss, []
+
+    def interrupted(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(segment, "multiscale_loss", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _ = segmenter(steps=5).result
+    assert segmenter(steps=5).result["weights"]["sha256"] == whole
+    assert len(calls) == 4 + 3  # steps 3 to 5: the checkpoint of step 2 was there
+
+
+def test_masks_of_background_alone_and_a_loss_that_explodes_stop_with_one_line():
+    stage = segmenter()
+    nothing = rc.PseudoMasks(maps=stage.masks.maps, threshold=0.99999)
+    with pytest.raises(DataError, match="8 pseudo masks hold background alone"):
+        _ = rc.TrainSegmenter(masks=nothing, **QUICK).result
+    with pytest.raises(TrainingError, match=r"step \d+ \(samples hoofed_train_"):
+        _ = segmenter(lr=1e30, steps=20).result
+    with pytest.raises(SettingsError, match="unknown network 'deeplabv2_smal'.*deeplabv2_small"):
+        _ = segmenter(arch="deeplabv2_smal").result
+    with pytest.raises(SettingsError, match="fixed_norm keeps the statistics of loaded weights"):
+        _ = segmenter(arch="deeplabv3plus_small", fixed_norm=True).result
+    assert torch.isfinite(torch.tensor(stage.result["history"]["loss"])).all()

@@ -1,0 +1,119 @@
+"""Stages as jobs of a real Slurm on this machine: same bytes, runs that go on, logs that reach the user."""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import nbformat
+import pytest
+import submitit
+
+from recamlib import stages as rc
+from recamlib.book.run import NotebookError, run_notebook
+from recamlib.stages.infra import StageCache
+from recamlib.stages.jobs import JobError
+
+SCRIPT = Path(__file__).parents[1] / "slurm_daemons.sh"
+DATA = {"train_count": 10, "val_count": 6, "size": 48}
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory) -> Iterator[Path]:
+    """A Slurm of one node; all of its processes are gone afterwards."""
+    folder = tmp_path_factory.mktemp("slurm")
+    started = subprocess.run([SCRIPT, "start", folder], capture_output=True, text=True)
+    try:
+        if started.returncode:
+            pytest.skip(f"no Slurm could be started: {(started.stdout + started.stderr).strip()}")
+        os.environ["SLURM_CONF"] = started.stdout.strip().removeprefix("SLURM_CONF=")
+        yield folder
+    finally:
+        os.environ.pop("SLURM_CONF", None)
+        pids = [int(file.read_text()) for file in folder.glob("*.pid")]
+        subprocess.run([SCRIPT, "stop", folder], check=True, timeout=60)
+    assert len(pids) == 3
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+@pytest.fixture
+def results(slurm, tmp_path, monkeypatch) -> Path:
+    """An empty results folder, and stages sent to Slurm."""
+    monkeypatch.setattr(submitit.SlurmJob.watcher, "_delay_s", 2)  # seconds between two looks at the queue
+    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("RECAM_CLUSTER", "slurm,partition=short,minutes=10,images=5,cpus=1")
+    return tmp_path / "results"
+
+
+def classifier() -> rc.TrainClassifier:
+    return rc.TrainClassifier(
+        dataset=rc.DataSettings(**DATA), epochs=150, batch_size=4, crop=32, lr=0.05, fc_lr_factor=1.0
+    )
+
+
+def maps() -> rc.ExtractCams:
+    return rc.ExtractCams(model=classifier(), scales=(1.0, 0.5))
+
+
+def entries(stage: rc.ExtractCams) -> list:
+    requests = [("train", name) for name in stage.images("train").ids]
+    return [(item["classes"], [m.tobytes() for m in item["scales"]]) for item in stage.items(requests)]
+
+
+def jobs() -> list[str]:
+    """Return number and state of every job that Slurm still remembers."""
+    asked = ["squeue", "--noheader", "--array", "--states=all", "--format=%i %T"]
+    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split("\n")[:-1]
+
+
+def test_a_cancelled_job_goes_on_and_an_array_gives_the_bytes_of_a_local_run(results, monkeypatch, tmp_path):
+    stage, before = classifier(), len(jobs())
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(lambda: stage.result)
+        progress = stage.folder / "checkpoint" / "progress.json"
+        while not progress.exists() and not running.done():
+            time.sleep(0.02)
+        (number,) = [line.split()[0] for line in jobs()[: len(jobs()) - before]]
+        subprocess.run(["scancel", number], check=True)
+        with pytest.raises(JobError, match=r"job \d+ of TrainClassifier failed: .*CANCELLED"):
+            running.result()
+    reached = json.loads(progress.read_text())["step"]
+    assert 0 < reached < 300, "cancelled too late: the training was over"
+    resumed = classifier()
+    assert resumed.result["history"]["steps"] == 300
+    maps_here = maps()
+    sent = entries(maps_here)
+    array = [line for line in jobs() if "_" in line]
+    assert len(array) == 2, "not an array of five images a job"
+    assert not list((results / "jobs").glob("ExtractCams*")), "logs of what went well are cleared away"
+
+    monkeypatch.delenv("RECAM_CLUSTER")
+    with monkeypatch.context() as closed:  # what jobs made is found by a run without them
+        closed.setattr(StageCache, "_call_and_store", None)
+        assert entries(maps()) == sent
+    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "local"))
+    local = classifier()
+    assert local.result["history"]["loss"] == resumed.result["history"]["loss"]
+    assert local.result["weights"] == resumed.result["weights"], "not the weights of an unbroken local run"
+    assert entries(maps()) == sent
+
+
+def test_the_log_of_a_failed_job_reaches_the_error_of_the_notebook(results, tmp_path, monkeypatch):
+    monkeypatch.setenv("RECAM_PROCESSES", "2")  # in one job
+    settings = f"dataset=rc.DataSettings(**{DATA}), epochs=1, batch_size=4, crop=32, lr=1e30, momentum=0.9"
+    cells = [
+        nbformat.v4.new_code_cell('profile: str = "smoke"  # [smoke]', metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(f"import recamlib as rc\nrc.TrainClassifier({settings}).result"),
+    ]
+    (tmp_path / "notebooks" / "profiles").mkdir(parents=True)
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "notebooks" / "07_fails.ipynb")
+    with pytest.raises(NotebookError, match=r"JobError: job \d+ of TrainClassifier failed:.*the loss became"):
+        run_notebook("07", folder=tmp_path / "notebooks", output_dir=tmp_path, progress=False)
+    (log,) = (results / "jobs").glob("TrainClassifier-*/*_log.err")
+    assert "TrainingError" in log.read_text()
+    shown = (tmp_path / "07_fails.failed.ipynb").read_text()
+    assert str(log) in shown
+    assert "Submitted job triggered an exception" in shown, "the end of the log stands in the notebook"

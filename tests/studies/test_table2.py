@@ -1,0 +1,114 @@
+"""What the report shows of Table 2: figures, frames, benchmarks that were kept, pages made from results."""
+
+import json
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+import recamlib as rc
+from recamlib.book import pages
+from recamlib.errors import RecamError, SettingsError
+
+
+def result():
+    """A made-up result of notebook 03: ReCAM one point above CAM, IRN ten above none."""
+    rows = {}
+    for number, method in enumerate(rc.table2.METHODS):
+        for side, kind in enumerate(rc.table2.KINDS):
+            mean = 40.0 + 10 * number + side
+            row = {"mean": mean, "low": mean - 1, "high": mean + 1, "images": 9, "seeds": 1,
+                   "by_label_count": {"single": mean, "multi": mean - 5}}  # fmt: skip
+            if side:
+                row |= {"difference": 1.0, "difference_interval": [0.5, 1.5]}
+            rows[f"{method}.{kind}_miou"] = row
+            parts = {"train classifier": 10.0, **({"reactivate": 5.0} if side else {}), "masks": 1.0}
+            rows[f"{method}.{kind}_ut"] = {"mean": 1.0 + side + number, "seconds": 11.0, "parts": parts}
+    return {"notebook": "03_table2_refinement", "parameters": {"dataset": "hoofed", "profile": "smoke",
+            "backbone": "resnet_small"}, "images": {"scored": 9}, "rows": rows, "claims": {}}  # fmt: skip
+
+
+def test_table_two_is_paper_beside_measured():
+    frame = rc.table2.frame(result())
+    assert frame.loc["no refinement", "CAM paper"] == 48.8
+    assert frame.loc["AdvCAM", "ReCAM ut paper"] == 317.2
+    assert frame.loc["IRN", "ReCAM here"] == 51.0
+    board = rc.tables.scoreboard([result()]).set_index("claim")
+    assert board.loc["table2.irn.recam_miou.voc12", "verdict"] == "holds"
+    assert board.loc["table2.irn.cam_miou.voc12", "verdict"] == "reference"
+    assert board.loc["table2.irn.recam_ut.voc12", "verdict"] == "reference"
+    assert board.loc["table2.irn.recam_ut.voc12", "here"] == 3.0
+    assert board.loc["table2.irn.recam_miou.coco14", "verdict"] == "not run"
+
+
+def test_a_table_is_shown_without_noise():
+    frame = pd.DataFrame({"name": ["a", "b"], "mean": [54.84, np.nan], "images": [663.0, 24.0]})
+    assert rc.tables.shown(frame).values.tolist() == [["a", "54.8", "663"], ["b", "", "24"]]
+    nothing = {"difference": [np.nan], "difference low": [np.nan], "difference high": [np.nan]}
+    frame = pd.DataFrame({"CAM here": [54.84], "CAM low": [-0.01], "CAM high": [56.34], **nothing})
+    assert rc.tables.shown(frame).to_dict("list") == {"CAM here": ["54.8 [0.0, 56.3]"], "difference": [""]}
+
+
+def test_every_figure_of_the_notebook_draws():
+    frame = rc.table2.frame(result())
+    _, axes = plt.subplots(1, 6)
+    assert len(rc.plots.pair_bars(frame, ax=axes[0]).patches) == 8
+    parts = {rc.table2.title(n): r["parts"] for n, r in result()["rows"].items() if n.endswith("_ut")}
+    assert list(parts)[1] == "no refinement, ReCAM"
+    drawn = rc.plots.stacked_times(parts, unit=11.0, ax=axes[1])
+    names = [text.get_text() for text in drawn.get_legend().get_texts()]
+    assert names == ["train classifier", "reactivate", "masks"]
+    assert {t.get_text() for t in drawn.texts} == {"1.0", "1.5"}
+    times = pd.DataFrame({"ours": [0.1], "literal": [5.0]}, index=["walk"])
+    assert rc.plots.before_and_after(times, ax=axes[2]).texts[0].get_text() == "÷ 50"
+    assert (rc.plots.ratio(2.0567), rc.plots.ratio(9265.4)) == ("2.06", "9,265")
+    assert not rc.plots.before_and_after(times[:0], ax=plt.figure().gca()).texts  # no benchmark is kept
+    scores = {n: r for n, r in result()["rows"].items() if n.endswith("_miou")}
+    assert len(rc.plots.group_bars(rc.table2.groups_frame(scores), axes=axes[3:5])[0].patches) == 8
+    assert rc.plots_refine.cost_line(axes[5], seconds={(4, 5): 0.1, (8, 10): 0.4}).lines
+
+
+@pytest.mark.parametrize("names, message", [([], "no refinement is named"), (["irm"], "irn")])
+def test_rows_that_cannot_be_are_one_clear_error(names, message):
+    settings = {"weights": "w", "scales": (1.0,), "climb": {}, "boundary": {}, "walk": {}}
+    with pytest.raises(SettingsError, match=message):
+        rc.table2.systems({}, **settings, methods=names)
+
+
+def benchmark():
+    forms = {"ours": {"seconds": 0.1}, "literal": {"seconds": 5.0, "memory_ratio": 0.1, "difference": 1e-5}}
+    return {"note": "47 x 62 cells; bars", "device": "cpu", "date": "2026-11-23", "forms": forms}
+
+
+@pytest.fixture
+def book(tmp_path, monkeypatch):
+    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setattr("recamlib.paths.book_dir", lambda: tmp_path / "book")
+    monkeypatch.setattr("recamlib.report.plots_refine.book_dir", lambda: tmp_path / "book")
+    (tmp_path / "book" / "measured").mkdir(parents=True)
+    return tmp_path
+
+
+def test_benchmarks_are_kept_and_shown(book):
+    with pytest.raises(RecamError, match="make bench has not run"):
+        rc.kept.keep_benchmarks()
+    assert rc.kept.benchmarks().empty
+    assert "Not measured yet" in pages.walk_page()
+    folder = book / "results" / "benchmarks"
+    folder.mkdir(parents=True)
+    (folder / "walk.json").write_text(json.dumps(benchmark()))
+    rc.kept.keep_benchmarks()
+    frame = rc.kept.benchmarks()
+    assert frame.loc["walk", "times faster"] == 50
+    assert "| 47 x 62 cells | 0.1 s | 5 s | **50** | 1e-05 | cpu, 2026-11-23 |" in pages.walk_page()
+
+
+def test_pages_of_the_book_hold_pictures_as_text(book):
+    made = pages.book_pages()
+    assert made["_static/walk_sparsity.svg"].lstrip().startswith("<?xml")
+    assert "</svg>" in made["_static/walk_cost.svg"]
+    assert set(made) >= {
+        "scoreboard.md", "measured_walk.md", "_static/walk_sparsity.svg", "_static/walk_cost.svg",
+        "measured_kills.md", "measured_fuzz.md",
+    }  # fmt: skip

@@ -1,0 +1,135 @@
+"""Table 3 put together: cells named as the paper's, comparisons, shares of the upper bound, figures."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+import recamlib as rc
+from recamlib.errors import SettingsError
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path, monkeypatch):
+    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("RECAM_WORKERS", "0")
+
+
+def maps(seed=0):
+    data = rc.DataSettings(train_count=8, val_count=4, size=64)
+    settings = {"epochs": 1, "batch_size": 4, "crop": 64, "lr": 0.05, "fc_lr_factor": 1.0, "seed": seed}
+    base = rc.TrainClassifier(dataset=data, **settings)
+    recam = rc.Reactivate(base=base, epochs=1, batch_size=4)
+    return {
+        "none.cam_miou": [rc.ExtractCams(model=base, scales=(1.0,))],
+        "none.recam_miou": [rc.ExtractCams(model=recam, scales=(1.0,), weights="w*w'")],
+    }
+
+
+def test_recipes_are_those_of_the_paper_unless_overridden():
+    rows = rc.table3.networks(maps(), ["deeplabv2", "upernet_swin"], steps=7, crop=0)
+    kinds = ("deeplabv2_cam_val", "deeplabv2_recam_val", "upernet_cam_val", "upernet_recam_val")
+    assert list(rows) == [f"none.{kind}" for kind in kinds]
+    first, last = rows["none.deeplabv2_cam_val"][0], rows["none.upernet_recam_val"][0]
+    assert (first.lr, first.weight_decay, first.batch_size) == (2.5e-4, 5e-4, 10)
+    assert (first.crop, first.steps) == (321, 7)
+    assert (last.optimizer, last.lr, last.power, last.jitter, last.crop) == ("adamw", 6e-5, 1.0, True, 512)
+    assert {claim.id for claim in rc.claims.all_claims()} >= {f"table3.{name}.voc12" for name in rows}
+    with pytest.raises(SettingsError, match="unknown network 'deeplab2'.*deeplabv2"):
+        rc.table3.networks(maps(), ["deeplab2"])
+
+
+def test_rates_and_seeds_can_be_named_one_by_one():
+    archs, data = ["deeplabv2", "upernet_swin"], rc.DataSettings()
+    bounds = rc.table3.upper_bounds(data, archs, lr=[0.5, 0], seeds=[3, 5])
+    found = {name: [(s.lr, s.seed) for s in row] for name, row in bounds.items()}
+    assert found == {
+        "upper_bound.deeplabv2": [(0.5, 3), (0.5, 5)], "upper_bound.upernet": [(6e-5, 3), (6e-5, 5)],
+    }  # fmt: skip
+    rows = rc.table3.networks(maps(seed=7), archs, lr=[0.5])
+    assert {(row[0].lr, row[0].seed) for row in rows.values()} == {(0.5, 7)}
+    with pytest.raises(SettingsError, match="3 learning rates for 2 networks .*one for each"):
+        rc.table3.networks(maps(), archs, lr=[0.1, 0.2, 0.3])
+
+
+def test_steps_are_those_of_the_data_and_parts_those_of_the_row():
+    coco = rc.DataSettings(name="coco14", fingerprint="x")
+    archs = ("deeplabv2", "upernet_swin")
+    assert [rc.table3.recipe(arch, coco)["steps"] for arch in archs] == [100_000, 80_000]
+    assert rc.table3.recipe("upernet_swin", coco, steps=5)["steps"] == 5
+    frame = rc.segment_tables.recipe_frame(rc.DataSettings(), archs)
+    assert list(frame["steps"]) == [20_000, 40_000]
+    assert list(frame["optimizer"]) == ["sgd", "adamw"]
+    source = maps() | {name.replace("none", "advcam"): stages for name, stages in maps().items()}
+    rows = rc.table3.networks(source, ["deeplabv2_small"], climbed=3, limit=5)
+    assert {name.split(".")[0]: row[0].limit for name, row in rows.items()} == {"none": 5, "advcam": 3}
+
+
+def test_the_table_compares_recam_with_cam_and_both_with_the_upper_bound():
+    how = {"steps": 2, "batch_size": 4, "crop": 64}
+    source = maps()
+    data = source["none.cam_miou"][0].dataset
+    rows = rc.table3.networks(source, ["deeplabv2_small"], **how)
+    rows |= rc.table3.upper_bounds(data, ["deeplabv2_small"], **how)
+    scores = rc.table3.scores_of(rows)
+    table = rc.table3.table(scores)
+    cam, recam = table["none.deeplabv2_cam_val"], table["none.deeplabv2_recam_val"]
+    assert "difference" not in cam
+    assert recam["difference"] == pytest.approx(recam["mean"] - cam["mean"])
+    poor = recam | {"mean": recam["floor"], "difference_interval": [1.0, 2.0]}
+    assert 0 < recam["floor"] < 50 and rc.claims.row_verdict(poor, +1) == "cannot tell"
+    bound = table["upper_bound.deeplabv2"]
+    assert recam["share_of_upper_bound"] == pytest.approx(100 * recam["mean"] / bound["mean"])
+    assert bound["evaluation"].endswith("TRUE MASKS")
+    frame = rc.segment_tables.frame({"parameters": {"dataset": "hoofed"}, "rows": table})
+    assert frame.loc[("DeepLabV2", "no refinement"), "ReCAM paper"] == 59.0
+    names = ("none.deeplabv2_cam_val", "none.deeplabv2_recam_val")
+    shares = rc.segment_tables.balance_frame({"none.cam_miou": cam["balance"]})
+    assert shares.loc["no refinement, CAM"].sum() == pytest.approx(100)
+    assert shares.loc["no refinement, CAM", "ignored"] == 0
+    cost = rc.segment_tables.cost_frame(table).loc["DeepLabV2, TRUE MASKS"]
+    assert 0 < cost["waiting for data, %"] < 100 and cost["peak memory, MiB"] > 0
+    assert cost["trained on"] == 8
+    kinds = rc.table3.evaluations({"CAM": rows["none.deeplabv2_cam_val"][0]}, crf=False, limit=2)
+    assert list(kinds.index) == ["single-scale, no CRF", "6 scales, mirrored, no CRF"]
+    pictures = rc.prediction_examples(*(scores[name][0] for name in names), count=2)
+    assert len(pictures) == 2
+    kinds = ("CAM pseudo mask", "CAM network", "ReCAM pseudo mask", "ReCAM network")
+    assert {*map(tuple, pictures)} == {("caption", "image", *kinds, "truth")}
+    _, axes = plt.subplots(1, 3)
+    labels = rc.plots_segment.margin_points(frame, ax=axes[0]).get_yticklabels()
+    assert labels[0].get_text() == "DeepLabV2, no refinement"
+    assert len(rc.plots_segment.loss_curves({"a": [1.0, 0.5]}, ax=axes[1]).lines) == 1
+    bars = rc.plots_segment.class_bars({"CAM": cam["per_class"], "ReCAM": recam["per_class"]}, ax=axes[2])
+    assert len(bars.patches) == 12
+    assert np.isfinite(frame.loc[("DeepLabV2", "no refinement"), "% of bound, ReCAM"])
+
+
+class Scored:
+    """A score with made-up counts: one class beside background, so many of ten pixels right in each image."""
+
+    def __init__(self, *right):
+        hit = np.array(right)[:, None]
+        self.counts = np.concatenate([np.full_like(hit, 10)] * 3 + [hit, hit * 0 + 10, hit * 0 + 10], 1)
+        self.counts = self.counts.reshape(-1, 2, 3)
+
+    @property
+    def miou(self):
+        return 100 * rc.metrics.mean_iou_from_counts(self.counts.sum(0)).item()
+
+
+def test_the_margin_of_the_stronger_network_is_judged_by_a_paired_interval():
+    def judge(upernet, deeplab, bounds=(9, 5)):
+        cells = {"upernet_recam": upernet, "upernet_cam": (4, 4, 4), "deeplabv2_recam": deeplab,
+                 "deeplabv2_cam": (4, 4, 4)}  # fmt: skip
+        scores = {f"none.{name}_val": [Scored(*right)] for name, right in cells.items()}
+        names = ("upper_bound.upernet", "upper_bound.deeplabv2")
+        scores |= {name: [Scored(bound)] for name, bound in zip(names, bounds)}
+        return rc.verdicts.margin_of_the_stronger(scores)["prose.larger_margin_on_stronger"]
+
+    assert judge((8, 8, 8), (5, 5, 5))["verdict"] == "holds"
+    assert judge((5, 5, 5), (8, 8, 8))["verdict"] == "does not hold"
+    assert judge((2, 5, 9), (6, 4, 6))["verdict"] == "cannot tell"
+    assert judge((8, 8, 8), (5, 5, 5), bounds=(5, 9))["verdict"] == "cannot tell"  # not the stronger
+    assert judge((8, 8, 8), (5, 5, 5))["evidence"].startswith("none +")
+    none = rc.verdicts.margin_of_the_stronger({"none.deeplabv2_cam_val": [Scored(4)]})
+    assert none["prose.larger_margin_on_stronger"]["verdict"] == "not run"

@@ -1,0 +1,180 @@
+"""Table 4: which system is what, what stands for which row of the paper, frames, figures and verdicts."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+import recamlib as rc
+from recamlib.method.metrics import confusion, mean_iou
+from recamlib.report.claims import all_claims, load_paper
+from recamlib.studies import table4 as guidance
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path, monkeypatch):
+    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("RECAM_WORKERS", "0")
+
+
+def models():
+    common = {
+        "dataset": rc.DataSettings(train_count=10, val_count=6, size=64), "epochs": 1, "batch_size": 4,
+        "crop": 64, "lr": 0.05, "fc_lr_factor": 1.0,
+    }  # fmt: skip
+    made = {"cam": [rc.TrainClassifier(**common)], "eps": [rc.TrainClassifier(**common, saliency={})]}
+    for name, base in (("recam", "cam"), ("recam_e", "eps")):
+        made[name] = [rc.Reactivate(base=made[base][0], epochs=1, batch_size=4)]
+    return made
+
+
+def systems(**more):
+    settings = {
+        "saliency": rc.Saliency(), "weights": "w*w'", "scales": (1.0,), "merge": {"theta": 0.3},
+        "boundary": {"epochs": 1, "batch_size": 4, "crop": 64, "radius": 5}, "walk": {"steps": 16},
+    }  # fmt: skip
+    return guidance.systems(models(), **(settings | more))
+
+
+def result(irn=True, segmented=True):
+    """A made-up result of notebook 05: every system one point above its partner."""
+    means = {"cam": 40.5, "recam": 41.5, "eps": 41.5, "recam_e": 42.5, "edam": 41.5, "recam_m": 42.5}
+    rows = {}
+    for method in ("none", "irn") if irn else ("none",):
+        for kind, mean in means.items():
+            row = {"mean": mean, "low": mean - 1.0, "high": mean + 1.0, "images": 9, "seeds": 1}
+            if kind != "cam":
+                row |= {"difference": 1.0, "difference_interval": [0.5, 1.5]}
+            rows[f"{method}.{kind}"] = row
+            if segmented and method == ("irn" if irn else "none"):
+                rows[guidance.claim_row(f"{method}.{kind}")] = row | {"floor": 15.0}
+    return {"notebook": "05_table4_saliency", "parameters": {"dataset": "hoofed", "profile": "smoke",
+            "backbone": "resnet_small"}, "images": {"scored": 9}, "rows": rows, "claims": {}}  # fmt: skip
+
+
+def test_the_six_systems_are_built_as_the_paper_says():
+    rows = systems()
+    assert set(rows) == {f"{m}.{k}" for m in ("none", "irn") for k in guidance.SYSTEMS}
+    first = {name: stages[0] for name, stages in rows.items()}
+    assert first["none.eps"].model.saliency and not first["none.cam"].model.saliency
+    assert first["none.recam_e"].model.base == first["none.eps"].model
+    assert first["none.recam_e"].reading == first["none.eps"].reading == "softmax"
+    assert first["none.edam"].cams == first["none.cam"]
+    assert first["none.recam_m"].cams == first["none.recam"]
+    assert first["irn.recam_m"].cams == first["irn.recam"]  # the merge comes last
+    assert first["irn.eps"].boundary.cams == first["irn.eps"].cams == first["none.eps"]
+    assert first["irn.edam"].theta == 0.3
+    plain = systems(irn=False, reading="relu")
+    assert all(name.startswith("none.") for name in plain)
+    assert plain["none.recam_e"][0].weights == "w*w'" and plain["none.eps"][0].weights == "w"
+
+
+def test_cam_and_recam_share_their_cache_with_table_two():
+    settings = {
+        "weights": "w*w'", "scales": (1.0,), "climb": {}, "walk": {"steps": 16},
+        "boundary": {"epochs": 1, "batch_size": 4, "crop": 64, "radius": 5},
+    }  # fmt: skip
+    other, rows = rc.table2.systems(models(), **settings), systems()
+    for method in ("none", "irn"):
+        for kind in ("cam", "recam"):
+            assert other[f"{method}.{kind}_miou"] == rows[f"{method}.{kind}"]
+
+
+def test_from_systems_to_the_rows_of_table_four():
+    rows = systems(irn=False)
+    table = rc.score_table(rows, split="train", baseline=guidance.partners(rows))
+    assert {name for name, row in table.items() if "difference" not in row} == {"none.cam"}
+    nets = guidance.segmenters(rows, ["cam", "edam", "recam_m"], arch="deeplabv2_small", steps=2, crop=64)
+    assert nets["none.edam"][0].masks.maps == rows["none.edam"][0]
+    found = guidance.network_table(rc.table3.scores_of(nets))
+    assert list(found) == ["without_saliency.CAM", "with_saliency.EDAM's merge", "with_saliency.ReCAM-M"]
+    assert "difference" not in found["without_saliency.CAM"]
+    merged = found["with_saliency.ReCAM-M"]["mean"] - found["with_saliency.EDAM's merge"]["mean"]
+    assert found["with_saliency.ReCAM-M"]["difference"] == pytest.approx(merged)
+    score = rc.SegmentationScore(of=nets["none.cam"][0])
+    masks = map(score.of.dataset.masks("val").mask, score.images.ids)
+    nothing = sum(confusion(0 * mask, mask, num_classes=6) for mask in masks)
+    assert found["without_saliency.CAM"]["floor"] == pytest.approx(100 * mean_iou(nothing))
+    assert guidance.segmenters(rows, [], arch="deeplabv2_small") == {}
+    assert guidance.network_table({}) == {}
+    score = rc.SaliencyScore(dataset=rc.DataSettings(train_count=10, val_count=6, size=64))
+    row = guidance.saliency_row(score)
+    assert row["low"] <= row["mean"] <= row["high"]
+    assert 0 < row["everything"] < 100
+    pictures = rc.mask_examples(
+        {guidance.title(n): rows[n][0] for n in ("none.cam", "none.eps", "none.recam_m")},
+        split="train", saliency=rc.Saliency(), count=2,
+    )  # fmt: skip
+    assert list(pictures[0]) == ["caption", "image", "saliency", "CAM", "EPS", "ReCAM-M", "truth"]
+    assert rc.plots.gallery(pictures).axes
+
+
+def test_only_rows_with_irn_stand_for_irn_and_nothing_stands_for_edam():
+    known = {f"{s}.{row}" for s, block in load_paper()["table4"].items() for row in block}
+    for kind in set(guidance.SYSTEMS) - {"edam"}:
+        assert guidance.claim_row(f"irn.{kind}") in known
+    for row in ("none.cam", "none.recam", "none.edam", "irn.edam"):
+        assert guidance.claim_row(row) not in known
+
+
+def test_the_paper_stands_beside_what_was_measured_and_the_rest_is_marked_quoted():
+    frame = guidance.frame(result())
+    assert len(frame) == 10 + 9 + 1  # all of the paper's rows and the merge
+    assert frame.loc["ReCAM-E", "paper val"] == 71.6
+    assert frame.loc["ReCAM-E", "val here"] == 42.5
+    quoted = frame[frame["from"] == "quoted from the paper"]
+    assert quoted["val here"].isna().all()
+    assert "EDAM" in quoted.index and "SEAM" in quoted.index and "EPS" not in quoted.index
+    assert np.isnan(frame.loc["EDAM's merge", "paper val"])
+    shown = rc.tables.shown(frame)
+    assert shown.loc["ReCAM-M", "val here"] == "42.5 [41.5, 43.5]"
+    assert shown.loc["SEAM", "val here"] == ""
+    empty = guidance.frame(result(segmented=False))
+    assert len(empty) == 19 and set(empty["from"]) == {"quoted from the paper"}
+    assert (rc.tables.shown(empty)["val here"] == "").all()
+
+
+def test_pseudo_masks_are_shown_without_and_with_irn():
+    frame = guidance.mask_frame(result())
+    assert frame.loc["ReCAM-M", "compared with"] == "EDAM's merge"
+    shown = rc.tables.shown(frame)
+    assert shown.loc["ReCAM-E", "with IRN, difference"] == "1.0 [0.5, 1.5]"
+    assert shown.loc["CAM", "maps, difference"] == ""
+    assert "with IRN here" not in guidance.mask_frame(result(irn=False))
+    _, (left, right) = plt.subplots(1, 2)
+    assert len(rc.plots_refine.system_bars(frame, ax=left).patches) == 12
+    curve = {"thresholds": [0.0, 0.5, 1.0], "iou": [0.2, 0.3, 0.0], "share": 0.2}
+    assert rc.plots_refine.foreground_curve(curve, ax=right, theta=0.2).lines[0].get_ydata().max() == 30
+
+
+def test_the_scoreboard_matches_the_val_column_of_table_four():
+    board = rc.tables.scoreboard([result()]).set_index("claim")
+    for row in ("without_saliency.ReCAM", "with_saliency.ReCAM-E", "with_saliency.ReCAM-M"):
+        assert board.loc[f"table4.{row}.val", "verdict"] == "holds"
+        assert board.loc[f"table4.{row}.test", "verdict"] == "not run"
+    assert board.loc["table4.with_saliency.EPS.val", "verdict"] == "reference"
+    assert board.loc["table4.with_saliency.EPS.val", "here"] == 41.5
+    assert board.loc["table4.with_saliency.EDAM.val", "verdict"] == "not run"
+    alone = result()  # trained without its partner: shown, not judged
+    del alone["rows"]["with_saliency.ReCAM-E"]["difference_interval"]
+    board = rc.tables.scoreboard([alone]).set_index("claim")
+    assert board.loc["table4.with_saliency.ReCAM-E.val", "verdict"] == "reference"
+    coco = result()
+    coco["parameters"]["dataset"] = "coco14"  # the table is of VOC
+    board = rc.tables.scoreboard([coco]).set_index("claim")
+    assert (board.loc[[c for c in board.index if c.startswith("table4.")], "verdict"] == "not run").all()
+    baselines = {c.id: c.baseline for c in all_claims() if c.baseline and c.id.startswith("table4")}
+    assert baselines["table4.with_saliency.ReCAM-M.val"] == "table4.with_saliency.EDAM.val"
+    assert len(baselines) == 6
+
+
+def test_verdicts_in_the_notebook_are_those_of_the_scoreboard():
+    rows = result()["rows"]
+    rows["with_saliency.ReCAM-E"] = rows["with_saliency.ReCAM-E"] | {"difference_interval": [-2.0, -1.0]}
+    del rows["with_saliency.ReCAM-M"]
+    rows["without_saliency.ReCAM"] = rows["without_saliency.ReCAM"] | {"floor": 41.6}
+    claims = rc.verdicts.plugged_in(rows)
+    assert {name: claim["verdict"] for name, claim in claims.items()} == {
+        "table4.without_saliency.ReCAM.val": "cannot tell",  # a network that calls everything background
+        "table4.with_saliency.ReCAM-E.val": "does not hold",
+        "table4.with_saliency.ReCAM-M.val": "not run",
+    }
