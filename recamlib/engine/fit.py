@@ -99,8 +99,8 @@ def fit(
     What a run gives does not depend on where it was interrupted: every draw is a function of seed, epoch and
     sample, and on the CPU the weights are the same to the bit.
 
-    Several processes that train together (:mod:`recamlib.engine.processes`) take an even share of a batch each
-    and give what one gives with the same batches, up to rounding; networks that drop units at random aside.
+    Processes that train together (:mod:`recamlib.engine.processes`) take an even share of a batch
+    each and give what one gives with the same batches, up to rounding; networks with dropout aside.
     The first of them writes checkpoints and probes.
 
     Parameters
