@@ -365,6 +365,7 @@ def test_members_that_would_leave_the_folder(tmp_path, name, content):
         (tar_of({"benchmark_RELEASE/dataset/cls/c_1.mat": b"y"}, mode="w:gz"), "c_1.mat is not a class file"),
         (sbd_tgz(c_1=np.zeros((6, 8), np.uint8), d_1=np.zeros((6, 8), np.uint8))[:200], "cannot be unpacked"),
     ],
+    ids=["value", "mask", "lists", "class", "archive"],
 )
 def test_bad_sbd_leaves_no_list_behind(server, tmp_path, content, message):
     sources = listing(tmp_path, server, voc12={"voc.tar": voc_tar()}, sbd={"sbd.tgz": content})

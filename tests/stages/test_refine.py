@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import recamlib as rc
-from recamlib.data import base as data_base
+from recamlib.data import access
 from recamlib.data.images import labels_from_png
 from recamlib.engine.device import per_image
 from recamlib.errors import DataError, SettingsError
@@ -107,7 +107,7 @@ def test_nothing_on_the_way_to_a_mask_opens_a_mask(monkeypatch):
         pytest.fail("a mask was opened")
 
     for name in ("mask", "__init__"):
-        monkeypatch.setattr(data_base.MaskSet, name, closed)
+        monkeypatch.setattr(access.MaskSet, name, closed)
     maps = climbed(reactivated(), weights="w*w'")
     stage = rc.Walk(cams=maps, boundary=boundary(maps, power=1.5, crf=False), power=1.5, steps=4)
     assert len(list(stage.maps("train"))) == 10

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import recamlib as rc
-from recamlib.data import base as data_base
+from recamlib.data import access
 from recamlib.engine.extract import extract_scale_maps
 from recamlib.errors import DataError, MaskAccessError, SettingsError
 from recamlib.method.maps import merge_scales
@@ -122,7 +122,7 @@ def test_training_with_saliency_opens_no_mask_and_differs_from_training_without(
         pytest.fail("a mask was opened")
 
     for name in ("mask", "__init__"):
-        monkeypatch.setattr(data_base.MaskSet, name, closed)
+        monkeypatch.setattr(access.MaskSet, name, closed)
     monkeypatch.setenv("RECAM_RESULTS", os.environ["RECAM_RESULTS"] + "_blind")
     assert [eps().result["weights"], recam_e().result["weights"]] == before
     assert set(eps().result["history"]) == {"loss", "bce", "eps", "steps"}

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 import recamlib as rc
-from recamlib.data import base as data_base
+from recamlib.data import access
 from recamlib.engine.fit import TrainingError
 from recamlib.errors import DataError, SettingsError
 from recamlib.method.counts import confusion, mean_iou
@@ -44,7 +44,7 @@ def test_training_on_pseudo_masks_never_opens_a_mask(monkeypatch, capsys):
         pytest.fail("a mask was opened")
 
     for name in ("mask", "__init__"):
-        monkeypatch.setattr(data_base.MaskSet, name, closed)
+        monkeypatch.setattr(access.MaskSet, name, closed)
     result = segmenter().result
     assert result["images"] == 8
     assert result["history"]["steps"] == 3

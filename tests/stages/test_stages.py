@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import recamlib as rc
-from recamlib.data import base as data_base
+from recamlib.data import access
 from recamlib.errors import DataError, MaskAccessError, SettingsError
 from recamlib.method.metrics import confusion, mean_iou
 from recamlib.stages import classify, maps, score
@@ -111,7 +111,7 @@ def test_no_training_stage_can_open_a_mask(monkeypatch):
         pytest.fail("a mask was opened")
 
     for name in ("mask", "__init__"):
-        monkeypatch.setattr(data_base.MaskSet, name, closed)
+        monkeypatch.setattr(access.MaskSet, name, closed)
     monkeypatch.setenv("RECAM_RESULTS", os.environ["RECAM_RESULTS"] + "_blind")
     assert [classifier().result["weights"], reactivated().result["weights"]] == before
     assert classifier(loss="sce_single", probe=True).result["probe_logits"].shape == (2, 6, 5)
