@@ -22,7 +22,7 @@ from recamlib.method.boundary import confident_labels
 from recamlib.method.crf import crf_labels
 from recamlib.method.losses import bce_loss
 from recamlib.method.maps import merge_scales
-from recamlib.method.pairs import pair_offsets, straight_path
+from recamlib.method.walk import pair_offsets, straight_path
 from recamlib.models.classifier import CamClassifier
 from recamlib.models.irnet import BoundaryNet
 

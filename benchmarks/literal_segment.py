@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from recamlib.data.views import normalise, rescale
-from recamlib.method.segloss import multiscale_loss
+from recamlib.method.losses import multiscale_loss
 from recamlib.models.segmenters import Segmenter, build_segmenter
 from recamlib.paths import weights_dir
 

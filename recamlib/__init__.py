@@ -5,8 +5,8 @@ from typing import Any
 
 _MODULES = {
     "advcam": "engine", "extract": "engine", "fit": "engine",
-    "boundary": "method", "crf": "method", "losses": "method", "maps": "method", "metrics": "method",
-    "saliency": "method", "segloss": "method", "walk": "method",
+    "boundary": "method", "crf": "method", "losses": "method", "maps": "method", "scores": "method",
+    "saliency": "method", "walk": "method",
     "beyond": "studies", "common": "studies", "experiments": "studies", "reading": "studies",
     "segment_tables": "studies", "table2": "studies", "table3": "studies", "table4": "studies",
     "toy": "studies", "verdicts": "studies",

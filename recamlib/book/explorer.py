@@ -11,8 +11,7 @@ import numpy as np
 from PIL import Image
 
 from recamlib.files import write_sealed
-from recamlib.method.counts import class_counts
-from recamlib.method.metrics import iou_from_counts
+from recamlib.method.scores import class_counts, iou_from_counts
 from recamlib.report.claims import SYNTHETIC, read, result_path
 from recamlib.report.plots import CLASS_COLOURS
 from recamlib.report.tables import describe_data, escaped

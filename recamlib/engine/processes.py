@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 import torch
-from torch import Tensor, distributed
+from torch import distributed
 
 from recamlib.errors import RecamError, SettingsError
 from recamlib.method.parallel import hidden_main, start_worker
@@ -75,21 +75,6 @@ def group_size() -> int:
 def rank() -> int:
     """Return the number of this process among them; the one that stores results is 0."""
     return int(os.environ.get("RANK", 0)) if in_group() else 0
-
-
-def mean_over_processes(count: Tensor | float) -> Tensor | float:
-    """Return the mean of a count over the processes of a training; the count itself in a single one.
-
-    A loss that is a sum divided by a count divides by this: the mean over the processes is then the sum of
-    all divided by the count of all. Every process of the group has to call it.
-    """
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return count
-    place = torch.cuda.current_device() if distributed.get_backend() == "nccl" else "cpu"
-    total = torch.as_tensor(count, dtype=torch.float32, device=place).clone()
-    distributed.all_reduce(total)
-    total = total / distributed.get_world_size()
-    return total.to(count.device) if isinstance(count, Tensor) else total
 
 
 def run_together(task: Callable[[], object], *, processes: int) -> None:

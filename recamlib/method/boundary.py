@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recamlib.engine.processes import mean_over_processes
 from recamlib.errors import DataError, SettingsError
-from recamlib.method.pairs import pair_affinities, pair_offsets
+from recamlib.method.losses import mean_over_processes
+from recamlib.method.walk import pair_affinities, pair_offsets
 
 IGNORE = 255
 """Label of a pixel nobody is sure of."""
@@ -65,7 +65,7 @@ def boundary_loss(boundary: Tensor, labels: Tensor, *, radius: float = 10, eps: 
     Notes
     -----
     Source: the boundary part of IRN's loss as the authors' code has it (net/resnet50_irn.py). Pairs start in
-    the cells whose whole window lies in the image, see `recamlib.method.pairs.pair_affinities`.
+    the cells whose whole window lies in the image, see `recamlib.method.walk.pair_affinities`.
 
     Examples
     --------

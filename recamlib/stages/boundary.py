@@ -18,7 +18,7 @@ from recamlib.engine.device import default_device, measured, per_image
 from recamlib.errors import DataError
 from recamlib.method.boundary import boundary_loss, check_thresholds, confident_labels
 from recamlib.method.crf import LabelJob, crf_many
-from recamlib.method.sweep import masked_argmax
+from recamlib.method.scores import masked_argmax
 from recamlib.models.backbones import build_backbone
 from recamlib.models.irnet import BoundaryNet
 from recamlib.stages.base import DataSettings, Stage, check_weights, load_weights_into, store_trained

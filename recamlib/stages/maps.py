@@ -10,9 +10,10 @@ from torch import Tensor
 
 from recamlib.data.access import ImageSet, labels_only
 from recamlib.engine.device import default_device, measured, per_image
+from recamlib.engine.extract import extract_scale_maps
 from recamlib.errors import SettingsError
-from recamlib.method.maps import combine_weights, extract_scale_maps, merge_scales
-from recamlib.method.sweep import THRESHOLDS
+from recamlib.method.maps import combine_weights, merge_scales
+from recamlib.method.scores import THRESHOLDS
 from recamlib.stages.base import DataSettings, Split, Stage
 from recamlib.stages.classify import Reactivate, TrainClassifier
 from recamlib.stages.infra import StageCache

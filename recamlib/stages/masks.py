@@ -10,7 +10,7 @@ from recamlib.data.access import labels_only
 from recamlib.data.images import labels_from_png, labels_to_png
 from recamlib.engine.device import measured, per_image
 from recamlib.errors import DataError
-from recamlib.method.sweep import masked_argmax
+from recamlib.method.scores import masked_argmax
 from recamlib.stages.base import Split, Stage
 from recamlib.stages.climb import AdvCams
 from recamlib.stages.infra import StageCache

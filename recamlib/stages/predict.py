@@ -13,9 +13,8 @@ from recamlib.data.access import ImageSet
 from recamlib.engine.device import default_device, measured
 from recamlib.engine.predict import segment_image
 from recamlib.engine.progress import bar
-from recamlib.method.counts import class_counts, iou_from_counts
 from recamlib.method.crf import ProbabilityJob, crf_many
-from recamlib.method.metrics import bootstrap_difference, bootstrap_interval
+from recamlib.method.scores import bootstrap_difference, bootstrap_interval, class_counts, iou_from_counts
 from recamlib.models.fold import fold_batch_norm
 from recamlib.stages.base import Split, Stage
 from recamlib.stages.infra import StageCache

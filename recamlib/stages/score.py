@@ -11,14 +11,15 @@ import pydantic
 from recamlib.data.access import ImageSet
 from recamlib.engine.device import measured
 from recamlib.engine.progress import bar
-from recamlib.method.metrics import (
+from recamlib.method.scores import (
+    THRESHOLDS,
+    ThresholdSweep,
     bootstrap_difference,
     bootstrap_interval,
     iou_from_counts,
     mean_iou,
     split_single_multi,
 )  # fmt: skip
-from recamlib.method.sweep import THRESHOLDS, ThresholdSweep
 from recamlib.stages.base import DataSettings, Split, Stage
 from recamlib.stages.climb import AdvCams
 from recamlib.stages.infra import StageCache

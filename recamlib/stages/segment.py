@@ -14,7 +14,7 @@ from recamlib.data.images import labels_from_png
 from recamlib.data.paired import PairedView, PairedViews
 from recamlib.engine import fit as engine
 from recamlib.engine.device import measured
-from recamlib.method.segloss import multiscale_loss
+from recamlib.method.losses import multiscale_loss
 from recamlib.models.segmenters import Segmenter, build_segmenter
 from recamlib.stages.base import DataSettings, Stage, check_weights, load_weights_into, store_trained
 from recamlib.stages.infra import StageCache

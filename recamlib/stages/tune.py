@@ -11,8 +11,7 @@ import torch
 
 from recamlib.engine.device import default_device, measured
 from recamlib.engine.progress import bar
-from recamlib.method.metrics import bootstrap_difference, mean_iou_from_counts
-from recamlib.method.sweep import ThresholdSweep
+from recamlib.method.scores import ThresholdSweep, bootstrap_difference, mean_iou_from_counts
 from recamlib.method.walk import walk_lengths
 from recamlib.stages.base import Split, Stage
 from recamlib.stages.boundary import STRIDE

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from recamlib.method.metrics import bootstrap_average_precision
+from recamlib.method.scores import bootstrap_average_precision
 from recamlib.report.claims import sentence, verdict
 from recamlib.report.kept import trained_on
 from recamlib.stages import (

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from recamlib.method.sweep import masked_argmax
+from recamlib.method.scores import masked_argmax
 from recamlib.stages.base import Split, Stage
 from recamlib.stages.boundary import TrainBoundary
 from recamlib.stages.classify import Reactivate, TrainClassifier

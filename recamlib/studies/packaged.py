@@ -37,7 +37,7 @@ def packaged_maps(
     classes
         Indices of the classes present in each image, shape ``(P,)`` each; may be empty.
     scales
-        Factors that each image is resized by, as in `recamlib.method.maps.extract_scale_maps`.
+        Factors that each image is resized by, as in `recamlib.engine.extract.extract_scale_maps`.
 
     Returns
     -------

@@ -7,9 +7,7 @@ import numpy as np
 import torch
 
 from recamlib.engine.progress import bar
-from recamlib.method.counts import background_iou
-from recamlib.method.metrics import iou_from_counts, mean_average_precision
-from recamlib.method.sweep import masked_argmax
+from recamlib.method.scores import background_iou, iou_from_counts, masked_argmax, mean_average_precision
 from recamlib.report.claims import table_row
 from recamlib.report.plots import overlay, paint
 from recamlib.stages.base import Split

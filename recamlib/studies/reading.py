@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from recamlib.method.metrics import bootstrap_difference
+from recamlib.method.scores import bootstrap_difference
 from recamlib.report.claims import sentence
 from recamlib.studies.experiments import CENTRE
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from recamlib.engine.progress import bar
 from recamlib.errors import SettingsError, nearest
-from recamlib.method.counts import background_iou
+from recamlib.method.scores import background_iou
 from recamlib.report.claims import table_row
 from recamlib.stages import (
     MULTI_SCALES,

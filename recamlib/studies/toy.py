@@ -11,7 +11,7 @@ from recamlib.data.labels import HOOFED, SPACES
 from recamlib.engine.progress import bar
 from recamlib.errors import SettingsError, nearest
 from recamlib.method.losses import bce_gradient, sce_gradient
-from recamlib.method.metrics import accuracy
+from recamlib.method.scores import accuracy
 from recamlib.report.claims import seed_interval, table_row
 from recamlib.stages import Classify, DataSettings, ExtractCams, Score, TrainClassifier
 from recamlib.studies.pictures import examples as _examples

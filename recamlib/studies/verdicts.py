@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from recamlib.method.losses import bce_gradient, sce_gradient
-from recamlib.method.metrics import bootstrap_contrast
+from recamlib.method.scores import bootstrap_contrast
 from recamlib.report.claims import paper_value, row_verdict, seed_interval, sentence, verdict
 
 REACTIVATED = ("recam_w", "recam_w_prime", "recam_w_plus_w_prime", "recam_w_times_w_prime")

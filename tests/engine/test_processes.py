@@ -20,8 +20,9 @@ from recamlib import stages as rc
 from recamlib.data import open_images
 from recamlib.data.views import LabelledViews, TrainView
 from recamlib.engine.fit import fit, make_optimizer
-from recamlib.engine.processes import mean_over_processes, rank, run_together, wanted_processes
+from recamlib.engine.processes import rank, run_together, wanted_processes
 from recamlib.errors import MaskAccessError, RecamError, SettingsError
+from recamlib.method.losses import mean_over_processes
 from recamlib.models.backbones import build_backbone, freeze_batch_norm
 from recamlib.models.shared_norm import share_statistics
 from recamlib.stages.infra import StageCache

@@ -10,7 +10,7 @@ import torch
 
 from recamlib.errors import DataError, SettingsError
 from recamlib.method.boundary import boundary_loss, check_thresholds, confident_labels
-from recamlib.method.pairs import pair_offsets, straight_path
+from recamlib.method.walk import pair_offsets, straight_path
 
 BASELINES = Path(__file__).parents[1] / "baselines"
 PARTS = ("background", "foreground", "negative")

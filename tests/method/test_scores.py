@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from recamlib.errors import DataError, RecamError
-from recamlib.method.metrics import (
+from recamlib.method.scores import (
     THRESHOLDS,
     ThresholdSweep,
     accuracy,
@@ -174,7 +174,7 @@ def test_interval_equals_drawing_images_one_by_one():
 def test_interval_does_not_depend_on_the_chunk(monkeypatch):
     counts = made_up_counts(50, 4)
     whole = bootstrap_interval(counts, seed=1, repeats=100)
-    monkeypatch.setattr("recamlib.method.metrics.CHUNK", 50 * 7)
+    monkeypatch.setattr("recamlib.method.scores.CHUNK", 50 * 7)
     assert bootstrap_interval(counts, seed=1, repeats=100) == pytest.approx(whole, rel=1e-12)
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from recamlib.errors import DataError, SettingsError
 from recamlib.method import losses
-from recamlib.method.segloss import multiscale_loss, segmentation_loss
+from recamlib.method.losses import multiscale_loss, segmentation_loss
 
 
 def literal_loss(logits, masks, ignore=255):

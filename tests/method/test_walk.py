@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recamlib.errors import DataError, SettingsError
-from recamlib.method.chebyshev import power_terms
 from recamlib.method.walk import (
+    _power_terms,
     pair_affinities,
     pair_offsets,
     random_walk,
@@ -203,7 +203,7 @@ def test_errors_name_the_image():
 
 @pytest.mark.parametrize("steps", [0, 1, 2, 3, 16, 255, 256, 5000])
 def test_the_series_is_the_power(steps):
-    terms = power_terms(steps, 1e-8)
+    terms = _power_terms(steps, 1e-8)
     x = np.linspace(-1, 1, 1001)
     np.testing.assert_allclose(np.polynomial.chebyshev.chebval(x, terms), x**steps, rtol=0, atol=1.1e-8)
     assert len(terms) <= steps + 1
@@ -211,8 +211,8 @@ def test_the_series_is_the_power(steps):
 
 
 def test_256_steps_take_about_80_products():
-    assert len(power_terms(256, 1e-6)) - 1 == 80
-    assert len(power_terms(256, 1e-7)) - 1 < 90
+    assert len(_power_terms(256, 1e-6)) - 1 == 80
+    assert len(_power_terms(256, 1e-7)) - 1 < 90
 
 
 @pytest.mark.parametrize(("radius", "pairs"), [(2, 4), (5, 34), (10, 152), (2.5, 10)])

@@ -12,7 +12,7 @@ from torch import nn
 from recamlib.data.views import IMAGENET_MEAN, IMAGENET_STD
 from recamlib.engine.fit import make_optimizer
 from recamlib.errors import DataError, SettingsError, WeightsError
-from recamlib.method.segloss import multiscale_loss
+from recamlib.method.losses import multiscale_loss
 from recamlib.models.backbones import build_backbone
 from recamlib.models.deeplabv2 import AtrousPyramid, DeepLabV2, convert_published, dilate, scale_maximum
 from recamlib.models.segmenters import ARCHS, build_segmenter

@@ -147,7 +147,7 @@ def test_maps_and_climbing_work_on_tokens():
     model = CamClassifier(build_backbone("vit_small_scratch"), 3)
     images = [torch.randint(0, 256, (3, 50, 70), dtype=torch.uint8)]
     present = [torch.tensor([0, 2])]
-    plain = rc.maps.extract_scale_maps(model, images, model.fc1.weight.detach()[None], classes=present)
+    plain = rc.extract.extract_scale_maps(model, images, model.fc1.weight.detach()[None], classes=present)
     climbed = adversarial_maps(model, images, model.fc1.weight.detach(), classes=present, steps=2)
     assert [m.shape[1:] for m in plain[0]] == [m.shape for m in climbed[0]]
 

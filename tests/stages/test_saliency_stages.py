@@ -12,8 +12,8 @@ from recamlib.data import access
 from recamlib.engine.extract import extract_scale_maps
 from recamlib.errors import DataError, MaskAccessError, SettingsError
 from recamlib.method.maps import merge_scales
-from recamlib.method.metrics import iou
 from recamlib.method.saliency import edam_merge
+from recamlib.method.scores import iou
 from recamlib.stages import classify
 from recamlib.stages import saliency as saliency_stages
 

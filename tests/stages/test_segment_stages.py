@@ -11,7 +11,7 @@ import recamlib as rc
 from recamlib.data import access
 from recamlib.engine.fit import TrainingError
 from recamlib.errors import DataError, SettingsError
-from recamlib.method.counts import confusion, mean_iou
+from recamlib.method.scores import confusion, mean_iou
 from recamlib.models.segmenters import build_segmenter
 from recamlib.stages import segment
 from recamlib.stages.base import Stage

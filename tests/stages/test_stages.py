@@ -11,7 +11,7 @@ import torch
 import recamlib as rc
 from recamlib.data import access
 from recamlib.errors import DataError, MaskAccessError, SettingsError
-from recamlib.method.metrics import confusion, mean_iou
+from recamlib.method.scores import confusion, mean_iou
 from recamlib.stages import classify, maps, score
 from recamlib.studies import pictures as tables
 

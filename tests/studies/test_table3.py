@@ -114,7 +114,7 @@ class Scored:
 
     @property
     def miou(self):
-        return 100 * rc.metrics.mean_iou_from_counts(self.counts.sum(0)).item()
+        return 100 * rc.scores.mean_iou_from_counts(self.counts.sum(0)).item()
 
 
 def test_the_margin_of_the_stronger_network_is_judged_by_a_paired_interval():

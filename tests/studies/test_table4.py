@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import recamlib as rc
-from recamlib.method.metrics import confusion, mean_iou
+from recamlib.method.scores import confusion, mean_iou
 from recamlib.report.claims import all_claims, load_paper
 from recamlib.studies import table4 as guidance
 

@@ -1,0 +1,452 @@
+"""Scores: pixels counted, IoU, masks at every threshold at once, classifiers, and intervals over images."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import Tensor
+
+from recamlib.errors import DataError, RecamError
+
+THRESHOLDS = tuple(j / 100 for j in range(101))
+"""Background scores from 0 to 1 in steps of 0.01."""
+
+CHUNK = 2**23
+"""Numbers that a chunk of bootstrap resamples may hold at once (64 MB)."""
+
+
+def confusion(pred: np.ndarray, truth: np.ndarray, *, num_classes: int, ignore: int = 255) -> np.ndarray:
+    """Count pixels by true class and predicted class.
+
+    Parameters
+    ----------
+    pred, truth
+        Pixel values in 0 .. `num_classes` - 1, same shape.
+    num_classes
+        Classes with the background; ask the label space: ``space.with_background``.
+    ignore
+        Value in `truth` of the pixels that are left out.
+
+    Returns
+    -------
+    Shape ``(num_classes, num_classes)``, int64: true class by row, predicted class by column.
+
+    Raises
+    ------
+    DataError
+        If the shapes disagree or a value is not a class.
+
+    Examples
+    --------
+    >>> confusion(np.array([0, 1, 1, 1]), np.array([0, 0, 1, 255]), num_classes=2)
+    array([[1, 1],
+           [0, 1]])
+    """
+    if pred.shape != truth.shape:
+        raise DataError(f"prediction has shape {pred.shape} and truth {truth.shape}: resize one of them")
+    known = truth != ignore
+    pred, truth = pred[known], truth[known]
+    for name, values in (("prediction", pred), ("truth", truth)):
+        if values.size and not 0 <= values.min() <= values.max() < num_classes:
+            raise DataError(
+                f"{name} holds values {values.min()} to {values.max()}, expected 0 to {num_classes - 1}"
+            )
+    index = truth.astype(np.intp) * num_classes + pred
+    return np.bincount(index, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def class_counts(pred: np.ndarray, truth: np.ndarray, *, num_classes: int, ignore: int = 255) -> np.ndarray:
+    """Count, for every class, the pixels of the intersection, of the prediction and of the truth.
+
+    Parameters are those of `confusion`.
+
+    Returns
+    -------
+    Shape ``(num_classes, 3)``, int64. Counts of images add up to the counts of their split.
+
+    Examples
+    --------
+    >>> class_counts(np.array([0, 1, 1, 1]), np.array([0, 0, 1, 255]), num_classes=2)
+    array([[1, 1, 2],
+           [1, 2, 1]])
+    """
+    return counts_of(confusion(pred, truth, num_classes=num_classes, ignore=ignore))
+
+
+def counts_of(matrix: np.ndarray) -> np.ndarray:
+    """Return intersection, prediction and truth ``(K + 1, 3)`` of a confusion matrix."""
+    return np.stack([matrix.diagonal(), matrix.sum(0), matrix.sum(1)], axis=1)
+
+
+def iou_from_counts(counts: np.ndarray) -> np.ndarray:
+    """Return intersection over union ``(..., K + 1)`` of counts ``(..., K + 1, 3)``; nan without pixels."""
+    both, pred, truth = np.moveaxis(np.asarray(counts, dtype=np.float64), -1, 0)
+    union = pred + truth - both
+    return np.divide(both, union, out=np.full_like(union, np.nan), where=union > 0)
+
+
+def background_iou(counts: np.ndarray) -> float:
+    """Return the mean IoU of calling every pixel background, from counts ``(N, K + 1, 3)`` of N images.
+
+    Examples
+    --------
+    Two labels, three pixels of background and one of an object:
+
+    >>> background_iou(np.array([[[2, 3, 3], [0, 1, 1]]]))
+    0.375
+    """
+    truth = np.asarray(counts, dtype=np.int64).sum(0)[:, 2]  # (K + 1,) pixels
+    return float(truth[0] / truth.sum() / np.count_nonzero(truth))
+
+
+def iou(matrix: np.ndarray) -> np.ndarray:
+    """Return intersection over union per class, in [0, 1], of a confusion matrix.
+
+    A class that is neither predicted nor there is nan, so that it does not count in the mean.
+
+    Examples
+    --------
+    >>> iou(np.array([[1, 1, 0], [0, 1, 0], [0, 0, 0]]))
+    array([0.5, 0.5, nan])
+    """
+    return iou_from_counts(counts_of(matrix))
+
+
+def mean_iou(matrix: np.ndarray) -> float:
+    """Return the mean of `iou` over the classes that are predicted or there, background included."""
+    return float(mean_iou_from_counts(counts_of(matrix)))
+
+
+def mean_iou_from_counts(counts: np.ndarray) -> np.ndarray:
+    """Return the mIoU ``(...)`` of counts ``(..., K + 1, 3)``, over the classes predicted or there."""
+    values = iou_from_counts(counts)
+    there = ~np.isnan(values)
+    total, number = np.where(there, values, 0).sum(-1), there.sum(-1)
+    return np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
+
+
+def masked_argmax(maps: np.ndarray, threshold: float) -> np.ndarray:
+    """Return which map is highest, as 1 .. P, where it is above the threshold, else 0; ``(H, W)``, uint8.
+
+    Parameters
+    ----------
+    maps
+        Shape ``(P, H, W)``; with P = 0 everything is background.
+    threshold
+        The background's score, which wins a tie; compared as float32.
+
+    Examples
+    --------
+    >>> masked_argmax(np.array([[[0.2, 0.8, 0.3]], [[0.1, 0.1, 0.6]]]), 0.2)
+    array([[0, 1, 2]], dtype=uint8)
+    """
+    if not len(maps):
+        return np.zeros(maps.shape[1:], dtype=np.uint8)
+    return np.where(maps.max(0) > np.float32(threshold), maps.argmax(0) + 1, 0).astype(np.uint8)
+
+
+class ThresholdSweep:
+    """The confusion between truth and thresholded maps, for many thresholds in one pass over the images.
+
+    The rule: a pixel belongs to the class with the highest map there if that value is *above* the threshold,
+    else to the background (the threshold is the background's score, and it wins a tie, as in the authors'
+    step/eval_cam.py). Values and thresholds are compared as float32. For every image one joint histogram of
+    true class, highest class and value bin is counted; each threshold's confusion is a partial sum of it.
+
+    Parameters
+    ----------
+    num_classes
+        Classes with the background, K + 1; ask the label space.
+    thresholds
+        Ascending.
+    keep
+        Thresholds whose counts are kept per image, for intervals; None keeps all of them, about 2 KB an image
+        with the default thresholds. Everything else stays the same size however many images are added.
+    ignore
+        Value of the pixels that are left out.
+
+    Raises
+    ------
+    RecamError
+        If the thresholds do not ascend, or a kept one is not among them.
+
+    Examples
+    --------
+    A map of 0.2 and 0.8 whose second pixel is the object.
+
+    >>> sweep = ThresholdSweep(2, thresholds=(0.1, 0.5, 0.9))
+    >>> sweep.add(np.array([[[0.2, 0.8]]], dtype=np.float32), [0], np.array([[0, 1]], dtype=np.uint8))
+    >>> sweep.miou.tolist(), sweep.best
+    ([0.25, 1.0, 0.25], 0.5)
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        thresholds: Sequence[float] = THRESHOLDS,
+        keep: Sequence[float] | None = None,
+        ignore: int = 255,
+    ) -> None:
+        self.thresholds = tuple(float(t) for t in thresholds)
+        self._edges = np.array(self.thresholds, dtype=np.float32)
+        if not self.thresholds or not (np.diff(self._edges) > 0).all():
+            raise RecamError(f"thresholds must ascend, got {self.thresholds}")
+        self.num_classes, self.ignore = num_classes, ignore
+        self._even = self.thresholds == THRESHOLDS
+        self._kept = [self._column(t) for t in (self.thresholds if keep is None else keep)]
+        shape = (num_classes, num_classes - 1, len(self.thresholds) + 1)
+        self._histogram = np.zeros(shape, dtype=np.int64)  # true class, highest class, thresholds below value
+        self._images: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+
+    def __len__(self) -> int:
+        """Return the number of images added."""
+        return len(self._images)
+
+    def add(self, maps: Tensor | np.ndarray, classes: Sequence[int], truth: np.ndarray) -> None:
+        """Count one image.
+
+        Parameters
+        ----------
+        maps
+            Shape ``(P, H, W)``, one map per class present.
+        classes
+            Indices of these classes, 0 .. K - 1; the class's pixel value is one more.
+        truth
+            True mask, shape ``(H, W)``, uint8.
+
+        Raises
+        ------
+        DataError
+            If shapes, classes or values do not fit.
+        """
+        maps = np.asarray(maps, dtype=np.float32)
+        classes = np.asarray(classes, dtype=np.intp)
+        if maps.ndim != 3 or maps.shape[1:] != truth.shape or len(maps) != len(classes):
+            raise DataError(
+                f"maps have shape {maps.shape}, the mask {truth.shape}, {len(classes)} classes are named; "
+                "expected maps (classes, height, width) at the size of the mask"
+            )
+        if classes.size and not 0 <= classes.min() <= classes.max() < self.num_classes - 1:
+            raise DataError(f"classes {classes.tolist()} are not all within 0 to {self.num_classes - 2}")
+        joint = self._joint(maps, truth)  # (K + 1, P or 1, T + 1)
+        if len(classes):
+            for p, k in enumerate(classes):
+                self._histogram[:, k] += joint[:, p]
+        else:
+            self._histogram[:, 0] += joint[:, 0]  # all in bin 0: background at every threshold
+        self._images.append((classes, *self._image_counts(joint, classes)))
+
+    @property
+    def miou(self) -> np.ndarray:
+        """mIoU at every threshold, shape ``(T,)``, in [0, 1]."""
+        return mean_iou_from_counts(np.stack([counts_of(self.at(t)) for t in self.thresholds]))
+
+    @property
+    def best(self) -> float:
+        """The threshold with the highest mIoU; the lowest of equals."""
+        return self.thresholds[int(np.nanargmax(self.miou))]
+
+    def at(self, threshold: float) -> np.ndarray:
+        """Return the confusion matrix ``(K + 1, K + 1)`` at one of the thresholds, truth by row."""
+        above = self._histogram[:, :, self._column(threshold) + 1 :].sum(2)  # (K + 1, K)
+        rest = self._histogram.sum((1, 2)) - above.sum(1)  # (K + 1,)
+        return np.concatenate([rest[:, None], above], axis=1)
+
+    def per_image(self, threshold: float) -> np.ndarray:
+        """Return the counts of every image at a kept threshold, shape ``(N, K + 1, 3)``, in the order added.
+
+        Columns are intersection, prediction and truth, as in :func:`recamlib.method.scores.class_counts`.
+        """
+        column = self._column(threshold)
+        if column not in self._kept:
+            raise RecamError(f"counts per image were not kept at threshold {threshold}: name it in keep")
+        column = self._kept.index(column)
+        out = np.zeros((len(self._images), self.num_classes, 3), dtype=np.int64)
+        for row, (classes, both_pred, truth) in zip(out, self._images, strict=True):
+            row[:, 2] = truth
+            row[np.concatenate([[0], classes + 1]), :2] = both_pred[:, :, column]
+        return out
+
+    def _column(self, threshold: float) -> int:
+        if threshold in self.thresholds:
+            return self.thresholds.index(threshold)
+        near = min(self.thresholds, key=lambda t: abs(t - threshold))
+        raise RecamError(f"threshold {threshold} is not part of this sweep: the nearest one is {near}")
+
+    def _bins(self, values: np.ndarray) -> np.ndarray:
+        """Return for every value how many thresholds lie below it."""
+        if not self._even:
+            return np.searchsorted(self._edges, values)
+        # value * 100, cut to a whole number, is j or, where rounding meets an edge, j + 1 for a value between
+        # edges j and j + 1; comparing with that very edge settles it.
+        index = (values * np.float32(100)).astype(np.intp)
+        np.clip(index, 0, len(self._edges) - 1, out=index)
+        return index + (values > self._edges.take(index))
+
+    def _joint(self, maps: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """Return the image's histogram ``(K + 1, P or 1, T + 1)``."""
+        bins, number = len(self.thresholds) + 1, max(1, len(maps))
+        index = truth.ravel().astype(np.intp) * number  # (H*W,)
+        if len(maps):
+            highest = maps[0].ravel()
+            winner = np.zeros(highest.shape, dtype=np.uint8)
+            for p, values in enumerate(maps[1:], start=1):
+                values = values.ravel()
+                np.maximum(winner, (values > highest) * np.uint8(p), out=winner)
+                highest = np.maximum(highest, values)
+            if not 0 <= highest.min() <= highest.max() < np.inf:  # nan fails every comparison
+                raise DataError("maps hold values below 0 or not finite: they must be normalised to [0, 1]")
+            index += winner
+            index *= bins
+            index += self._bins(highest)
+        else:
+            index *= bins
+        joint = np.bincount(index, minlength=(self.ignore + 1) * number * bins).reshape(-1, number, bins)
+        found = joint.any((1, 2)).nonzero()[0]
+        beyond = [int(v) for v in found if v >= self.num_classes and v != self.ignore]
+        if beyond:
+            raise DataError(f"the mask holds values {beyond[:5]}, expected 0 to {self.num_classes - 1}")
+        return joint[: self.num_classes]
+
+    def _image_counts(self, joint: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return intersection and prediction ``(1 + P, 2, kept)``, background first, and the truth."""
+        truth = joint.sum((1, 2))  # (K + 1,)
+        out = np.empty((1 + len(classes), 2, len(self._kept)), dtype=np.int32)
+        up_to = joint.cumsum(2)[:, :, self._kept]  # (K + 1, P, kept): pixels not above each threshold
+        out[0, 0], out[0, 1] = up_to[0].sum(0), up_to.sum((0, 1))
+        for p, k in enumerate(classes):
+            above = joint[:, p].sum(1, keepdims=True) - up_to[:, p]  # (K + 1, kept)
+            out[1 + p, 0], out[1 + p, 1] = above[k + 1], above.sum(0)
+        return out, truth.astype(np.int32)
+
+
+def bootstrap_interval(
+    counts: np.ndarray, *, seed: int, repeats: int = 1000, level: float = 0.95
+) -> tuple[float, float]:
+    """Interval of the mIoU that drawing the images again, with replacement, would give.
+
+    Parameters
+    ----------
+    counts
+        Per image, shape ``(N, K + 1, 3)`` as `class_counts` makes them.
+    seed
+        Seed of the draws.
+    repeats
+        Number of draws of N images.
+    level
+        Share of the draws inside the interval.
+
+    Returns
+    -------
+    Lower and upper end, in [0, 1].
+
+    Raises
+    ------
+    RecamError
+        If there is no image.
+
+    Notes
+    -----
+    It speaks of the images alone: not of the seed of the training, nor of a threshold chosen on the same
+    images.
+    """
+    return _interval(_resampled([counts], seed=seed, repeats=repeats)[0], level)
+
+
+def bootstrap_difference(
+    a: np.ndarray, b: np.ndarray, *, seed: int, repeats: int = 1000, level: float = 0.95
+) -> tuple[float, float]:
+    """Interval of ``mIoU(a) - mIoU(b)`` over the same images, drawn together; see `bootstrap_interval`.
+
+    Raises
+    ------
+    RecamError
+        If the two do not hold the same number of images.
+    """
+    if a.shape != b.shape:
+        raise RecamError(f"counts have shapes {a.shape} and {b.shape}: both must be of the same images")
+    return bootstrap_contrast([a, b], (1, -1), seed=seed, repeats=repeats, level=level)
+
+
+def bootstrap_contrast(
+    samples: Sequence[np.ndarray],
+    signs: Sequence[float],
+    *,
+    seed: int,
+    repeats: int = 1000,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Interval of the sum of ``sign * mIoU(sample)`` over the same images, drawn together.
+
+    Whether one margin exceeds another is ``[a, b, c, d]`` with signs ``(1, -1, -1, 1)``.
+    """
+    drawn = _resampled(list(samples), seed=seed, repeats=repeats)  # (S, repeats)
+    return _interval(np.asarray(signs, dtype=np.float64) @ drawn, level)
+
+
+def bootstrap_average_precision(
+    scores: Tensor, labels: Tensor, *, seed: int, repeats: int = 200, level: float = 0.95
+) -> tuple[float, float]:
+    """Interval of `mean_average_precision` that drawing the images ``(N, K)`` again would give, in [0, 1]."""
+    rng = np.random.default_rng(seed)
+    drawn = [rng.integers(0, len(scores), len(scores)) for _ in range(repeats)]
+    return _interval(np.array([mean_average_precision(scores[i], labels[i]) for i in drawn]), level)
+
+
+def split_single_multi(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return which images of labels ``(N, K)`` have exactly one class and which have several: ``(N,)``."""
+    present = np.asarray(labels).sum(1)
+    return present == 1, present > 1
+
+
+def accuracy(scores: Tensor, labels: Tensor) -> float:
+    """Share of images whose highest score, of ``(N, K)``, belongs to a class that is present, in [0, 1].
+
+    With one label per image this is the usual top-1 accuracy; images without a class do not count.
+
+    Examples
+    --------
+    >>> import torch
+    >>> accuracy(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([[1, 0], [0, 1]]))
+    0.5
+    """
+    hit = labels.gather(1, scores.argmax(1, keepdim=True))[:, 0]  # (N,)
+    return (hit[labels.sum(1) > 0] > 0).double().mean().item()
+
+
+def mean_average_precision(scores: Tensor, labels: Tensor) -> float:
+    """Average precision of the scores ``(N, K)`` of a class, mean over the classes that occur, in [0, 1]."""
+    from torchmetrics.functional.classification import multilabel_average_precision  # slow to import
+
+    occurs = labels.sum(0) > 0
+    scores, labels = scores[:, occurs], labels[:, occurs].long()
+    if scores.shape[1] < 2:  # torchmetrics wants two columns or more
+        scores, labels = scores.repeat(1, 2), labels.repeat(1, 2)
+    if not scores.numel():
+        return float("nan")
+    scores = scores.double().sigmoid()  # within [0, 1], or torchmetrics would squash some batches only
+    return multilabel_average_precision(scores, labels, num_labels=scores.shape[1]).item()
+
+
+def _resampled(samples: list[np.ndarray], *, seed: int, repeats: int) -> np.ndarray:
+    """Return the mIoU of every sample on every draw, shape ``(len(samples), repeats)``."""
+    images, classes = samples[0].shape[:2]
+    if not images:
+        raise RecamError("no image to draw from: an interval needs at least one scored image")
+    rng = np.random.default_rng(seed)
+    flat = [s.reshape(images, -1).astype(np.float64) for s in samples]  # (N, (K+1)*3), exact below 2^53
+    out = np.empty((len(samples), repeats))
+    step = max(1, min(repeats, CHUNK // images))
+    for start in range(0, repeats, step):
+        size = min(step, repeats - start)
+        drawn = rng.integers(0, images, (size, images)) + np.arange(size)[:, None] * images
+        times = np.bincount(drawn.ravel(), minlength=size * images).reshape(size, images)  # how often drawn
+        for i, counts in enumerate(flat):
+            total = (times.astype(np.float64) @ counts).reshape(size, classes, 3)
+            out[i, start : start + size] = mean_iou_from_counts(total)
+    return out
+
+
+def _interval(values: np.ndarray, level: float) -> tuple[float, float]:
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
