@@ -20,7 +20,6 @@ from recamlib.book.profiles import (
 from recamlib.cli_cluster import Cluster, Processes, set_environment
 from recamlib.cli_compare import compare
 from recamlib.cli_data import data
-from recamlib.cli_plan import plan
 from recamlib.cli_submit import submit
 from recamlib.errors import RecamError
 from recamlib.paths import results_dir
@@ -134,25 +133,19 @@ def report(
 def keep(
     notebook: Annotated[
         str,
-        typer.Argument(help="A notebook that has run (number or name), a result.json, or bench, or costs."),
+        typer.Argument(help="A notebook that has run (number or name), a result.json, or bench."),
     ],
     profile: Annotated[str, typer.Option(help="The profile it ran with.")] = "mini",
 ) -> None:
     """Copy the numbers of a finished run, or of "bench", to book/measured, tracked and shown.
 
     Of a notebook the latest run of the profile is taken, of earlier ones the result.json that they left.
-    "costs" keeps what the stages of a profile took, which forecasts rest on.
     """
     from recamlib.report.claims import read
     from recamlib.report.kept import keep_benchmarks, save_measured
 
     if notebook == "bench":
         out.print(f"kept {keep_benchmarks()}", markup=False)
-        return
-    if notebook == "costs":
-        from recamlib.book.forecast import keep_costs
-
-        out.print(f"kept {keep_costs(profile)}", markup=False)
         return
     found = Path(notebook)
     if not found.is_file():
@@ -169,7 +162,6 @@ def book() -> None:
 
 
 app.command()(compare)
-app.command()(plan)
 
 
 @app.command("list")

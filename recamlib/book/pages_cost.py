@@ -1,4 +1,4 @@
-"""Parts of the book's page on cost, from what the benchmarks, the forecast and recorded runs kept."""
+"""Parts of the book's page on cost, from what the benchmarks kept."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,14 +27,13 @@ Kept = Mapping[str, Any]
 
 def cost_pages() -> dict[str, str]:
     """Return the measured parts of the page by their path inside the book."""
-    benches, checked = kept("benchmarks.json"), kept("forecast.json")
+    benches = kept("benchmarks.json")
     paths_, pipeline = {n: benches[n] for n in NAMES if n in benches}, benches.get("pipeline")
     curves = growth_curves(paths_)
     pages = {
         "measured_paths.md": paths_table(paths_) if paths_ else NOT_YET,
         "measured_pipeline.md": pipeline_table(pipeline) if pipeline else NOT_YET,
         "measured_growth.md": growth_table(curves) if curves else NOT_YET,
-        "measured_forecast.md": forecast_table(checked) if checked else NOT_YET,
     }
     if pipeline:
         fig, ax = plt.subplots(figsize=(8, 3.4))
@@ -158,17 +157,6 @@ def growth_lines(curves: Mapping[tuple[str, str], Curve], *, axes: Sequence[Axes
                title=title)  # fmt: skip
     axes[-1].legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
     return axes
-
-
-def forecast_table(checked: Kept) -> str:
-    """Return what was forecast from one run for another, and what that one took."""
-    rows = [
-        (row["stage"], _seconds(row["seconds"]), _seconds(row["measured"]), f"{row['ratio']:.2f}")
-        for row in checked["rows"]
-    ]
-    text = _table(("stage", "forecast", "measured", "forecast / measured"), rows)
-    what, sources = escaped(checked["what"]), escaped(", ".join(checked["from"]))
-    return f"{text}\n\nForecast of {what} from the records of {sources}.{source_line(checked)}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 from recamlib import paths
 from recamlib.data import VOC12, open_images, open_masks
 from recamlib.data.access import ImageSet, MaskSet
-from recamlib.data.nominal import MARK, NominalImages
 from recamlib.engine.processes import rank
 from recamlib.errors import SettingsError, WeightsError, nearest
 from recamlib.files import file_digest, storage_errors, whole_file
@@ -114,10 +113,7 @@ class DataSettings(Settings):
 
 @functools.lru_cache(maxsize=16)
 def _images(settings: DataSettings, split: Split, root: str) -> ImageSet:
-    if settings.fingerprint == MARK:  # for a forecast: there is nothing to open
-        images: ImageSet = NominalImages(settings.name, split)
-    else:
-        images = open_images(settings.name, split, **settings._options(split))
+    images = open_images(settings.name, split, **settings._options(split))
     kind = settings.train_labels if split == "train_aug" else "any"
     return images.select(
         classes=settings.classes, single_label=settings.single_label or kind == "single",
