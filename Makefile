@@ -34,6 +34,8 @@ report: $(STAMP)
 
 lint: $(STAMP)
 	@$(PY) -m ruff check .
+	@$(VENV)/bin/lint-imports --no-cache --no-logo
+	@$(PY) scripts/house.py
 
 # A results folder of its own: cached stages of an earlier run must not answer for today's code.
 test: lint
