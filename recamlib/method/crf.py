@@ -6,18 +6,19 @@ Nothing here imports torch, so that a worker process starts in a fraction of a s
 from __future__ import annotations  # so that the library's pages can say ArrayLike, not what it stands for
 
 import importlib
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import partial
 from types import ModuleType
 from typing import NamedTuple
 
+import joblib
 import numpy as np
 from numpy.typing import ArrayLike
 
 from recamlib.errors import DataError, RecamError, SettingsError
-from recamlib.method.parallel import map_in_order
 
 
 class MissingCrfError(RecamError):
@@ -202,21 +203,58 @@ def crf_probabilities(
 def crf_many(
     jobs: Iterable[Job], *, settings: CrfSettings | None = None, processes: int | None = None
 ) -> Iterator[np.ndarray]:
-    """Yield the refined labels or probabilities of many images, in order; errors name the job, from 0.
+    """Return an iterator over the refined labels or probabilities of many images, in order.
 
     Parameters
     ----------
     jobs
-        May be a generator: at most twice as many jobs as there are processes are held at a time.
+        May be a generator: a few jobs for each process are held at a time.
     settings
         For all jobs; None for `IRN_LABELS` or `SEGMENTATION`, whichever belongs to the kind of job.
     processes
-        None for ``$RECAM_WORKERS``, or else one a core; 0 and 1 stay in this process. Results do not differ.
+        None for `default_processes`; 0 and 1 stay in this process. Results do not differ.
+
+    Raises
+    ------
+    RecamError
+        As `crf_labels` and `crf_probabilities`, naming the job, from 0; or if a process was killed. What
+        `jobs` raises comes through as it is.
     """
-    load_densecrf()  # before the first worker is started
+    load_densecrf()  # before the first process is started
+    processes = default_processes() if processes is None else processes
+    if processes < 0:
+        raise SettingsError(f"processes is {processes}, expected 0 or more")
     # processes, because the package keeps Python's lock while it computes: threads would take turns
+    pool = joblib.Parallel(
+        max(1, processes), return_as="generator", batch_size=1, pre_dispatch="2*n_jobs", max_nbytes=None
+    )
+    return _collected(pool, jobs, settings)
+
+
+def default_processes() -> int:
+    """Return ``$RECAM_WORKERS``, or the number of cores this process may use."""
+    wanted = os.environ.get("RECAM_WORKERS", "")
+    if wanted and not wanted.isdecimal():
+        raise SettingsError(f"RECAM_WORKERS is {wanted!r}, expected a number of processes")
+    return int(wanted) if wanted else joblib.cpu_count()
+
+
+def _collected(
+    pool: joblib.Parallel, jobs: Iterable[Job], settings: CrfSettings | None
+) -> Iterator[np.ndarray]:
     arrays = (type(job)(*(x if isinstance(x, int) else _array(x) for x in job)) for job in jobs)
-    return map_in_order(partial(_solve, settings=settings), enumerate(arrays), processes=processes)
+    results = pool(joblib.delayed(_solve)(number, job, settings) for number, job in enumerate(arrays))
+    try:
+        for result in results:  # noqa: UP028 - closing them is ours, see below
+            yield result
+    except BrokenProcessPool as error:
+        raise RecamError(
+            "a process of the dense CRF was killed (out of memory?): run again with RECAM_WORKERS=1"
+        ) from error
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # joblib counts the results that nobody takes
+            results.close()
 
 
 def _array(values: ArrayLike) -> np.ndarray:
@@ -248,8 +286,7 @@ def _infer(
         yield np.array(model.inference(settings.steps))
 
 
-def _solve(numbered: tuple[int, Job], settings: CrfSettings | None) -> np.ndarray:
-    number, job = numbered
+def _solve(number: int, job: Job, settings: CrfSettings | None) -> np.ndarray:
     try:
         if isinstance(job, LabelJob):
             image, labels, count = job

@@ -17,7 +17,7 @@ import torch
 from recamlib.engine.processes import in_group
 from recamlib.errors import SettingsError
 from recamlib.files import read_yaml
-from recamlib.method.parallel import default_processes
+from recamlib.method.crf import default_processes
 from recamlib.stages.base import Settings
 
 VARIABLE = "RECAM_CLUSTER"

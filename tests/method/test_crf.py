@@ -1,11 +1,9 @@
 """Dense CRF against mean field written out, on damaged input, and in several processes."""
 
-import multiprocessing
 import os
 import subprocess
 import sys
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -25,8 +23,8 @@ from recamlib.method.crf import (
     crf_labels,
     crf_many,
     crf_probabilities,
+    default_processes,
 )
-from recamlib.method.parallel import default_processes, map_in_order
 from recamlib.paths import ROOT
 
 try:
@@ -246,91 +244,54 @@ def test_results_do_not_depend_on_the_number_of_processes():
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_bad_job_is_named_whatever_the_number_of_processes(processes):
     image, _, noisy = scene(8, 9)
-    results = crf_many([LabelJob(image, noisy, 2), LabelJob(image, noisy + 7, 2)], processes=processes)
-    assert next(results).shape == (8, 9)
     with pytest.raises(DataError, match="^job 1: labels run from 7 to 8"):
-        next(results)
+        list(crf_many([LabelJob(image, noisy, 2), LabelJob(image, noisy + 7, 2)], processes=processes))
 
 
-def test_a_worker_that_dies_is_an_error_and_no_hang():
-    with pytest.raises(RecamError, match="worker process died .* run again with RECAM_WORKERS=1"):
-        list(map_in_order(os._exit, [3] * 20, processes=2))
-    assert not multiprocessing.active_children()
+@compiled
+def test_a_process_that_is_killed_is_an_error_and_no_hang(monkeypatch):
+    monkeypatch.setattr(crf, "_solve", killed)
+    with pytest.raises(RecamError, match="was killed .* run again with RECAM_WORKERS=1"):
+        list(crf_many([LabelJob(*scene(8, 9)[::2], 2)] * 8, processes=2))
 
 
-def test_few_items_are_held_and_leaving_early_leaves_nothing_behind():
+def killed(*_):
+    os._exit(3)
+
+
+@compiled
+def test_few_jobs_are_held_and_what_they_raise_comes_through():
     taken = []
-    results = map_in_order(abs, (taken.append(i) or -i for i in range(1000)), processes=2)
-    assert [next(results) for _ in range(3)] == [0, 1, 2]
-    assert len(taken) <= 6
+
+    def jobs():
+        for number in range(1000):
+            taken.append(number)
+            yield LabelJob(*scene(8, 9)[::2], 2)
+
+    results = crf_many(jobs(), processes=2)
+    assert [next(results).shape for _ in range(3)] == [(8, 9)] * 3
+    assert len(taken) <= 12
     results.close()
-    assert not multiprocessing.active_children()
 
-
-def test_what_the_items_raise_comes_through():
-    def items():
-        yield -1
+    def damaged():
+        yield LabelJob(*scene(8, 9)[::2], 2)
         raise DataError("an image is damaged")
 
     with pytest.raises(DataError, match="^an image is damaged$"):
-        list(map_in_order(abs, items(), processes=2))
+        list(crf_many(damaged(), processes=2))
 
 
-def test_a_script_is_not_run_again_by_its_workers():
-    program = (
-        "print('started', __name__)\nfrom recamlib.method.parallel import map_in_order\n"
-        "print(list(map_in_order(abs, [-1, -2, 3], processes=2)), __import__('__main__').__name__)\n"
-        "print(__import__('__main__').map_in_order is map_in_order)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-"], input=program, cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.splitlines() == ["started __main__", "[1, 2, 3] __main__", "True"]
-
-
-def test_workers_end_with_a_parent_that_is_killed():
-    program = (
-        "import time, multiprocessing\nfrom recamlib.method.parallel import map_in_order\n"
-        "if __name__ == '__main__':\n"
-        "    results = map_in_order(abs, iter(range(100)), processes=2)\n"
-        "    next(results)\n"
-        "    print(*(p.pid for p in multiprocessing.active_children()), flush=True)\n"
-        "    time.sleep(60)\n"
-    )
-    parent = subprocess.Popen(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    workers = [int(word) for word in parent.stdout.readline().split()]
-    parent.kill()
-    parent.wait()
-    parent.stdout.close()
-    assert workers
-    until = time.monotonic() + 20
-    while any(map(running, workers)) and time.monotonic() < until:
-        time.sleep(0.05)
-    assert not any(map(running, workers))
-
-
-def running(pid):
-    import psutil
-
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-
-
+@compiled
 def test_number_of_processes_comes_from_the_environment(monkeypatch):
     monkeypatch.setenv("RECAM_WORKERS", "3")
     assert default_processes() == 3
     monkeypatch.setenv("RECAM_WORKERS", "0")
-    threads = threading.active_count()
-    assert list(map_in_order(abs, [-1, 2])) == [1, 2] and threading.active_count() == threads
+    threads, job = threading.active_count(), LabelJob(*scene(8, 9)[::2], 2)
+    assert len(list(crf_many([job, job]))) == 2 and threading.active_count() == threads
     monkeypatch.setenv("RECAM_WORKERS", "many")
     with pytest.raises(SettingsError, match="RECAM_WORKERS is 'many'"):
         default_processes()
     monkeypatch.delenv("RECAM_WORKERS")
     assert default_processes() >= 1
     with pytest.raises(SettingsError, match="processes is -1"):
-        map_in_order(abs, [], processes=-1)
+        crf_many([], processes=-1)
