@@ -155,7 +155,7 @@ def literal() -> Callable[[], dict]:
     import torch
 
     from recamlib.data.images import labels_from_png
-    from recamlib.data.paired import PairedView, PairedViews
+    from recamlib.data.views import PairedView, PairedViews
     from recamlib.engine import fit as engine
     from recamlib.method.maps import combine_weights
     from recamlib.stages.base import check_weights, load_weights_into

@@ -18,7 +18,7 @@ def check(
     names: Annotated[list[str] | None, typer.Argument(help="Data sets, all if none is named.")] = None,
 ) -> None:
     """Decode every file of the data sets that are there."""
-    from recamlib.data import DATASETS
+    from recamlib.data.access import DATASETS
     from recamlib.data.check import check_dataset
 
     # what is not there is no error unless it was asked for by name
@@ -51,7 +51,7 @@ def make(
     seed: Annotated[int, typer.Option(min=0, help="Chooses the scenes.")] = 0,
 ) -> None:
     """Write the embedded scenes as a VOC devkit or COCO."""
-    from recamlib.data import open_images, open_masks
+    from recamlib.data.access import open_images, open_masks
     from recamlib.data.export import write_coco, write_voc
 
     writers = {"voc": write_voc, "coco": write_coco}

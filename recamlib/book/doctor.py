@@ -157,7 +157,7 @@ def _results() -> Iterator[Finding]:
 
 
 def _data() -> Iterator[Finding]:
-    from recamlib.data import DATASETS, open_images
+    from recamlib.data.access import DATASETS, open_images
 
     for name in DATASETS:
         if name == "hoofed":

@@ -1,16 +1,70 @@
-"""Two doors to a data set: images with image-level labels, and true masks that only metrics may open."""
+"""Access to data sets: images with image-level labels for training, true masks for metrics only.
 
+`open_images` and `open_masks` open a data set by name; `labels_only` shuts the masks while anything trains.
+"""
+
+import os
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from recamlib.data.guard import check_guard, labels_only, masks_allowed
-from recamlib.data.labels import LabelSpace
-from recamlib.errors import DataError, nearest
+from recamlib import paths
+from recamlib.data.labels import SPACES, LabelSpace
+from recamlib.errors import DataError, MaskAccessError, SettingsError, nearest
 
-__all__ = ["ImageSet", "MaskSet", "labels_only", "masks_allowed"]
+#: Options that each data set takes beyond name, split and root.
+DATASETS = {"hoofed": ("count", "size", "seed", "single_share"), "voc12": ("space",), "coco14": ()}
+SPLITS = ("train", "train_aug", "val")
+
+# The counter lives in the environment so that loader workers, forked or spawned, start with it.
+_GUARD = "RECAM_LABELS_ONLY"
+_lock = threading.Lock()
+
+
+def _guard_depth() -> int:
+    return int(os.environ.get(_GUARD) or 0)
+
+
+def _move_guard(step: int) -> None:
+    with _lock:
+        depth = _guard_depth() + step
+        if depth > 0:
+            os.environ[_GUARD] = str(depth)
+        else:
+            os.environ.pop(_GUARD, None)
+
+
+@contextmanager
+def labels_only() -> Iterator[None]:
+    """Shut the masks: no mask set can be opened, read or sent to a worker inside this block.
+
+    Training runs in it. It holds for the whole process and for worker processes started inside the block;
+    blocks nest.
+    """
+    _move_guard(+1)
+    try:
+        yield
+    finally:
+        _move_guard(-1)
+
+
+def masks_allowed() -> bool:
+    """Say whether masks may be read at this moment (no `labels_only` block is open)."""
+    return _guard_depth() == 0
+
+
+def _check_guard() -> None:
+    if not masks_allowed():
+        raise MaskAccessError(
+            "a pixel mask was asked for while training on image-level labels; masks are for metrics only, "
+            "so score after the training block has ended"
+        )
 
 
 class ImageSet(ABC):
@@ -144,7 +198,7 @@ class MaskSet(ABC):
     """
 
     def __init__(self, space: LabelSpace, ids: Sequence[str], *, source: str = "") -> None:
-        check_guard()
+        _check_guard()
         self.space = space
         self.ids = tuple(ids)
         self.source = source or type(self).__name__
@@ -155,7 +209,7 @@ class MaskSet(ABC):
         return len(self.ids)
 
     def __getstate__(self) -> dict:
-        check_guard()  # pickling is how a mask set would travel to a spawned worker
+        _check_guard()  # pickling is how a mask set would travel to a spawned worker
         return self.__dict__
 
     @abstractmethod
@@ -180,7 +234,7 @@ class MaskSet(ABC):
         DataError
             If the mask is not as large as its image or holds a value outside the label space.
         """
-        check_guard()
+        _check_guard()
         mask = np.asarray(self._mask(id))
         height, width = self._image_size(id)
         if mask.shape != (height, width):
@@ -234,3 +288,82 @@ class _MaskSelection(MaskSet):
 
     def _image_size(self, id: str) -> tuple[int, int]:
         return self._parent._image_size(id)
+
+
+def _checked(name: str, split: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options for a reader, or raise an error that names the nearest valid word."""
+    if name not in DATASETS:
+        raise SettingsError(
+            f"no data set {name!r}{nearest(name, DATASETS)}; choose one of {', '.join(DATASETS)}"
+        )
+    if split not in SPLITS:
+        raise SettingsError(f"no split {split!r}{nearest(split, SPLITS)}; choose one of {', '.join(SPLITS)}")
+    for option in options:
+        if option not in DATASETS[name]:
+            known = ", ".join(DATASETS[name]) or "none"
+            hint = nearest(option, DATASETS[name])
+            raise SettingsError(f"data set {name!r} has no option {option!r}{hint}; its options: {known}")
+    if isinstance(options.get("space"), str):
+        space = options["space"]
+        if space not in SPACES:
+            raise SettingsError(f"no label space {space!r}{nearest(space, SPACES)}")
+        options = {**options, "space": SPACES[space]}
+    return options
+
+
+def open_images(name: str, split: str, *, root: Path | None = None, **options: Any) -> ImageSet:
+    """Open images and image-level labels of a data set.
+
+    Parameters
+    ----------
+    name
+        ``hoofed``, ``voc12`` or ``coco14``.
+    split
+        ``train``, ``train_aug`` or ``val``; hoofed and COCO have no larger training set, so there
+        ``train_aug`` is ``train``.
+    root
+        Folder of the official data sets, default ``paths.data_dir()``; hoofed needs none.
+    **options
+        ``hoofed``: `count`, `size`, `seed`, `single_share`, see `recamlib.data.hoofed.scenes.HoofedImages`.
+        ``voc12``: `space`, the name of the label space if the devkit holds other classes than VOC's.
+
+    Raises
+    ------
+    SettingsError
+        If a name or option is unknown.
+    DataError
+        If the files are not there or unusable.
+    """
+    options = _checked(name, split, options)
+    root = paths.data_dir() if root is None else Path(root)
+    if name == "hoofed":
+        from recamlib.data.hoofed.scenes import HoofedImages
+
+        return HoofedImages(split, **options)
+    if name == "voc12":
+        from recamlib.data.voc import VocImages
+
+        return VocImages(root, split, **options)
+    from recamlib.data.coco import CocoImages
+
+    return CocoImages(root, split)
+
+
+def open_masks(name: str, split: str, *, root: Path | None = None, **options: Any) -> MaskSet:
+    """Open the true masks of a data set, for metrics only.
+
+    Parameters and errors are those of `open_images`; inside `labels_only` it raises `MaskAccessError`.
+    """
+    options = _checked(name, split, options)
+    root = paths.data_dir() if root is None else Path(root)
+    if name == "hoofed":
+        from recamlib.data.hoofed.scenes import HoofedMasks
+
+        return HoofedMasks(split, **options)
+    if name == "voc12":
+        from recamlib.data.voc import VocMasks
+
+        return VocMasks(root, split, **options)
+    from recamlib.data.coco import CocoMasks
+
+    return CocoMasks(root, split)

@@ -10,8 +10,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from recamlib import paths
-from recamlib.data import DATASETS, open_images, open_masks
-from recamlib.data.access import ImageSet, MaskSet
+from recamlib.data.access import DATASETS, ImageSet, MaskSet, open_images, open_masks
 from recamlib.data.images import exif_rotation
 from recamlib.errors import DataError, SettingsError, nearest
 

@@ -13,8 +13,8 @@ from exca.utils import DISCRIMINATOR_FIELD
 from safetensors.torch import load_file, save_file
 
 from recamlib import paths
-from recamlib.data import VOC12, open_images, open_masks
-from recamlib.data.access import ImageSet, MaskSet
+from recamlib.data.access import ImageSet, MaskSet, open_images, open_masks
+from recamlib.data.labels import VOC12
 from recamlib.engine.processes import rank
 from recamlib.errors import SettingsError, WeightsError, nearest
 from recamlib.files import file_digest, storage_errors, whole_file

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from recamlib.data.access import ImageSet, labels_only
 from recamlib.data.images import labels_from_png, labels_to_png
-from recamlib.data.paired import PairedView, PairedViews
-from recamlib.data.views import normalise
+from recamlib.data.views import PairedView, PairedViews, normalise
 from recamlib.engine import fit as engine
 from recamlib.engine.device import default_device, measured, per_image
 from recamlib.errors import DataError

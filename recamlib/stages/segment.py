@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from recamlib.data.access import ImageSet
 from recamlib.data.images import labels_from_png
-from recamlib.data.paired import PairedView, PairedViews
+from recamlib.data.views import PairedView, PairedViews
 from recamlib.engine import fit as engine
 from recamlib.engine.device import measured
 from recamlib.method.losses import multiscale_loss

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from recamlib.data import HOOFED, labels_only, masks_allowed, open_images, open_masks
-from recamlib.data.access import ImageSet, MaskSet
+from recamlib.data.access import ImageSet, MaskSet, labels_only, masks_allowed, open_images, open_masks
+from recamlib.data.labels import HOOFED
 from recamlib.errors import DataError, MaskAccessError, SettingsError
 
 COUNT = 40

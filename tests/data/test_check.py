@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recamlib.data import open_images, open_masks
+from recamlib.data.access import open_images, open_masks
 from recamlib.data.check import check_dataset
 from recamlib.data.export import write_coco, write_voc
 from recamlib.data.images import write_mask

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 from pycocotools import mask as run_lengths
 
-from recamlib.data import COCO14, HOOFED, open_images, open_masks
 from recamlib.data._regions import region_mask
+from recamlib.data.access import open_images, open_masks
 from recamlib.data.coco import CATEGORY_IDS
+from recamlib.data.labels import COCO14, HOOFED
 from recamlib.errors import DataError
 
 HORSE, PERSON = 19, 1

@@ -15,9 +15,9 @@ import scipy.io
 import yaml
 from PIL import Image
 
-from recamlib.data import open_images, open_masks
 from recamlib.data._download import Archive, download
 from recamlib.data._unpack import unpack
+from recamlib.data.access import open_images, open_masks
 from recamlib.data.fetch import FETCHABLE, archives, fetch
 from recamlib.data.images import read_mask
 from recamlib.errors import DataError, SettingsError

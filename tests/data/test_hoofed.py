@@ -5,11 +5,12 @@ import hashlib
 import numpy as np
 import pytest
 
-from recamlib.data import COCO14, HOOFED, open_images, open_masks
+from recamlib.data.access import open_images, open_masks
 from recamlib.data.export import write_coco, write_voc
 from recamlib.data.hoofed.coats import GROUNDS, PATTERNS
 from recamlib.data.hoofed.drawing import Frame
 from recamlib.data.hoofed.scenes import MIN_AREA, scene_size
+from recamlib.data.labels import COCO14, HOOFED
 from recamlib.errors import DataError, SettingsError
 
 # One line for each size: SHA-256 over images and masks of the first eight scenes of each split, seed 0.

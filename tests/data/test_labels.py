@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from recamlib.data import COCO14, HOOFED, SPACES, VOC12, LabelSpace
+from recamlib.data.labels import COCO14, HOOFED, SPACES, VOC12, LabelSpace
 from recamlib.errors import DataError
 
 

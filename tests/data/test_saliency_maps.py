@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from recamlib.data import open_images
 from recamlib.data import saliency as reader
+from recamlib.data.access import open_images
 from recamlib.data.saliency import MissingSaliencyError, SaliencyFolder, fine_grained
 from recamlib.data.views import IMAGENET_MEAN, IMAGENET_STD, LabelledViews, SaliencyViews, TrainView
 from recamlib.errors import DataError

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recamlib.data import VOC12, open_images, open_masks
+from recamlib.data.access import open_images, open_masks
 from recamlib.data.images import write_mask
+from recamlib.data.labels import VOC12
 from recamlib.data.voc import read_classes, read_ids
 from recamlib.errors import DataError
 

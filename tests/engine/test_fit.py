@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from recamlib.data import open_images
-from recamlib.data.access import labels_only, masks_allowed
+from recamlib.data.access import labels_only, masks_allowed, open_images
 from recamlib.data.views import LabelledViews, TrainView
 from recamlib.engine.fit import TrainingError, epoch_order, fit, make_optimizer, set_poly_rate
 

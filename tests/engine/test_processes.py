@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))
 import small_stages as small
 
 from recamlib import stages as rc
-from recamlib.data import open_images
+from recamlib.data.access import open_images
 from recamlib.data.views import LabelledViews, TrainView
 from recamlib.engine.fit import fit, make_optimizer
 from recamlib.engine.processes import rank, run_together, wanted_processes
