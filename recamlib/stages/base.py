@@ -5,7 +5,7 @@ import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import pydantic
 import torch
@@ -136,11 +136,10 @@ def _fingerprint(name: str, root: str) -> str:
 class Stage(Settings):
     """One step of the pipeline; its settings are the key of its cache.
 
-    Subclasses hold their upstream stage, an ``infra`` of exca and one method under ``infra.apply``.
-    Results live under :func:`recamlib.paths.results_dir`.
+    Subclasses hold their upstream stage, an ``infra`` of exca, one method under ``infra.apply`` and their name
+    and version, ``stage: Literal["Walk/2"]``: a new version makes again what the stage gives, and all that is
+    made from it. Results live under :func:`recamlib.paths.results_dir`.
     """
-
-    split_fields: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, **data: Any) -> None:
         infra = data.get("infra", {})
@@ -174,17 +173,26 @@ class Stage(Settings):
                 lines.append(f"  {name}: {value}")
         return "\n".join(lines)
 
+    @property
+    def upstream(self) -> tuple["Stage", ...]:
+        """The stages whose results this one takes."""
+        values = (getattr(self, name) for name in type(self).model_fields)
+        return tuple(value for value in values if isinstance(value, Stage))
+
+    def versions(self) -> set[str]:
+        """Return name and version of this stage and of all that it is made from."""
+        return {self.stage}.union(*(stage.versions() for stage in self.upstream))
+
     def prepare(self, items: Sequence[Any]) -> None:
         """Compute what must be there before `items` are sent to other processes: all trainings they need.
 
         What is made image by image on the way is left to who makes the items.
         """
-        for name in type(self).model_fields:
-            upstream = getattr(self, name)
-            if isinstance(upstream, Stage) and upstream.infra.work == "images":
-                upstream.prepare(items)
-            elif isinstance(upstream, Stage):
-                _ = upstream.result
+        for stage in self.upstream:
+            if stage.infra.work == "images":
+                stage.prepare(items)
+            else:
+                _ = stage.result
 
     @property
     def folder(self) -> Path:
@@ -205,7 +213,7 @@ class Stage(Settings):
                 check_weights(self.folder, value["weights"])
             except WeightsError as error:
                 print(f"{error}; it is trained again")
-                self.infra.cache_dict.forget([item])
+                self.infra.forget([item])
                 value = next(iter(method([item])))
         return value
 

@@ -41,8 +41,8 @@ class ConfidentLabels(Stage):
     background: float = pydantic.Field(0.10, ge=0, lt=1)
     power: float = pydantic.Field(1.0, gt=0)
     crf: bool = True
-    stage: Literal["ConfidentLabels"] = "ConfidentLabels"
-    infra: StageCache = StageCache(version="1")
+    stage: Literal["ConfidentLabels/2"] = "ConfidentLabels/2"
+    infra: StageCache = StageCache()
 
     def __init__(self, **data: Any) -> None:
         super().__init__(**data)
@@ -104,8 +104,13 @@ class TrainBoundary(Stage):
     weight_decay: float = pydantic.Field(1e-4, ge=0)
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     seed: int = pydantic.Field(0, ge=0)
-    stage: Literal["TrainBoundary"] = "TrainBoundary"
-    infra: StageCache = StageCache(version="1", work="training")
+    stage: Literal["TrainBoundary/2"] = "TrainBoundary/2"
+    infra: StageCache = StageCache(work="training")
+
+    @property
+    def upstream(self) -> tuple[Stage, ...]:
+        """The stage that makes the labels, which has the maps before it."""
+        return (self.labels,)
 
     def prepare(self, items: Sequence[str]) -> None:
         """Make the labels of all training images."""
@@ -192,8 +197,8 @@ class BoundaryMaps(Stage):
     """Boundary probabilities of whole images at stride 4, image and mirror averaged; stored as half."""
 
     net: TrainBoundary = TrainBoundary()
-    stage: Literal["BoundaryMaps"] = "BoundaryMaps"
-    infra: StageCache = StageCache(version="1")
+    stage: Literal["BoundaryMaps/2"] = "BoundaryMaps/2"
+    infra: StageCache = StageCache()
 
     @infra.apply(item_uid=lambda item: item[1], cache_type="Auto")
     def infer(self, items: Sequence[Request]) -> Iterator[dict]:

@@ -56,8 +56,13 @@ class TrainClassifier(Stage):
     saliency_weight: float = pydantic.Field(1.0, ge=0)
     checkpointing: bool = False
     seed: int = pydantic.Field(0, ge=0)
-    stage: Literal["TrainClassifier"] = "TrainClassifier"
-    infra: StageCache = StageCache(version="1", work="training")
+    stage: Literal["TrainClassifier/2"] = "TrainClassifier/2"
+    infra: StageCache = StageCache(work="training")
+
+    @property
+    def upstream(self) -> tuple[Stage, ...]:
+        """The saliency maps, where there are any."""
+        return (SaliencyMaps(dataset=self.dataset, saliency=self.saliency),) if self.saliency else ()
 
     def prepare(self, items: Sequence[str]) -> None:
         """Make the saliency maps, where there are any."""
@@ -164,8 +169,8 @@ class Reactivate(Stage):
     weight_decay: float = pydantic.Field(1e-4, ge=0)
     detach_maps: bool = False
     gap: Gap = "pixels"
-    stage: Literal["Reactivate"] = "Reactivate"
-    infra: StageCache = StageCache(version="1", work="training")
+    stage: Literal["Reactivate/2"] = "Reactivate/2"
+    infra: StageCache = StageCache(work="training")
 
     @property
     def dataset(self) -> DataSettings:
@@ -231,8 +236,8 @@ class Classify(Stage):
     model: TrainClassifier | Reactivate = pydantic.Field(TrainClassifier(), discriminator="stage")
     split: Split = "val"
     scale: float = pydantic.Field(1.0, gt=0)
-    stage: Literal["Classify"] = "Classify"
-    infra: StageCache = StageCache(version="1", work="whole")
+    stage: Literal["Classify/2"] = "Classify/2"
+    infra: StageCache = StageCache(work="whole")
 
     @infra.apply(item_uid=str, cache_type="Auto")
     def logits(self, items: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -42,8 +42,8 @@ class AdvCams(MapStage):
     score: Literal["linear", "rectified"] = "rectified"
     penalty: Literal["pixels", "channels"] = "channels"
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    stage: Literal["AdvCams"] = "AdvCams"
-    infra: StageCache = StageCache(version="1")
+    stage: Literal["AdvCams/2"] = "AdvCams/2"
+    infra: StageCache = StageCache()
 
     def __init__(self, **data: Any) -> None:
         super().__init__(**data)

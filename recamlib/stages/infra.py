@@ -1,36 +1,33 @@
-"""How stages are computed: once per key, by one process at a time, checked when read, mended if damaged."""
+"""How stages are computed: exca stores and claims, one entry per key; here is what must hold beyond that."""
 
+import hashlib
+import json
 import os
 import shutil
-import signal
 import socket
-import time
-import uuid
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import partial
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-import exca.map
+import exca
 import psutil
+from exca.cachedict import CacheDict, DumpContext
 from exca.cachedict.inflight import InflightRegistry, Liveness, Pid, WorkerInfo
 from submitit.core.utils import FailedSubmissionError, UncompletedJobError
 
 from recamlib import paths
-from recamlib.engine.processes import even_share, group_size, in_group, rank, run_together, wanted_processes
-from recamlib.engine.progress import bar
 from recamlib.errors import ResultsError
 from recamlib.files import storage_errors
-from recamlib.stages.cache import CheckedCache, DamagedEntry
-from recamlib.stages.cluster import Work, in_job, job_settings, offer_gpus, take_gpus
-from recamlib.stages.jobs import cancel, job_error
-
-_STALE = 10  # seconds after which a part file of exca's is nobody's
+from recamlib.stages.cluster import Work, cancel, job_error, job_settings
 
 
 class Process(Liveness):
-    """A process told from a later one of the same number, as after a restart, by its time of start."""
+    """A process told from a later one of the same number, as after a restart, and from one that is a zombie.
+
+    exca's own kind knows neither: in a container, a claim of a killed run would be waited for for ever.
+    """
 
     host: str
     pid: int
@@ -52,45 +49,25 @@ class Process(Liveness):
             return False
 
 
-class _Claims(InflightRegistry):
-    """Who computes what; claims of processes that are dead are cleared away."""
+class _Reader(DumpContext):
+    """Loads arrays and JSON alone: an index line may name another loader, of pickles say, which runs code."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.jobs: list[Liveness] = []
+    @staticmethod
+    def _lookup(name: str) -> Any:
+        if name not in ("Auto", "Json", "MemmapArray"):
+            raise ResultsError(f"the loader {name!r} is refused, it might run code")
+        return DumpContext._lookup(name)
 
-    def update_liveness(self, item_uids: list[str], liveness: Liveness) -> None:
-        """Note the job that items were sent to."""
-        super().update_liveness(item_uids, liveness)
-        self.jobs.append(liveness)
+    def cached(self, key: Any, factory: Any) -> Any:
+        """Map a file anew: one that was mapped while another run wrote to it ends within an entry."""
+        return factory()
 
-    def release(self, item_uids: list[str]) -> None:
-        """Remove own claims, and those of dead processes."""
-        super().release(item_uids)
-        self.clear_dead()
-
-    def clear_dead(self) -> None:
-        """Remove claims that a killed run left, on what it had completed as well."""
-        dead: dict[WorkerInfo, list[str]] = {}
-        for uid, worker in self.get().items():
-            dead.setdefault(worker, []).append(uid)
-        for worker, uids in dead.items():
-            if not worker.is_alive():
-                with InflightRegistry(self.db_path.parent, worker=worker) as others:
-                    others.release(uids)
-
-
-def _counted(items: Sequence[Any], total: int | None = None) -> Iterable[Any]:
-    """Return items under a bar, if there are several."""
-    count = len(items) if total is None else total
-    return bar(items, total=count, desc="images") if count > 1 else items
-
-
-exca.map._set_tqdm = _counted  # exca's own is text on stderr, in a notebook too
+    def delete(self, info: Any) -> None:
+        """Do nothing: entries share files, and exca removes a file with its last entry."""
 
 
 class StageCache(exca.MapInfra):
-    """What a stage keeps: computed once per key, checked whenever it is read.
+    """The results of a stage: computed once per key; a damaged one is named and made again.
 
     ``work`` says how the stage is sent to a cluster (:mod:`recamlib.stages.cluster`); like the cluster, it is
     no part of the key.
@@ -98,32 +75,29 @@ class StageCache(exca.MapInfra):
 
     work: Work = "images"
 
+    def _factory(self) -> str:
+        """Name the folder by the versions of the stage and of all it is made from, not by its module."""
+        versions = hashlib.sha256(" ".join(sorted(self._obj.versions())).encode()).hexdigest()[:6]
+        return f"{self._obj.stage.replace('/', '-')}-{versions}"
+
     @property
-    def cache_dict(self) -> CheckedCache:
+    def cache_dict(self) -> CacheDict:
         """The entries of this stage."""
-        state = self._state
-        if state.cache_dict is None:
-            kind = self._infra_method.cache_type
-            state.cache_dict = CheckedCache(self.uid_folder(create=True), self.keep_in_ram, kind)
-        return state.cache_dict
+        fresh = self._state.cache_dict is None
+        cache = super().cache_dict
+        if fresh:
+            cache._dumper = _Reader(cache.folder)
+            _blank_damaged_lines(cache.folder)
+        return cache
 
     def _inflight_registry(self) -> InflightRegistry:
         live = Liveness.here()
         if isinstance(live, Pid):
             started = psutil.Process(live.pid).create_time()
             live = Process(host=live.host, pid=live.pid, started=started)
-        claims = _Claims(self.uid_folder(), WorkerInfo(os.urandom(16).hex(), live))
-        self._state.claims = claims  # exca's scratch space, which is no part of a pickle
-        return claims
+        return InflightRegistry(self.uid_folder(), WorkerInfo(uuid4().hex, live))
 
     def _check_configs(self, write: bool = True) -> None:
-        if not self._state.checked_configs:
-            for part in self.uid_folder(create=True).glob("save-tmp-*"):  # left by a killed run
-                if time.time() - part.stat().st_mtime > _STALE:
-                    part.unlink(missing_ok=True)
-            with self._inflight_registry() as claims:
-                if os.access(claims.db_path, os.W_OK):
-                    claims.clear_dead()
         try:
             super()._check_configs(write)
         except RuntimeError as error:  # another stage's settings, other defaults, or a damaged file
@@ -135,40 +109,31 @@ class StageCache(exca.MapInfra):
         return self._read(list(items))
 
     def _compute(self, items: Sequence[Any]) -> None:
-        """Make what is missing: here, or in other processes after all that it is made from."""
+        """Make what is missing: here, or as jobs after all that it is made from."""
+        settings = job_settings(self.work)
         with storage_errors():
-            settings = job_settings(self.work, processes=self.processes)
-            if not (settings or in_group() or self.processes > 1):
-                super()._method_override(items)
-                return
-            key_of = self._infra_method.item_uid
-            missing = list(self._find_missing({key_of(item): item for item in items}).values())
-            if missing:  # what trains comes first: nobody may claim what waits for a group
-                self._obj.prepare(missing)
-            if missing and rank() > 0:
-                self._join(missing)
-            with self._sent(settings, len(missing)) if missing and settings else nullcontext():
+            missing = self._find_missing({self.item_uid(item): item for item in items}) if settings else ()
+            if missing:
+                self._obj.prepare(list(missing.values()))
+            with self._sent(settings, len(missing)) if missing else nullcontext():
                 super()._method_override(items)
 
     @contextmanager
     def _sent(self, settings: dict[str, Any], count: int) -> Iterator[None]:
-        """Put the settings of a run's jobs in for one call; no job outlives an error or an interruption."""
+        """Put the settings of jobs in for one call; no job outlives an error or an interruption."""
         name = type(self._obj).__name__
-        folder = paths.results_dir() / "jobs" / f"{name}-{uuid.uuid4().hex[:8]}"
+        folder = paths.results_dir() / "jobs" / f"{name}-{uuid4().hex[:8]}"
         before = {field: self.__dict__[field] for field in (*settings, "logs")}
         self.__dict__.update(settings, logs=folder)  # past the freeze of the key, which they are no part of
-        self._state.claims.jobs.clear()
-        offer_gpus()
         print(f"{name}: {count} missing, sent to {settings['cluster']}; logs in {folder}")
         try:
             yield
+            shutil.rmtree(folder, ignore_errors=True)
         except BaseException as error:
-            cancel(self._state.claims.jobs)
+            cancel(folder)
             if isinstance(error, UncompletedJobError | FailedSubmissionError):
                 raise job_error(name, error, folder) from None
             raise
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
         finally:
             self.__dict__.update(before)
 
@@ -179,58 +144,51 @@ class StageCache(exca.MapInfra):
             os.environ.update(place)
             yield
 
-    @property
-    def processes(self) -> int:
-        """In how many processes it is computed: 1, unless it trains and more are wanted."""
-        if self.work != "training":
-            return 1
-        parts = getattr(self._obj, "accumulate", 1)
-        wanted = group_size() if in_group() else wanted_processes()
-        return even_share(self._obj.batch_size, parts=parts, wanted=wanted)
-
-    def _call_and_store(self, items: Sequence[Any], use_cache_dict: bool = True) -> dict[str, Any]:
-        if in_job():
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # submitit ignores it; all that is stored is whole
-            if self.cluster == "local":
-                take_gpus(self.work)
-        if self.processes == 1 or in_group():
-            return super()._call_and_store(items, use_cache_dict)
-        settings = self.config(uid=False, exclude_defaults=True)
-        run_together(partial(_member, type(self._obj), settings, items), processes=self.processes)
-        return {}
-
-    def _join(self, items: Sequence[Any]) -> None:
-        """Compute as one of several processes; the first of them stores."""
-        if rank() == 0:
-            self._call_and_store(items)
-        else:
-            deque(self._run_method(items), maxlen=0)
-
     def _read(self, items: list[Any]) -> Iterator[Any]:
         """Yield the entries in order; at a damaged one all that follow are looked over and made again."""
-        cache, key_of = self.cache_dict, self._infra_method.item_uid
         for position, item in enumerate(items):
-            key = key_of(item)
-            try:
-                value = cache[key]
-            except DamagedEntry as error:
-                damaged = [i for i in items[position:] if not _sound(cache, key_of(i))]
-                print(f"{error}; {len(damaged)} of {len(items)} entries are made again")
-                with storage_errors():
-                    cache.forget([key_of(i) for i in damaged])
+            value = self._entry(item)
+            if value is None:
+                damaged = [i for i in items[position:] if self._entry(i) is None]
+                print(f"{len(damaged)} of {len(items)} entries of {self.uid_folder()} are damaged, made again")
+                self.forget(damaged)
                 self._compute(damaged)
-                value = cache[key]
+                value = self.cache_dict[self.item_uid(item)]
             yield value
 
+    def _entry(self, item: Any) -> Any:
+        """Return the entry of an item, or None if it cannot be read."""
+        try:
+            return self.cache_dict[self.item_uid(item)]
+        except Exception:  # whatever numpy and exca say of files that are too short, gone, refused
+            return None
 
-def _member(kind: type, settings: dict[str, Any], items: Sequence[Any]) -> None:
-    """Compute items of a stage as one of several processes."""
-    kind(**settings).infra._join(items)
+    def forget(self, items: Sequence[Any]) -> None:
+        """Remove the entries of some items, where there are any."""
+        cache = self.cache_dict
+        with storage_errors(), cache.write():
+            for key in {self.item_uid(item) for item in items} & set(cache):
+                del cache[key]
 
 
-def _sound(cache: CheckedCache, key: str) -> bool:
+def _blank_damaged_lines(folder: Path) -> None:
+    """Blank index lines that are no entries, as exca blanks deleted ones; what they stood for is made again.
+
+    exca refuses a whole index for one such line. A last line without an end is being written, or never was.
+    """
+    for index in folder.glob("*-info.jsonl"):
+        lines = index.read_bytes().split(b"\n")
+        damaged = [number for number, line in enumerate(lines[:-1]) if not _is_entry(line)]
+        if damaged:
+            print(f"{index} has {len(damaged)} damaged lines; what they stood for is made again")
+            for number in damaged:
+                lines[number] = b" " * len(lines[number])
+            with index.open("rb+") as file:
+                file.write(b"\n".join(lines))
+
+
+def _is_entry(line: bytes) -> bool:
     try:
-        cache[key]
-    except DamagedEntry:
+        return not line.strip() or isinstance(json.loads(line)["#key"], str)
+    except (ValueError, LookupError, TypeError):
         return False
-    return True

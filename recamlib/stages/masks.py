@@ -28,8 +28,8 @@ class PseudoMasks(Stage):
 
     maps: ExtractCams | AdvCams | Walk | SaliencyMerge = pydantic.Field(ExtractCams(), discriminator="stage")
     threshold: float | None = pydantic.Field(None, ge=0, lt=1)
-    stage: Literal["PseudoMasks"] = "PseudoMasks"
-    infra: StageCache = StageCache(version="2")
+    stage: Literal["PseudoMasks/2"] = "PseudoMasks/2"
+    infra: StageCache = StageCache()
 
     @infra.apply(item_uid=lambda item: item[1], cache_type="Auto")
     def make(self, items: Sequence[Request]) -> Iterator[dict[str, Any]]:

@@ -11,6 +11,7 @@ from recamlib.data.access import labels_only
 from recamlib.data.images import labels_from_png, labels_to_png
 from recamlib.engine.device import measured, per_image
 from recamlib.method.saliency import edam_merge
+from recamlib.stages.base import Stage
 from recamlib.stages.classify import Reactivate, TrainClassifier
 from recamlib.stages.climb import AdvCams
 from recamlib.stages.infra import StageCache
@@ -32,8 +33,8 @@ class SaliencyMerge(MapStage):
     theta: float = pydantic.Field(0.2, ge=0, le=1)
     alpha: float = pydantic.Field(1e-6, ge=0)
     beta: float = pydantic.Field(0.99999, gt=0)
-    stage: Literal["SaliencyMerge"] = "SaliencyMerge"
-    infra: StageCache = StageCache(version="1")
+    stage: Literal["SaliencyMerge/2"] = "SaliencyMerge/2"
+    infra: StageCache = StageCache()
 
     @property
     def model(self) -> TrainClassifier | Reactivate:
@@ -50,10 +51,15 @@ class SaliencyMerge(MapStage):
         """That one alone: there is nothing to choose."""
         return (self.fixed_threshold,)
 
+    @property
+    def upstream(self) -> tuple[Stage, ...]:
+        """The stages that give maps and saliency."""
+        return self.cams, SaliencyMaps(dataset=self.dataset, saliency=self.saliency)
+
     @infra.apply(item_uid=lambda item: item[1], cache_type="Auto")
     def combine(self, items: Sequence[Request]) -> Iterator[dict]:
         """Yield for each (split, id) which of its classes wins as PNG bytes, classes, size and cost."""
-        salient = SaliencyMaps(dataset=self.dataset, saliency=self.saliency)
+        _, salient = self.upstream
         for item, found in zip(self.cams.items(items), salient.make(items), strict=True):
             with labels_only(), measured() as cost:
                 maps = self.cams.merge(item)  # (P, H, W)

@@ -25,8 +25,8 @@ class PackageCams(MapStage):
     model: TrainClassifier | Reactivate = pydantic.Field(TrainClassifier(), discriminator="stage")
     method: Method = "gradcam"
     scales: tuple[float, ...] = (1.0,)
-    stage: Literal["PackageCams"] = "PackageCams"
-    infra: StageCache = StageCache(version="1")
+    stage: Literal["PackageCams/2"] = "PackageCams/2"
+    infra: StageCache = StageCache()
 
     @infra.apply(item_uid=lambda item: item[1], cache_type="Auto")
     def explain(self, items: Sequence[Request]) -> Iterator[dict]:

@@ -40,8 +40,8 @@ class SegmentationScore(Stage):
     crf: bool = False
     window: int = pydantic.Field(0, ge=0)
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    stage: Literal["SegmentationScore"] = "SegmentationScore"
-    infra: StageCache = StageCache(version="2", work="whole")
+    stage: Literal["SegmentationScore/2"] = "SegmentationScore/2"
+    infra: StageCache = StageCache(work="whole")
 
     @property
     def images(self) -> ImageSet:

@@ -58,8 +58,8 @@ class SaliencyMaps(Stage):
 
     dataset: DataSettings = DataSettings()
     saliency: Saliency = Saliency()
-    stage: Literal["SaliencyMaps"] = "SaliencyMaps"
-    infra: StageCache = StageCache(version="1")
+    stage: Literal["SaliencyMaps/2"] = "SaliencyMaps/2"
+    infra: StageCache = StageCache()
 
     @infra.apply(item_uid=lambda item: item[1], cache_type="Auto")
     def make(self, items: Sequence[tuple[Split, str]]) -> Iterator[dict]:

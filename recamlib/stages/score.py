@@ -50,8 +50,8 @@ class Score(Stage):
     )
     split: Split = "train"
     limit: int = pydantic.Field(0, ge=0)
-    stage: Literal["Score"] = "Score"
-    infra: StageCache = StageCache(version="3", work="here")
+    stage: Literal["Score/2"] = "Score/2"
+    infra: StageCache = StageCache(work="here")
 
     @infra.apply(item_uid=str, cache_type="Auto")
     def evaluate(self, items: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -162,15 +162,20 @@ class SaliencyScore(Stage):
     saliency: Saliency = Saliency()
     theta: float = pydantic.Field(0.2, ge=0, le=1)
     split: Split = "train"
-    stage: Literal["SaliencyScore"] = "SaliencyScore"
-    infra: StageCache = StageCache(version="1", work="here")
+    stage: Literal["SaliencyScore/2"] = "SaliencyScore/2"
+    infra: StageCache = StageCache(work="here")
+
+    @property
+    def upstream(self) -> tuple[Stage, ...]:
+        """The stage that makes the saliency maps."""
+        return (SaliencyMaps(dataset=self.dataset, saliency=self.saliency),)
 
     @infra.apply(item_uid=str, cache_type="Auto")
     def evaluate(self, items: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Yield the foreground's IoU per threshold, counts per image (N, 2, 3) at theta, and its share."""
         for _ in items:
             images, truth = self.dataset.images(self.split), self.dataset.masks(self.split)
-            maps = SaliencyMaps(dataset=self.dataset, saliency=self.saliency)
+            (maps,) = self.upstream
             found = zip(images.ids, maps.make([(self.split, name) for name in images.ids]))
             sweep = ThresholdSweep(2, thresholds=sorted({*THRESHOLDS, self.theta}), keep=(self.theta,))
             with measured() as cost:

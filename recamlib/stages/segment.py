@@ -103,8 +103,8 @@ class TrainSegmenter(SegmenterStage):
     """
 
     masks: PseudoMasks = PseudoMasks()
-    stage: Literal["TrainSegmenter"] = "TrainSegmenter"
-    infra: StageCache = StageCache(version="1", work="training")
+    stage: Literal["TrainSegmenter/2"] = "TrainSegmenter/2"
+    infra: StageCache = StageCache(work="training")
 
     def prepare(self, items: Sequence[str]) -> None:
         """Make the masks of all training images."""

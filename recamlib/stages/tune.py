@@ -35,8 +35,8 @@ class WalkGrid(Stage):
     thresholds: tuple[float, ...] = (0.2, 0.25, 0.3)
     split: Split = "train"
     limit: int = pydantic.Field(0, ge=0)
-    stage: Literal["WalkGrid"] = "WalkGrid"
-    infra: StageCache = StageCache(version="1", work="whole")
+    stage: Literal["WalkGrid/2"] = "WalkGrid/2"
+    infra: StageCache = StageCache(work="whole")
 
     def prepare(self, items: Sequence[float]) -> None:
         """Make maps and boundaries of all images."""

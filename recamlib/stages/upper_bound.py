@@ -17,8 +17,8 @@ class TrainUpperBound(SegmenterStage):
     """
 
     dataset: DataSettings = DataSettings()
-    stage: Literal["TrainUpperBound"] = "TrainUpperBound"
-    infra: StageCache = StageCache(version="1", work="training")
+    stage: Literal["TrainUpperBound/2"] = "TrainUpperBound/2"
+    infra: StageCache = StageCache(work="training")
 
     @infra.apply(item_uid=str, cache_type="Auto")
     def train(self, items: Sequence[str]) -> Iterator[dict[str, Any]]:

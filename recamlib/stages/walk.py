@@ -13,6 +13,7 @@ from recamlib.data.access import labels_only
 from recamlib.engine.device import default_device, measured, per_image
 from recamlib.errors import DataError
 from recamlib.method.walk import random_walks
+from recamlib.stages.base import Stage
 from recamlib.stages.boundary import STRIDE, BoundaryMaps, Cams, TrainBoundary
 from recamlib.stages.classify import Reactivate, TrainClassifier
 from recamlib.stages.infra import StageCache
@@ -35,8 +36,8 @@ class Walk(MapStage):
     radius: int = pydantic.Field(5, ge=2)
     beta: float = pydantic.Field(10.0, gt=0)
     steps: int = pydantic.Field(256, ge=0)
-    stage: Literal["Walk"] = "Walk"
-    infra: StageCache = StageCache(version="1")
+    stage: Literal["Walk/2"] = "Walk/2"
+    infra: StageCache = StageCache()
 
     @property
     def model(self) -> TrainClassifier | Reactivate:
@@ -49,6 +50,11 @@ class Walk(MapStage):
         if self.dataset.name == "hoofed":
             return EMBEDDED["walk"]
         return FIXED["recam" if self.reactivated and self.dataset.name == "voc12" else "cam"]
+
+    @property
+    def upstream(self) -> tuple[Stage, ...]:
+        """The stages that give maps and boundaries."""
+        return self.cams, self.boundaries
 
     @property
     def boundaries(self) -> BoundaryMaps:
