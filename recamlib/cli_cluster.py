@@ -1,7 +1,6 @@
 """Options that say where stages are computed, and in how many processes they train."""
 
 import os
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,8 +8,8 @@ import typer
 Cluster = Annotated[
     str,
     typer.Option(
-        envvar="RECAM_CLUSTER", metavar="KIND[,NAME=VALUE...]", show_default=False,
-        help="Send stages to slurm, or to processes of this machine (local); KIND may be a file KIND.yml.",
+        envvar="RECAM_CLUSTER", metavar="KIND[,NAME=VALUE,...]", show_default=False,
+        help="Send stages to slurm, or to processes of this machine (local).",
     ),
 ]  # fmt: skip
 Processes = Annotated[
@@ -25,7 +24,4 @@ def set_environment(cluster: str, processes: int) -> None:
         from recamlib.stages.cluster import read_cluster
 
         read_cluster(cluster)
-        first, comma, rest = cluster.partition(",")
-        if first.endswith((".yml", ".yaml")):
-            first = str(Path(first).expanduser().resolve())  # kernels start in another folder
-        os.environ["RECAM_CLUSTER"] = first + comma + rest
+        os.environ["RECAM_CLUSTER"] = cluster

@@ -136,9 +136,9 @@ def _fingerprint(name: str, root: str) -> str:
 class Stage(Settings):
     """One step of the pipeline; its settings are the key of its cache.
 
-    Subclasses hold their upstream stage, an ``infra`` of exca, one method under ``infra.apply`` and their name
-    and version, ``stage: Literal["Walk/2"]``: a new version makes again what the stage gives, and all that is
-    made from it. Results live under :func:`recamlib.paths.results_dir`.
+    Subclasses hold their upstream stage, an ``infra`` of exca, one method under ``infra.apply`` and their
+    name with a version, ``stage: Literal["Walk/2"]``: with a new one, what the stage gives is made again, and
+    all that is made from it. Results live under :func:`recamlib.paths.results_dir`.
     """
 
     def __init__(self, **data: Any) -> None:

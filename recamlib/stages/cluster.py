@@ -51,7 +51,8 @@ def read_cluster(text: str) -> dict[str, Any]:
     if kind == "slurm" and not (shutil.which("sbatch") and shutil.which("srun")):
         raise SettingsError("there is no Slurm here (no sbatch, srun on the PATH): leave it out or use local")
     jobs = 64 if kind == "slurm" else os.cpu_count()
-    given: dict[str, Any] = {"cluster": kind, "max_jobs": jobs, "min_samples_per_job": 16, "timeout_min": 1440}
+    given: dict[str, Any] = {"cluster": kind, "max_jobs": jobs, "min_samples_per_job": 16,
+                             "timeout_min": 1440}  # fmt: skip
     for part in rest:
         name, _, value = part.partition("=")
         name = f"slurm_{name}" if f"slurm_{name}" in exca.MapInfra.model_fields else name

@@ -150,7 +150,7 @@ class StageCache(exca.MapInfra):
             value = self._entry(item)
             if value is None:
                 damaged = [i for i in items[position:] if self._entry(i) is None]
-                print(f"{len(damaged)} of {len(items)} entries of {self.uid_folder()} are damaged, made again")
+                print(f"{self.uid_folder()}: {len(damaged)} of {len(items)} entries are damaged, made again")
                 self.forget(damaged)
                 self._compute(damaged)
                 value = self.cache_dict[self.item_uid(item)]
