@@ -34,7 +34,7 @@ def kills_table(found: Mapping[str, Any]) -> str:
         ("of these while training", sum(count for name, count in killed if name in TRAINING)),
         ("of these with entries complete", found["with_complete_entries"]),
         ("results with other bytes than the unbroken run's", found["different_bytes"]),
-        ("complete entries computed again", found["recomputed"]), ("locks left", found["locks_left"]),
+        ("complete entries computed again", found["recomputed"]),
         ("temporary files left", found["files_left"]),
         ("training steps taken twice, in all", found["steps_repeated"]),
     ]  # fmt: skip

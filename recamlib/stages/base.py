@@ -180,8 +180,8 @@ class Stage(Settings):
         return tuple(value for value in values if isinstance(value, Stage))
 
     def versions(self) -> set[str]:
-        """Return name and version of this stage and of all that it is made from."""
-        return {self.stage}.union(*(stage.versions() for stage in self.upstream))
+        """Return name and version of this stage and of all that it is made from; a subclass is another one."""
+        return {f"{type(self).__name__}={self.stage}"}.union(*(stage.versions() for stage in self.upstream))
 
     def prepare(self, items: Sequence[Any]) -> None:
         """Compute what must be there before `items` are sent to other processes: all trainings they need.

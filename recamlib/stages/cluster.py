@@ -57,11 +57,14 @@ def read_cluster(text: str) -> dict[str, Any]:
         name, _, value = part.partition("=")
         name = f"slurm_{name}" if f"slurm_{name}" in exca.MapInfra.model_fields else name
         given[name] = [value] if name == "slurm_setup" else value
+    if "tasks_per_node" in given:
+        given["slurm_use_srun"] = True
     try:
         checked = exca.MapInfra(folder=".", **given)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        raise SettingsError(f"{first['loc'][0]} of the cluster {text!r}: {first['msg']}") from None
+        where = "".join(f"{name} of " for name in first["loc"])
+        raise SettingsError(f"{where}the cluster {text!r}: {first['msg']}") from None
     return {name: getattr(checked, name) for name in given}
 
 

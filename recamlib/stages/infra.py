@@ -77,8 +77,8 @@ class StageCache(exca.MapInfra):
 
     def _factory(self) -> str:
         """Name the folder by the versions of the stage and of all it is made from, not by its module."""
-        versions = hashlib.sha256(" ".join(sorted(self._obj.versions())).encode()).hexdigest()[:6]
-        return f"{self._obj.stage.replace('/', '-')}-{versions}"
+        versions = hashlib.sha256(" ".join(sorted(self._obj.versions())).encode()).hexdigest()[:8]
+        return f"{type(self._obj).__name__}-{versions}"
 
     @property
     def cache_dict(self) -> CacheDict:

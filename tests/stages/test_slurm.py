@@ -1,21 +1,16 @@
-"""Stages as jobs of a real Slurm on this machine: same bytes, runs that go on, logs that reach the user."""
+"""Stages as jobs of a real Slurm on this machine: same bytes, logs that reach the user."""
 
-import json
 import os
 import subprocess
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
 import pytest
-import submitit
 
 from recamlib import stages as rc
 from recamlib.book.run import NotebookError, run_notebook
 from recamlib.stages.infra import StageCache
-from recamlib.stages.jobs import JobError
 
 SCRIPT = Path(__file__).parents[1] / "slurm_daemons.sh"
 DATA = {"train_count": 10, "val_count": 6, "size": 48}
@@ -42,15 +37,15 @@ def slurm(tmp_path_factory) -> Iterator[Path]:
 @pytest.fixture
 def results(slurm, tmp_path, monkeypatch) -> Path:
     """An empty results folder, and stages sent to Slurm."""
-    monkeypatch.setattr(submitit.SlurmJob.watcher, "_delay_s", 2)  # seconds between two looks at the queue
     monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setenv("RECAM_CLUSTER", "slurm,partition=short,minutes=10,images=5,cpus=1")
+    settings = "partition=short,timeout_min=10,min_samples_per_job=5,cpus_per_task=1"
+    monkeypatch.setenv("RECAM_CLUSTER", f"slurm,{settings}")
     return tmp_path / "results"
 
 
 def classifier() -> rc.TrainClassifier:
     return rc.TrainClassifier(
-        dataset=rc.DataSettings(**DATA), epochs=150, batch_size=4, crop=32, lr=0.05, fc_lr_factor=1.0
+        dataset=rc.DataSettings(**DATA), epochs=10, batch_size=4, crop=32, lr=0.05, fc_lr_factor=1.0
     )
 
 
@@ -69,40 +64,23 @@ def jobs() -> list[str]:
     return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split("\n")[:-1]
 
 
-def test_a_cancelled_job_goes_on_and_an_array_gives_the_bytes_of_a_local_run(results, monkeypatch, tmp_path):
-    stage, before = classifier(), len(jobs())
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(lambda: stage.result)
-        progress = stage.folder / "checkpoint" / "progress.json"
-        while not progress.exists() and not running.done():
-            time.sleep(0.02)
-        (number,) = [line.split()[0] for line in jobs()[: len(jobs()) - before]]
-        subprocess.run(["scancel", number], check=True)
-        with pytest.raises(JobError, match=r"job \d+ of TrainClassifier failed: .*CANCELLED"):
-            running.result()
-    reached = json.loads(progress.read_text())["step"]
-    assert 0 < reached < 300, "cancelled too late: the training was over"
-    resumed = classifier()
-    assert resumed.result["history"]["steps"] == 300
-    maps_here = maps()
-    sent = entries(maps_here)
+def test_jobs_give_the_bytes_of_a_local_run(results, monkeypatch, tmp_path):
+    trained = classifier().result
+    sent = entries(maps())
     array = [line for line in jobs() if "_" in line]
     assert len(array) == 2, "not an array of five images a job"
-    assert not list((results / "jobs").glob("ExtractCams*")), "logs of what went well are cleared away"
+    assert not list((results / "jobs").iterdir()), "logs of what went well are cleared away"
 
     monkeypatch.delenv("RECAM_CLUSTER")
     with monkeypatch.context() as closed:  # what jobs made is found by a run without them
         closed.setattr(StageCache, "_call_and_store", None)
         assert entries(maps()) == sent
     monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "local"))
-    local = classifier()
-    assert local.result["history"]["loss"] == resumed.result["history"]["loss"]
-    assert local.result["weights"] == resumed.result["weights"], "not the weights of an unbroken local run"
+    assert classifier().result["weights"] == trained["weights"]
     assert entries(maps()) == sent
 
 
 def test_the_log_of_a_failed_job_reaches_the_error_of_the_notebook(results, tmp_path, monkeypatch):
-    monkeypatch.setenv("RECAM_PROCESSES", "2")  # in one job
     settings = f"dataset=rc.DataSettings(**{DATA}), epochs=1, batch_size=4, crop=32, lr=1e30, momentum=0.9"
     cells = [
         nbformat.v4.new_code_cell('profile: str = "smoke"  # [smoke]', metadata={"tags": ["parameters"]}),
@@ -110,10 +88,8 @@ def test_the_log_of_a_failed_job_reaches_the_error_of_the_notebook(results, tmp_
     ]
     (tmp_path / "notebooks" / "profiles").mkdir(parents=True)
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "notebooks" / "07_fails.ipynb")
-    with pytest.raises(NotebookError, match=r"JobError: job \d+ of TrainClassifier failed:.*the loss became"):
+    with pytest.raises(NotebookError, match="JobError: a job of TrainClassifier failed:.*the loss became"):
         run_notebook("07", folder=tmp_path / "notebooks", output_dir=tmp_path, progress=False)
     (log,) = (results / "jobs").glob("TrainClassifier-*/*_log.err")
     assert "TrainingError" in log.read_text()
-    shown = (tmp_path / "07_fails.failed.ipynb").read_text()
-    assert str(log) in shown
-    assert "Submitted job triggered an exception" in shown, "the end of the log stands in the notebook"
+    assert str(log.parent) in (tmp_path / "07_fails.failed.ipynb").read_text()
