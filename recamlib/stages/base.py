@@ -180,7 +180,7 @@ class Stage(Settings):
         return tuple(value for value in values if isinstance(value, Stage))
 
     def versions(self) -> set[str]:
-        """Return name and version of this stage and of all that it is made from; a subclass is another one."""
+        """Return name and version of this stage and of all before it; a subclass is another one."""
         return {f"{type(self).__name__}={self.stage}"}.union(*(stage.versions() for stage in self.upstream))
 
     def prepare(self, items: Sequence[Any]) -> None:
