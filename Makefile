@@ -1,6 +1,7 @@
 # Everything runs in .venv, which is made from requirements.lock by the first command that needs it.
 #   make report [PROFILE=quick]   run all notebooks, build the book
-#   make test                     ruff, the whole test suite, every notebook replayed strictly
+#   make test                     lint, the core suite, notebooks 01 to 05 replayed strictly (ten minutes)
+#   make test-all                 and faults, browser, JupyterLab, Slurm, full-size networks (an hour)
 #   make lab | bench              JupyterLab | the library against the literal formulas
 #   make refresh                  run the stored notebooks in place, keep the outputs that tests compare
 #   make env | lint | lock [UPGRADE=1] | clean
@@ -22,9 +23,15 @@ UV = $(firstword $(shell uv --version >/dev/null 2>&1 && command -v uv) $(CURDIR
 # Notebooks must run with the kernel of .venv, whatever kernels and Jupyter settings the user has.
 export JUPYTER_PREFER_ENV_PATH := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
+# A thread that waits sleeps: on a busy machine, threads that spin cost thirty times their share.
+export OMP_WAIT_POLICY := passive
+export GOMP_SPINCOUNT := 0
 unexport JUPYTER_PATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help report test lab bench refresh lint env lock clean
+PYTEST = results=$$(mktemp -d); trap 'rm -rf "$$results"' EXIT; RECAM_RESULTS="$$results" \
+  $(PY) -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(1) $(TESTFLAGS)
+
+.PHONY: help report test test-all lab bench refresh lint env lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -39,8 +46,10 @@ lint: $(STAMP)
 
 # A results folder of its own: cached stages of an earlier run must not answer for today's code.
 test: lint
-	@results=$$(mktemp -d); trap 'rm -rf "$$results"' EXIT; \
-	RECAM_RESULTS="$$results" $(PY) -m pytest --nbval --nbval-current-env recamlib tests notebooks $(TESTFLAGS)
+	@$(call PYTEST,recamlib tests)
+
+test-all: test
+	@$(call PYTEST,tests/nightly)
 
 lab: $(STAMP)
 	@$(PY) -m jupyter lab --notebook-dir=notebooks

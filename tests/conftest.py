@@ -1,14 +1,17 @@
-"""For every test: results of its own session, and no figure left open."""
+"""For every test: results of its own session, one thread, no figure left open."""
 
 import atexit
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
+
+# Two processes run tests with one thread each, and a thread that waits sleeps instead of spinning.
+# Set before torch is imported; kernels and child processes inherit it.
+for name, value in {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}.items():
+    os.environ.setdefault(name, value)
 
 # Cached stages of an earlier run must not answer for today's code; kernels and child processes inherit this.
 if "RECAM_RESULTS" not in os.environ:
@@ -24,16 +27,6 @@ def close_figures():
         sys.modules["matplotlib.pyplot"].close("all")
 
 
-@pytest.fixture(scope="session")
-def executed(tmp_path_factory) -> Callable[[Path], Path]:
-    """Return a function that gives a notebook's executed smoke run, running it the first time."""
-    from recamlib.book.run import run_notebook
-
-    folder, done = tmp_path_factory.mktemp("executed"), {}
-
-    def run(notebook: Path) -> Path:
-        if notebook not in done:
-            done[notebook] = run_notebook(notebook.stem, profile="smoke", output_dir=folder, progress=False)
-        return done[notebook]
-
-    return run
+def pytest_collection_modifyitems(items):
+    """Start the notebooks first: they take longest, and nothing waits for them at the end."""
+    items.sort(key=lambda item: item.path.name != "test_notebooks.py")

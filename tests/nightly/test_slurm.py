@@ -12,7 +12,7 @@ from recamlib import stages as rc
 from recamlib.book.run import NotebookError, run_notebook
 from recamlib.stages.infra import StageCache
 
-SCRIPT = Path(__file__).parents[1] / "slurm_daemons.sh"
+SCRIPT = Path(__file__).with_name("slurm_daemons.sh")
 DATA = {"train_count": 10, "val_count": 6, "size": 48}
 
 

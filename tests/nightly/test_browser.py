@@ -25,7 +25,7 @@ from recamlib.report.kept import load_results
 pytestmark = pytest.mark.timeout(1800)  # the first test runs every notebook that has not run yet
 chromium = pytest.mark.skipif(find_chromium() is None, reason="no Chromium (Debian: apt install chromium)")
 
-CHECKS = (Path(__file__).parents[1] / "browser_checks.js").read_text(encoding="utf-8")
+CHECKS = Path(__file__).with_name("browser_checks.js").read_text(encoding="utf-8")
 WIDE, NARROW = 1280, 390
 NOT_PAGES = ("_static", "_sources", "_downloads", "_images")
 

@@ -34,20 +34,6 @@ def test_the_page_on_extending_runs(tmp_path, monkeypatch):
     assert names["score"].interval()[0] < names["score"].miou < names["score"].interval()[1]
 
 
-def test_the_lines_that_open_the_readme_run(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    (code,) = blocks("../README.md", "python")
-    for whole, part in (("train_count=480", "train_count=32"), ("epochs=20", "epochs=1")):
-        assert code.count(whole) == 1  # less of it shows as much
-        code = code.replace(whole, part)
-    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
-    said = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in said if "mIoU" in line] == ["CAM", "ReCAM"]
-    with Image.open("hero.png") as picture:
-        assert picture.width > picture.height / 2 > 100
-
-
 def draw(
     rng: np.random.Generator, shown: tuple[int, ...], height: int, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
