@@ -52,16 +52,8 @@ def test_the_compiled_extra_has_a_lock_of_its_own():
     pins = make_environment.locked_pins(CRF_LOCK)
     assert set(pins) == {canonicalize_name(r.name) for r in CRF_WANTED}
     assert not set(pins) & set(PINS), "what needs a compiler may not be in the main lock"
-    for requirement in CRF_WANTED:
-        (pin,) = map(Requirement, pins[canonicalize_name(requirement.name)])
-        assert requirement.specifier.contains(next(iter(pin.specifier)).version)
-
-
-def test_what_compiles_the_extra_is_in_the_main_lock():
     # it is built without isolation: its own build file asks for a Cython that Python 3.13 refuses
     assert {"cython", "setuptools"} <= set(PINS)
-    recipe = (ROOT / "Makefile").read_text(encoding="utf-8").split("$(STAMP): ", 1)[1].split("\n\n", 1)[0]
-    assert "--no-build-isolation" in recipe and "requirements-crf.lock" in recipe.splitlines()[0]
 
 
 @pytest.mark.parametrize(("lock", "wanted"), [(LOCK, WANTED), (CRF_LOCK, CRF_WANTED)], ids=["main", "crf"])
@@ -94,10 +86,3 @@ def test_environment_yml_is_made_from_the_same_pins():
 @pytest.mark.parametrize("text", [LOCK, CRF_LOCK, ENVIRONMENT], ids=["lock", "crf", "environment"])
 def test_no_address_and_no_local_path(text):
     assert not re.search(r"https?:|file:|--index-url|--find-links|@ ", text)
-
-
-def test_floors_are_stated():
-    assert all(r.specifier for r in WANTED)
-    floors = {r.name: r.specifier for r in WANTED}
-    assert not floors["torch"].contains("2.10.9") and floors["torch"].contains("2.11.0")
-    assert not floors["jupyter-book"].contains("2.0.0"), "version 2 cannot build without a network"
