@@ -15,7 +15,7 @@ def form(kind: str) -> Callable[[], Callable[[], list]]:
         from literal_segment import CLASSES, gradients, network
 
         from recamlib.method.losses import multiscale_loss
-        from recamlib.models.backbones import freeze_batch_norm
+        from recamlib.models.base import freeze_batch_norm
 
         # statistics of a batch differ from those of its images: both forms use running ones, as published
         net = freeze_batch_norm(network())

@@ -1,5 +1,6 @@
 """Maps of photographs that are moved, step by step, to where a class is recognised better (AdvCAM)."""
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,7 +14,7 @@ from recamlib.engine.extract import LONGEST, PRECISIONS, _groups, padded_feature
 from recamlib.errors import RecamError, SettingsError, nearest
 from recamlib.method.advcam import Penalty, Rivals, Score, climbing_gain, step_up
 from recamlib.models.classifier import CamClassifier
-from recamlib.models.frozen import freeze_for_images
+from recamlib.models.fold import fold_batch_norm
 
 HALF_SCALE = 0.5
 """The scale that takes half the steps, rounded down but at least 1, and whose maps count double."""
@@ -110,7 +111,8 @@ def adversarial_maps(
     was_training = model.training
     found: list[list[Tensor]] = [[] for _ in images]
     try:
-        frozen = freeze_for_images(model.eval().backbone)
+        frozen = copy.deepcopy(fold_batch_norm(model.eval().backbone)).requires_grad_(False)
+        frozen = frozen.to(memory_format=torch.channels_last)
         network = partial(padded_features, frozen, dtype=PRECISIONS[precision])
         gain = partial(
             climbing_gain, weight=weight, mu=mu, mask_threshold=mask_threshold, score=score, penalty=penalty

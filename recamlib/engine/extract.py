@@ -10,9 +10,9 @@ from torch import Tensor
 
 from recamlib.data.views import IMAGENET_MEAN, IMAGENET_STD, normalise, rescale
 from recamlib.errors import RecamError, SettingsError, nearest
-from recamlib.models.backbones import Backbone
+from recamlib.models.base import Backbone
 from recamlib.models.classifier import CamClassifier
-from recamlib.models.fuse import fold_batch_norm
+from recamlib.models.fold import fold_batch_norm
 
 PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 """Precisions of the forward pass, in the names of Lightning Fabric."""

@@ -1,64 +1,88 @@
 """Feature extractors by name, at the output stride that class activation maps need."""
 
+from collections import OrderedDict
 from collections.abc import Callable
-from functools import cache
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import torchvision
 from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock
 
 from recamlib.errors import SettingsError, WeightsError, nearest
-from recamlib.models.cuts import CUTS, SmallResNet, unstride
-from recamlib.models.weights import REGISTRY, find_weights, load_features, read_weights
-
-NAMES = tuple(CUTS)
-"""Convolutional backbones that need no prefix."""
-
-SCRATCH = ("vit_small_scratch", "swin_small_scratch")
-"""Transformers that need none, made for training from scratch on pictures of about 100 pixels on a CPU."""
+from recamlib.models import transformers
+from recamlib.models.base import Backbone
+from recamlib.models.weights import (
+    REGISTRY,
+    find_weights,
+    from_registry,
+    load_features,
+    read_weights,
+    whole_names,
+)
 
 STRIDES = (8, 14, 16, 32)
 """Output strides a backbone can be built for; 14 is the patch of some transformers."""
 
 
-class Backbone(nn.Module):
-    """A feature extractor cut into stages.
+class SmallResNet(nn.Module):
+    """Basic blocks behind a 3x3 stem; 24 to 160 channels."""
 
-    Attributes
-    ----------
-    name
-        The name it was built by.
-    channels
-        Channels of the features, ``C``.
-    output_stride
-        Pixels of the image per pixel of the features.
-    stage_names
-        Names of the stages, shallow to deep.
-    """
-
-    def __init__(self, name: str, body: dict[str, nn.Module], *, channels: int, output_stride: int) -> None:
+    def __init__(self, widths: tuple[int, ...] = (24, 24, 48, 96, 160)) -> None:
         super().__init__()
-        self.name, self.channels, self.output_stride = name, channels, output_stride
-        self.stage_names = tuple(body)
-        self.body = nn.ModuleDict(body)
+        self.conv1 = nn.Conv2d(3, widths[0], 3, stride=2, padding=1, bias=False)
+        self.bn1, self.relu, self.maxpool = nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True), nn.Identity()
+        for i, (before, after) in enumerate(pairwise(widths), start=1):
+            shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride=2, bias=False), nn.BatchNorm2d(after))
+            block = BasicBlock(before, after, stride=2, downsample=shortcut)
+            setattr(self, f"layer{i}", nn.Sequential(block))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def stem(self) -> list[nn.Module]:
-        """Return the first convolution and, if it is next, the normalisation after it."""
-        owners = [m for m in self.modules() if next(m.parameters(recurse=False), None) is not None]
-        return owners[: 1 + isinstance(owners[1], nn.modules.batchnorm._BatchNorm)]
 
-    def stages(self, x: Tensor) -> dict[str, Tensor]:
-        """Return the output of every stage by name, for normalised images ``(B, 3, H, W)``."""
-        out = {}
-        for name, stage in self.body.items():
-            x = out[name] = stage(x)
-        return out
+class Network(NamedTuple):
+    """How a network falls into stages: all that the library has to know of it."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return features ``(B, C, h, w)`` of normalised images ``(B, 3, H, W)``."""
-        for stage in self.body.values():
-            x = stage(x)
-        return x
+    stages: dict[str, str | tuple[str, ...]]
+    """Stages, shallow to deep: a layer by its name in the network, or several that run one after the other.
+    ``"+relu"`` is a ReLU that is no layer of the network."""
+    stride: int
+    """Pixels of the image per pixel of the features as published."""
+    channels: int
+    """Channels of the features."""
+    head: str
+    """The layer that classifies, left out."""
+    make: Callable[[], nn.Module] | None = None
+    """What builds it; None for torchvision, by the row's name."""
+
+
+def _features(*ends: int) -> dict[str, tuple[str, ...]]:
+    """Return stages of a network whose layers are numbered in ``features``, each up to one of `ends`."""
+    names = ("stem", *(f"stage{i}" for i in range(2, len(ends) + 1)))
+    return {n: tuple(f"features.{i}" for i in range(a, b)) for n, a, b in zip(names, (0, *ends), ends)}
+
+
+_RESNET = {"stem": ("conv1", "bn1", "relu", "maxpool"), **{f"layer{i}": f"layer{i}" for i in (1, 2, 3, 4)}}
+_DENSENET = {
+    "stem": tuple(f"features.{layer}" for layer in ("conv0", "norm0", "relu0", "pool0")),
+    "block1": ("features.denseblock1",),
+    **{f"block{i}": (f"features.transition{i - 1}", f"features.denseblock{i}") for i in (2, 3)},
+    "block4": ("features.transition3", "features.denseblock4", "features.norm5", "+relu"),
+}
+NETWORKS = {
+    "resnet_small": Network(_RESNET, 32, 160, "", SmallResNet),
+    "resnet18": Network(_RESNET, 32, 512, "fc"),
+    "resnet34": Network(_RESNET, 32, 512, "fc"),
+    "resnet50": Network(_RESNET, 32, 2048, "fc"),
+    "resnet101": Network(_RESNET, 32, 2048, "fc"),
+    "mobilenet_v2": Network(_features(2, 4, 7, 14, 19), 32, 1280, "classifier"),
+    "densenet121": Network(_DENSENET, 32, 1024, "classifier"),
+    "densenet169": Network(_DENSENET, 32, 1664, "classifier"),
+    "squeezenet1_1": Network(_features(2, 5, 8, 13), 16, 512, "classifier"),
+}
+"""Convolutional backbones that need no prefix. A new one of torchvision is one row more."""
 
 
 class TimmBackbone(Backbone):
@@ -87,8 +111,9 @@ def build_backbone(
     Parameters
     ----------
     name
-        One of `NAMES` or `SCRATCH`, or ``"timm/NAME"`` for any convolutional network of timm and for its
-        ViT (DINOv2's too), DeiT and Swin. ``resnet_small`` is made for training from scratch, too.
+        One of `NETWORKS` or of `recamlib.models.transformers.SCRATCH`, or ``"timm/NAME"`` for any
+        convolutional network of timm and for its ViT (DINOv2's too), DeiT and Swin. ``resnet_small`` is made
+        for training from scratch, too.
     output_stride
         8, 16 or 32: the last stages are built with stride 1 until it is reached. A transformer has its own:
         the side of a patch (14 for DINOv2), and 32 for Swin.
@@ -113,84 +138,75 @@ def build_backbone(
     """
     if output_stride not in STRIDES:
         raise SettingsError(f"output_stride is {output_stride}, expected one of {STRIDES}")
-    if name.startswith("timm/") or name in SCRATCH:
-        from recamlib.models import transformers  # timm takes seconds to import
-
-        if transformers.is_transformer(name):
-            return transformers.build_transformer(
-                name, output_stride=output_stride, weights=weights, checkpointing=checkpointing
-            )
+    if transformers.is_transformer(name):
+        return transformers.build_transformer(
+            name, output_stride=output_stride, weights=weights, checkpointing=checkpointing
+        )
     if checkpointing:
         raise SettingsError(f"checkpointing is for transformers, and {name} is none: leave it off")
     if name.startswith("timm/"):
         return _build_timm(name, output_stride=output_stride, weights=weights)
-    if name not in NAMES:
-        plain = (*NAMES, *SCRATCH)
+    if name not in NETWORKS:
+        plain = (*NETWORKS, *transformers.SCRATCH)
         hint = nearest(name, plain)
         raise SettingsError(f"unknown backbone {name!r}{hint}: use {', '.join(plain)} or timm/NAME")
-    body = CUTS[name](_torchvision_net(name, weights))
-    stride = 16 if name == "squeezenet1_1" else 32
-    for stage in reversed(body.values()):
+    row = NETWORKS[name]
+    net = _network(name, row, weights)
+    body = {stage: _joined(net, layers) for stage, layers in row.stages.items()}
+    stride, unstrided = row.stride, ()
+    for stage in reversed(body):
         if stride <= output_stride:
             break
-        stride //= unstride(stage)
+        if (had := _unstride(body[stage])) > 1:
+            stride, unstrided = stride // had, (stage, *unstrided)
     if stride != output_stride:
         raise SettingsError(f"{name} cannot be built at output_stride {output_stride}: use {stride}")
-    channels = [m for m in body[next(reversed(body))].modules() if isinstance(m, nn.Conv2d)][-1].out_channels
-    if name.startswith("densenet"):
-        channels = body["block4"].norm5.num_features
-    elif name == "squeezenet1_1":
-        channels *= 2  # a fire module puts two equal branches side by side
-    return Backbone(name, body, channels=channels, output_stride=stride)
+    return Backbone(name, body, channels=row.channels, output_stride=stride, unstrided=unstrided)
 
 
-def freeze_batch_norm(module: nn.Module) -> nn.Module:
-    """Make every BatchNorm inside use its running statistics for good; scale and shift are still trained.
-
-    Works in place, survives ``.train()`` and changes no key of the state, as in the authors' ResNet-50.
-    """
-    for child in module.modules():
-        if isinstance(child, nn.modules.batchnorm._BatchNorm) and not isinstance(child, _FixedStatistics):
-            child.__class__ = _fixed(type(child))
-            child.eval()
-    return module
-
-
-def freeze_stem(backbone: Backbone) -> Backbone:
-    """Stop training the first convolution and the normalisation after it (the authors' conv1 and bn1).
-
-    In a transformer that is the projection of patches; it has no BatchNorm, and its LayerNorms are trained.
-    """
-    for module in backbone.stem():
-        module.requires_grad_(False)
-    return backbone
-
-
-class _FixedStatistics:
-    """Mix-in that keeps a BatchNorm in evaluation mode."""
-
-    def train(self, mode: bool = True) -> nn.Module:
-        return super().train(False)
-
-
-@cache
-def _fixed(kind: type) -> type:
-    return type(f"Fixed{kind.__name__}", (_FixedStatistics, kind), {})
-
-
-def _torchvision_net(name: str, weights: str | Path | None) -> nn.Module:
-    if name == "resnet_small":
-        if weights == REGISTRY:
-            raise WeightsError("resnet_small has no ImageNet weights: train it from scratch, without weights")
-        net = SmallResNet()
-    else:
+def _network(name: str, row: Network, weights: str | Path | None) -> nn.Module:
+    """Return the network of a row with its weights, without its head."""
+    if row.make is None:
         tag = "IMAGENET1K_V1" if weights == REGISTRY else None
-        net = _from_registry(torchvision.models.get_model, name, weights=tag)
-        setattr(net, "fc" if hasattr(net, "fc") else "classifier", nn.Identity())
+        net = from_registry(torchvision.models.get_model, name, weights=tag)
+    elif weights == REGISTRY:
+        raise WeightsError(f"{name} has no ImageNet weights: train it from scratch, without weights")
+    else:
+        net = row.make()
+    whole = tuple(net.state_dict())
+    if row.head:
+        setattr(net, row.head, nn.Identity())
     if weights not in (None, REGISTRY):
         path = find_weights(weights)
-        load_features(net, read_weights(path), source=path)
+        load_features(net, read_weights(path), source=path, whole=whole)
     return net
+
+
+def _joined(net: nn.Module, layers: str | tuple[str, ...]) -> nn.Module:
+    """Return a stage: a layer of the network, or several under their own names."""
+    if isinstance(layers, str):
+        return net.get_submodule(layers)
+    parts = ((x.rpartition(".")[2].strip("+"), x) for x in layers)
+    return nn.Sequential(
+        OrderedDict((k, nn.ReLU(inplace=True) if x == "+relu" else net.get_submodule(x)) for k, x in parts)
+    )
+
+
+def _unstride(stage: nn.Module) -> int:
+    """Give every layer of a stage stride 1, in place, and return the stride the stage had."""
+    had = 1
+    for parent in list(stage.modules()):
+        for key, child in list(parent.named_children()):
+            if isinstance(child, nn.Conv2d) and child.stride == (2, 2):
+                child.stride = (1, 1)
+            elif isinstance(child, nn.MaxPool2d | nn.AvgPool2d) and child.stride == child.kernel_size == 2:
+                setattr(parent, key, nn.Identity())  # at stride 1 it would be half a pixel off
+            elif isinstance(child, nn.MaxPool2d) and child.stride == 2:
+                child.stride, child.padding = 1, child.kernel_size // 2
+            else:
+                continue
+            had = 2
+    return had
 
 
 def _build_timm(name: str, *, output_stride: int, weights: str | Path | None) -> Backbone:
@@ -204,7 +220,7 @@ def _build_timm(name: str, *, output_stride: int, weights: str | Path | None) ->
     if output_stride != 32:
         options["output_stride"] = output_stride
     try:
-        net = _from_registry(timm.create_model, bare, **options)
+        net = from_registry(timm.create_model, bare, **options)
     except (TypeError, NotImplementedError, AssertionError) as error:
         raise SettingsError(f"{name} cannot be built at output_stride {output_stride}: {error}") from error
     reached = net.feature_info.reduction()[-1]
@@ -212,20 +228,7 @@ def _build_timm(name: str, *, output_stride: int, weights: str | Path | None) ->
         raise SettingsError(f"{name} comes out at stride {reached}, not {output_stride}: try that one")
     if weights not in (None, REGISTRY):
         path = find_weights(weights)
-        load_features(net, read_weights(path), source=path, spare=True)
+        load_features(net, read_weights(path), source=path, whole=whole_names(bare))
     channels = net.feature_info.channels()
     names = tuple(f"stage{i}" for i in range(1, len(channels) + 1))
     return TimmBackbone(name, net, names, channels=channels[-1], output_stride=output_stride)
-
-
-def _from_registry(make: Callable[..., nn.Module], name: str, **options: object) -> nn.Module:
-    """Build a network; when its weights cannot be downloaded, say how to do without."""
-    try:
-        return make(name, **options)
-    except (OSError, RuntimeError) as error:
-        if not (options.get("weights") or options.get("pretrained")):
-            raise
-        raise WeightsError(
-            f"cannot get the {REGISTRY} weights of {name} from the registry ({str(error).splitlines()[0]}): "
-            "check the network, or give the path of a weights file"
-        ) from error

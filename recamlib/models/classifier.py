@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from recamlib.models.backbones import Backbone
+from recamlib.models.base import Backbone
 
 
 class CamClassifier(nn.Module):

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck, ResNet101_Weights
 
 from recamlib.errors import SettingsError
-from recamlib.models.backbones import Backbone, TimmBackbone
+from recamlib.models.backbones import TimmBackbone
+from recamlib.models.base import Backbone
 
 RATES = (6, 12, 18, 24)
 """Dilations of the four convolutions."""
@@ -123,12 +124,13 @@ def dilate(backbone: Backbone) -> Backbone:
     convolution, not in the 3x3; the first pooling rounds up (321 pixels become 41 cells). timm dilates its
     networks on its own and they are left as they come.
     """
-    if backbone.output_stride != STRIDE or "squeezenet" in backbone.name:
+    timm = isinstance(backbone, TimmBackbone)
+    if backbone.output_stride != STRIDE or not (timm or backbone.unstrided == backbone.stage_names[-2:]):
         raise SettingsError(
             f"DeepLabV2 cannot use {backbone.name} at output stride {backbone.output_stride}: "
             f"take a ResNet, DenseNet or MobileNet at stride {STRIDE}"
         )
-    if isinstance(backbone, TimmBackbone):
+    if timm:
         return backbone
     for stage, rate in zip(list(backbone.body.values())[-2:], (2, 4)):
         for conv in stage.modules():

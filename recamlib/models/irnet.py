@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recamlib.models.backbones import Backbone
+from recamlib.models.base import Backbone
 
 STRIDE = 4
 """Pixels of the image per cell of the boundary map."""

@@ -8,11 +8,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recamlib.errors import DataError, SettingsError, WeightsError, nearest
-from recamlib.models.backbones import build_backbone, freeze_batch_norm
+from recamlib.models.backbones import build_backbone
+from recamlib.models.base import freeze_batch_norm
 from recamlib.models.deeplabv2 import STRIDE, DeepLabV2, convert_published, is_published, scale_maximum
-from recamlib.models.smp import build_smp
-from recamlib.models.weights import REGISTRY, find_weights, load_features, read_weights
+from recamlib.models.weights import (
+    REGISTRY,
+    find_weights,
+    from_registry,
+    load_features,
+    read_weights,
+    whole_names,
+)
 
+_SWIN = {"dynamic_img_size": True, "always_partition": True, "drop_path_rate": 0.3}  # as in UPerNet-Swin-B
 _TINY_SWIN = {"embed_dim": 24, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8)}
 _ARCHS = {  # name: family, default backbone, options of the decoder, options of that backbone alone
     "deeplabv2": ("deeplabv2", "resnet101", {}, {}),
@@ -199,7 +207,9 @@ def build_segmenter(
     Source: Section 3 and "Network Architectures" in Section 5. Rates: DeepLabV2 as in `MultiScaleSegmenter`;
     DeepLabV3+ new layers at ten times the rate of the encoder; UPerNet one rate, no decay on one-dimensional
     parameters and relative positions. Against the published UPerNet-Swin the auxiliary head on the third
-    stage and the dropout before the last layer are missing.
+    stage and the dropout before the last layer are missing. Swin cuts and shifts its windows at
+    every size of the image and fills them up after the shift, where the published code does so before: sides
+    that are multiples of 224 pixels do not differ.
 
     Examples
     --------
@@ -233,16 +243,45 @@ def build_segmenter(
     options = options if name == published else {}
     if options and weights == REGISTRY:
         raise WeightsError(f"{arch} has no ImageNet weights: train it from scratch, without weights")
-    net = build_smp(family, name, classes=num_classes, weights=weights, **decoder, **options)
+    net = _smp_network(family, name, classes=num_classes, weights=weights, **decoder, **options)
     segmenter = PaddedSegmenter(arch, net, num_classes=num_classes)
     if any(k.startswith("decoder.") for k in state):
         segmenter._load(state, path)
     elif path:
         timm = name.startswith("timm/")
-        load_features(net.encoder.model if timm else net.encoder, state, source=path, spare=timm)
+        whole = whole_names(name.removeprefix("timm/")) if timm else ()
+        load_features(net.encoder.model if timm else net.encoder, state, source=path, whole=whole)
     if fixed_norm:
         freeze_batch_norm(net.encoder)
     return segmenter
+
+
+def _smp_network(
+    family: str, name: str, *, classes: int, weights: str | Path | None, **options: object
+) -> nn.Module:
+    """Return a network of segmentation_models_pytorch whose logits come out at stride 4."""
+    import segmentation_models_pytorch as smp  # seconds to import, and only needed here
+    import timm
+
+    bare = name.removeprefix("timm/")
+    of_timm = bare != name
+    if of_timm and not timm.is_model(bare):
+        raise SettingsError(f"timm has no network {bare!r}{nearest(bare, timm.list_models())}")
+    if not of_timm and name not in (known := smp.encoders.get_encoder_names()):
+        hint = nearest(name, known)
+        raise SettingsError(f"unknown backbone {name!r}{hint}: use a name of smp, or timm/NAME")
+    if of_timm and bare.startswith("swin_"):
+        options = _SWIN | options
+
+    def make(_: str, *, pretrained: bool) -> nn.Module:
+        chosen = (True if of_timm else "imagenet") if pretrained else None
+        encoder = f"tu-{bare}" if of_timm else name
+        return getattr(smp, family)(encoder, encoder_weights=chosen, classes=classes, upsampling=1, **options)
+
+    try:
+        return from_registry(make, name, pretrained=weights == REGISTRY)
+    except (TypeError, NotImplementedError, AssertionError) as error:
+        raise SettingsError(f"{family} cannot be built over {name}: {error}") from error
 
 
 def _checked(images: Tensor) -> Tensor:

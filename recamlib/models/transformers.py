@@ -9,8 +9,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recamlib.errors import SettingsError, WeightsError
-from recamlib.models.backbones import SCRATCH, Backbone, _from_registry
-from recamlib.models.weights import REGISTRY, find_weights, load_features, read_weights
+from recamlib.models.base import Backbone
+from recamlib.models.weights import (
+    REGISTRY,
+    find_weights,
+    from_registry,
+    load_features,
+    part_of,
+    read_weights,
+    whole_names,
+)
+
+SCRATCH = ("vit_small_scratch", "swin_small_scratch")
+"""Names without a prefix, made for training from scratch on pictures of about 100 pixels on a CPU."""
 
 _KINDS = {  # timm's modules: what makes their networks take images of any size, without random depth
     "vision_transformer": {"dynamic_img_size": True},
@@ -69,9 +80,11 @@ class TransformerBackbone(Backbone):
 
 def is_transformer(name: str) -> bool:
     """Return whether a backbone's name is that of a transformer this module builds."""
-    from timm.models import is_model_in_modules
+    if not name.startswith("timm/"):
+        return name in SCRATCH
+    from timm.models import is_model_in_modules  # seconds to import, and only needed for these names
 
-    return name in SCRATCH or is_model_in_modules(name.removeprefix("timm/"), set(_KINDS))
+    return is_model_in_modules(name.removeprefix("timm/"), set(_KINDS))
 
 
 def build_transformer(
@@ -122,10 +135,15 @@ def _of_timm(name: str, weights: str | Path | None) -> nn.Module:
     bare = name.removeprefix("timm/")
     kind = next(kind for kind in _KINDS if timm.models.is_model_in_modules(bare, {kind}))
     options = {"num_classes": 0, "pretrained": weights == REGISTRY, **_KINDS[kind]}
-    net = _from_registry(timm.create_model, bare, **options)
+    net = from_registry(timm.create_model, bare, **options)
     if weights not in (None, REGISTRY):
         path = find_weights(weights)
         module = importlib.import_module(f"timm.models.{kind}")
-        filtered = getattr(module, "checkpoint_filter_fn", lambda state, _: state)(read_weights(path), net)
-        load_features(net, filtered, source=path, spare=True)
+        renamed = getattr(module, "checkpoint_filter_fn", lambda state, _: state)
+        try:
+            state = renamed(part_of(read_weights(path), net, source=path), net)
+        except (AttributeError, KeyError, RuntimeError) as error:
+            hint = "are these the weights of another network?"
+            raise WeightsError(f"{path} does not fit {name}: {hint}") from error
+        load_features(net, state, source=path, whole=whole_names(bare))
     return net

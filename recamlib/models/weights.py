@@ -1,8 +1,12 @@
 """Reading pre-trained weights: by registry, by file, by a bare name; nothing that executes on load."""
 
+import argparse
+import os
 import re
-import zipfile
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -14,103 +18,189 @@ from recamlib.errors import WeightsError, nearest
 REGISTRY = "imagenet"
 """The name that means "download from torchvision's or timm's own registry"."""
 
-_CLASSIFIER = ("fc.", "classifier.", "head.")
-_SUFFIXES = (".safetensors", ".pth", ".pt")
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")  # first come first
+_HEADS = ("fc", "classifier", "head")  # layers that classify, whoever wrote the file
+_COMPUTED = ("num_batches_tracked", "relative_position_index", "attn_mask")  # in some files
 
 
 def find_weights(weights: str | Path) -> Path:
-    """Return the file that `weights` means: a path, or the bare name of a file in the weights folder.
+    """Return the file that `weights` means.
+
+    A path is taken from where the process runs, from where the user stands (a notebook's kernel runs in the
+    folder of the notebooks), and from the weights folder. A bare name is a file of the weights folder.
 
     Raises
     ------
     WeightsError
         If there is no such file; the message names the nearest one and the registry.
     """
-    given = Path(weights).expanduser()
+    given, folder = Path(weights).expanduser(), paths.weights_dir()
     bare = given.suffix not in _SUFFIXES
-    path = paths.weights_dir() / f"{weights}.safetensors" if bare else given
-    if path.is_file():
-        return path
-    there = sorted(p.stem if bare else p.name for p in path.parent.glob("*") if p.suffix in _SUFFIXES)
+    names = [f"{given}{suffix}" for suffix in _SUFFIXES] if bare else [given]
+    candidates = [given, *(folder / n for n in names)]
+    if not bare:
+        candidates.insert(1, Path(os.environ.get("PWD", ".")) / given)  # shells set it, kernels inherit it
+    for path in candidates:
+        if path.is_file():
+            return path
+    near = folder if bare or not given.parent.is_dir() else given.parent
+    there = sorted(p.stem if bare else p.name for p in near.glob("*") if p.suffix in _SUFFIXES)
     raise WeightsError(
-        f"no weights file {path}{nearest(path.stem if bare else path.name, there)}: give the path of a "
-        f".safetensors or .pth file, set RECAM_WEIGHTS, or use {REGISTRY!r} to download"
+        f"no weights file {candidates[1] if bare else given}{nearest(given.name, there)}: give the path of "
+        f"a .safetensors or .pth file, set RECAM_WEIGHTS, or use {REGISTRY!r} to download"
     )
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a .safetensors or .pth file on the CPU, floating point ones as float32.
+    """Return the tensors of a weights file on the CPU, floating point ones as float32.
+
+    A ``.safetensors`` file, or what ``torch.save`` wrote: a dictionary of tensors, or a training checkpoint
+    that holds one, under ``state_dict``, ``model`` or another name. Other objects are not read.
 
     Raises
     ------
     WeightsError
-        If the file is damaged, holds anything but tensors, or a number in it is not finite.
+        If the file is damaged, holds no tensors or other objects, or a number in it is not finite.
     """
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)
         else:
-            _check_sizes(path)
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals([argparse.Namespace]):  # plain values beside the weights
+                state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's own unpickler fails in any number of ways
-        reason = (str(error).splitlines() or [repr(error)])[0]
-        raise WeightsError(f"cannot read weights from {path}: {reason}") from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]  # the usual wrapping of a training checkpoint
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise WeightsError(f"{path} does not hold a plain dictionary of tensors")
-    for key, value in state.items():
-        if value.layout is not torch.strided or value.nbytes > value.untyped_storage().nbytes():
-            raise WeightsError(f"{path} claims more numbers for {key} than it holds")
+        raise WeightsError(f"cannot read weights from {path}: {_reason(error)}") from error
+    state = _unwrapped(state, path)
     state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
     if bad := [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]:
         raise WeightsError(f"{path} holds numbers that are not finite in {_some(bad)}")
     return state
 
 
-def _check_sizes(path: Path) -> None:
-    """Refuse a .pth file that is packed, which torch never writes: it could unpack to any size."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as packed:
-            if any(member.compress_type != zipfile.ZIP_STORED for member in packed.infolist()):
-                raise WeightsError("it is compressed, save it again with torch.save")
+def load_features(
+    net: nn.Module, state: dict[str, Tensor], *, source: Path, whole: Collection[str] = ()
+) -> None:
+    """Copy `state` into `net`: every key of the network has to come, and none may be left over.
 
-
-def load_features(net: nn.Module, state: dict[str, Tensor], *, source: Path, spare: bool = False) -> None:
-    """Copy `state` into `net`, leaving out classifier keys; every other key has to find its place.
+    The network may lie deeper in the file, under any prefix (``module.``, ``model.backbone.``): the keys
+    beside it are then those of other parts and are left out. Keys of a classifier are left out too.
 
     Parameters
     ----------
     net
         The feature extractor, changed in place.
     state
-        Tensors by their published names.
+        Tensors by their published names. timm may write ``stages_0`` for ``stages.0``.
     source
         Where they come from, for messages.
-    spare
-        Accept keys that `net` has no place for: timm's feature extractors leave out the layers after the last
-        stage and may write ``stages_0`` for ``stages.0``.
+    whole
+        Keys of the network with the layers that `net` was built without: those may be left over.
 
     Raises
     ------
     WeightsError
-        If keys are missing or left over, or a shape differs; they are named.
+        If keys are missing or left over, or a shape differs; they are named. Or if two networks of the file
+        fit.
     """
-    # Files published before PyTorch 1.0 name DenseNet's layers norm.1 where the network has norm1.
-    state = {re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d)\.", r"\1\2.", k): v for k, v in state.items()}
-    state = {k.removeprefix("module."): v for k, v in state.items()}
-    wanted = {k.replace(".", "_"): k for k in net.state_dict()}
-    found = {wanted.get(k.replace(".", "_"), k): v for k, v in state.items()}
-    classifier = [k for k in found if k.startswith(_CLASSIFIER) and k not in wanted.values()]
-    missing = [k for k in wanted.values() if k not in found and not k.endswith("num_batches_tracked")]
-    left = [] if spare else [k for k in found if k not in wanted.values() and k not in classifier]
     own = net.state_dict()
+    wanted = {_plain(k): k for k in own}
+    found = {wanted.get(_plain(k), k): v for k, v in part_of(state, net, source=source).items()}
+    spare = {_plain(k) for k in whole}
+    beside = (_parts(whole) | set(_HEADS)) - _parts(own) - _parts(k for k in whole if _plain(k) in wanted)
+    missing = [k for k in own if k not in found and not k.endswith(_COMPUTED)]
+    left = [k for k in found if not (k in own or _plain(k) in spare or k.endswith(_COMPUTED))]
+    left = [k for k in left if not _parts([k]) & beside]
     shapes = [k for k in found if k in own and found[k].shape != own[k].shape]
     for keys, what in ((missing, "lacks"), (left, "has no place for"), (shapes, "has another shape for")):
         if keys:
             subject = "the network" if keys is left else f"{source}"
             raise WeightsError(f"{subject} {what} {_some(keys)}: are these the weights of another network?")
     net.load_state_dict({k: found[k] for k in own if k in found}, strict=False)
+
+
+def part_of(state: dict[str, Tensor], net: nn.Module, *, source: Path) -> dict[str, Tensor]:
+    """Return the tensors of a network in a file under its own names: without the prefix that most have there.
+
+    Raises
+    ------
+    WeightsError
+        If two prefixes are as good.
+    """
+    # Files published before PyTorch 1.0 name DenseNet's layers norm.1 where the network has norm1.
+    state = {re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d)\.", r"\1\2.", k): v for k, v in state.items()}
+    wanted = {_plain(k) for k in net.state_dict()}
+    hits: Counter[str] = Counter()
+    for key in state:
+        for dot in (-1, *(m.start() for m in re.finditer(r"\.", key))):
+            hits[key[: dot + 1]] += _plain(key[dot + 1 :]) in wanted
+    most = max(hits.values(), default=0)
+    best = [prefix for prefix, number in hits.items() if number == most]
+    if most <= len(wanted) / 2:
+        return state  # another network: its keys are named as they are
+    if len(best) > 1:
+        raise WeightsError(f"{source} holds the network as {' and as '.join(best)}: save one of them alone")
+    return {k.removeprefix(best[0]): v for k, v in state.items() if k.startswith(best[0])}
+
+
+def from_registry(make: Callable[..., nn.Module], name: str, **options: object) -> nn.Module:
+    """Build a network; when its weights cannot be downloaded, say how to do without."""
+    try:
+        return make(name, **options)
+    except (OSError, RuntimeError) as error:
+        if not (options.get("weights") or options.get("pretrained")):
+            raise
+        raise WeightsError(
+            f"cannot get the {REGISTRY} weights of {name} from the registry ({str(error).splitlines()[0]}): "
+            "check the network, or give the path of a weights file"
+        ) from error
+
+
+def whole_names(name: str) -> tuple[str, ...]:
+    """Return the keys of a timm network with all its layers, at the price of its layout alone."""
+    import timm  # seconds to import, and only needed for these names
+
+    try:
+        with torch.device("meta"):
+            net = timm.create_model(name)
+    except (NotImplementedError, RuntimeError):  # some read a number of their own while they are built
+        net = timm.create_model(name)
+    return tuple(net.state_dict())
+
+
+def _reason(error: Exception) -> str:
+    """Return why a file could not be read and, if it holds objects, how to save what can be."""
+    text = str(error)
+    if thing := re.search(r"GLOBAL (\S+)", text):
+        return (
+            f"it holds a Python object ({thing[1]}), which could run anything when it is read; where it was "
+            "made, save the tensors alone: torch.save(model.state_dict(), 'weights.pth')"
+        )
+    return (text.splitlines() or [repr(error)])[0]
+
+
+def _unwrapped(state: Any, path: Path, depth: int = 2) -> dict[str, Tensor]:
+    """Return the dictionary of tensors in what a file holds, at most `depth` wrappers deep."""
+    if isinstance(state, dict) and state and all(isinstance(v, Tensor) for v in state.values()):
+        return state
+    inside = {k: v for k, v in state.items() if isinstance(v, dict)} if isinstance(state, dict) else {}
+    if name := next((k for k in _WRAPPERS if depth and k in inside), None):
+        return _unwrapped(inside[name], path, depth - 1)
+    alone = [k for k, v in inside.items() if v and all(isinstance(x, Tensor) for x in v.values())]
+    if len(alone) == 1:
+        return inside[alone[0]]
+    what = f"holds several networks ({_some([str(k) for k in alone])})" if alone else (
+        "does not hold a plain dictionary of tensors"
+    )  # fmt: skip
+    raise WeightsError(f"{path} {what}: save the one you mean, torch.save(model.state_dict(), 'weights.pth')")
+
+
+def _plain(key: str) -> str:
+    return key.replace(".", "_")
+
+
+def _parts(keys: Iterable[str]) -> set[str]:
+    return {key.partition(".")[0] for key in keys}
 
 
 def _some(keys: list[str], limit: int = 4) -> str:

@@ -16,7 +16,8 @@ from recamlib.engine.predict import image_logits
 from recamlib.method.losses import bce_loss, reactivation_loss, sce_loss, sce_single_loss
 from recamlib.method.maps import Gap, class_activation_maps, class_features
 from recamlib.method.saliency import eps_loss
-from recamlib.models.backbones import build_backbone, freeze_batch_norm, freeze_stem
+from recamlib.models.backbones import build_backbone
+from recamlib.models.base import freeze_batch_norm, freeze_stem
 from recamlib.models.classifier import CamClassifier, ReactivationHead
 from recamlib.stages.base import DataSettings, Split, Stage, check_weights, load_weights_into
 from recamlib.stages.infra import StageCache

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from recamlib.models.backbones import build_backbone
+from recamlib.models.base import freeze_batch_norm
 from recamlib.models.fold import fold_batch_norm
 from recamlib.models.segmenters import build_segmenter
 
@@ -68,7 +70,29 @@ class Shared(nn.Module):
         return self.norm(self.a(x)) + self.norm(self.b(x))
 
 
-@pytest.mark.parametrize("kind", [Twice, Shared])
+class Backwards(nn.Module):
+    """The BatchNorm comes first, whatever the order of its names."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        return self.conv(self.norm(x))
+
+
+class Between(nn.Module):
+    """A ReLU writes over what the convolution hands over."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        return self.norm(self.conv(x).relu_())
+
+
+@pytest.mark.parametrize("kind", [Twice, Shared, Backwards, Between])
 def test_what_cannot_be_folded_stays(kind, images):
     torch.manual_seed(0)
     net = trained(kind())
@@ -76,6 +100,16 @@ def test_what_cannot_be_folded_stays(kind, images):
     assert norms(folded) == 1
     with torch.no_grad():
         torch.testing.assert_close(folded(images), net(images), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["resnet_small", "mobilenet_v2", "densenet121", "timm/resnet10t"])
+def test_the_same_features_of_a_backbone_with_fixed_statistics(name):
+    torch.manual_seed(0)
+    net = freeze_batch_norm(trained(build_backbone(name)))
+    folded, x = fold_batch_norm(net), torch.randn(2, 3, 50, 70)
+    with torch.no_grad():
+        torch.testing.assert_close(folded(x), net(x), rtol=1e-3, atol=1e-4 * net(x).abs().max().item())
+    assert norms(folded) < norms(net)
 
 
 def test_statistics_of_the_batch_stay():

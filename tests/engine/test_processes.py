@@ -23,7 +23,8 @@ from recamlib.engine.fit import fit, make_optimizer
 from recamlib.engine.processes import rank, run_together, wanted_processes
 from recamlib.errors import MaskAccessError, RecamError, SettingsError
 from recamlib.method.losses import mean_over_processes
-from recamlib.models.backbones import build_backbone, freeze_batch_norm
+from recamlib.models.backbones import build_backbone
+from recamlib.models.base import freeze_batch_norm
 from recamlib.models.shared_norm import share_statistics
 from recamlib.stages.infra import StageCache
 

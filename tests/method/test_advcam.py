@@ -16,7 +16,7 @@ from recamlib.method.advcam import climbing_gain, step_up
 from recamlib.method.maps import combine_weights, merge_scales
 from recamlib.models.backbones import build_backbone
 from recamlib.models.classifier import CamClassifier
-from recamlib.models.frozen import freeze_for_images
+from recamlib.models.fold import fold_batch_norm
 
 LITERAL = Path(__file__).parents[2] / "benchmarks" / "literal_advcam.py"
 
@@ -87,12 +87,12 @@ def test_climbs_of_mobilenet_equal_the_published_loop(image):
 
 
 @pytest.mark.parametrize("name", ["resnet_small", "mobilenet_v2"])
-def test_gradients_of_the_frozen_copy_are_the_networks(name):
+def test_gradients_of_the_folded_copy_are_the_networks(name):
     torch.manual_seed(0)
     net = build_backbone(name).eval()
     x = (100 * torch.randn(2, 3, 64, 80)).requires_grad_()  # large enough to be cut at 6 by ReLU6
     target = torch.randn_like(net(x))
-    theirs, ours = (torch.autograd.grad(n(x), x, target)[0] for n in (net, freeze_for_images(net)))
+    theirs, ours = (torch.autograd.grad(n(x), x, target)[0] for n in (net, fold_batch_norm(net)))
     assert relative(ours, theirs) < 1e-4
     assert all(p.requires_grad for p in net.parameters())
 

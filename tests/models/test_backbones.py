@@ -11,17 +11,19 @@ import torchvision
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from recamlib.errors import SettingsError, WeightsError
-from recamlib.models.backbones import NAMES, build_backbone, freeze_batch_norm, freeze_stem
+from recamlib.errors import SettingsError
+from recamlib.models.backbones import NETWORKS, Network, _features, build_backbone
+from recamlib.models.base import freeze_batch_norm, freeze_stem
 from recamlib.models.classifier import CamClassifier, ReactivationHead
-from recamlib.models.fuse import fold_batch_norm
-from recamlib.models.weights import find_weights, read_weights
+from recamlib.models.deeplabv2 import DeepLabV2
+from recamlib.models.irnet import BoundaryNet
+from recamlib.models.weights import find_weights
 
 REAL_WEIGHTS, REAL_DATA = os.environ.get("RECAM_WEIGHTS"), os.environ.get("RECAM_DATA")
 
 
 @pytest.mark.parametrize("stride", [8, 16])
-@pytest.mark.parametrize("name", sorted(set(NAMES) - {"resnet101", "densenet169", "resnet34"}))
+@pytest.mark.parametrize("name", sorted(set(NETWORKS) - {"resnet101", "densenet169", "resnet34"}))
 def test_backbone_comes_out_at_its_stride(name, stride):
     backbone = build_backbone(name, output_stride=stride).eval()
     with torch.inference_mode():
@@ -34,6 +36,34 @@ def test_backbone_comes_out_at_its_stride(name, stride):
     assert features.shape[:2] == (1, backbone.channels)
     assert 64 // stride - slack <= features.shape[2] <= 64 // stride
     assert 96 // stride - slack <= features.shape[3] <= 96 // stride
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("vgg11", Network(_features(3, 6, 11, 16, 21), 32, 512, "classifier")),
+        ("shufflenet_v2_x0_5", Network(
+            {"stem": ("conv1", "maxpool"), "two": "stage2", "three": "stage3", "four": ("stage4", "conv5")},
+            32, 1024, "fc",
+        )),
+    ],
+)  # fmt: skip
+def test_a_new_torchvision_network_is_one_row(name, row, monkeypatch, tmp_path):
+    monkeypatch.setitem(NETWORKS, name, row)
+    theirs = torchvision.models.get_model(name)
+    torch.save(theirs.state_dict(), tmp_path / "w.pth")
+    plain = build_backbone(name, output_stride=32, weights=tmp_path / "w.pth").eval()
+    x = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        expected = nn.Sequential(
+            *(m for n, m in theirs.eval().named_children() if n not in ("avgpool", row.head))
+        )
+        torch.testing.assert_close(plain(x), expected(x), rtol=1e-4, atol=1e-5)
+        model = CamClassifier(build_backbone(name), 3).eval()
+        assert model.features(x).shape == (1, row.channels, 4, 6) and model(x).shape == (1, 3)
+        assert BoundaryNet(model.backbone)(x).shape == (1, 16, 24)
+        dilated = DeepLabV2(build_backbone(name, output_stride=8), 4).eval()(x)
+        assert dilated.shape[:2] == (1, 4) and dilated.shape[2] in (8, 9)  # its first pooling rounds up
 
 
 def test_full_stride_is_torchvisions_network(tmp_path):
@@ -80,65 +110,6 @@ def test_unknown_settings_name_the_way_out(name, options, message):
         build_backbone(name, **options)
 
 
-def test_half_precision_and_bare_names(tmp_path, monkeypatch):
-    source = torchvision.models.resnet18(weights=None)
-    save_file({k: v.half() if v.is_floating_point() else v for k, v in source.state_dict().items()},
-              tmp_path / "mine.safetensors")  # fmt: skip
-    monkeypatch.setenv("RECAM_WEIGHTS", str(tmp_path))
-    backbone = build_backbone("resnet18", weights="mine")
-    assert {p.dtype for p in backbone.parameters()} == {torch.float32}
-    torch.testing.assert_close(backbone.body["stem"].conv1.weight, source.conv1.weight, rtol=1e-3, atol=1e-4)
-    with pytest.raises(WeightsError, match="did you mean 'mine'"):
-        find_weights("mime")
-
-
-def test_registry_out_of_reach_says_so(monkeypatch):
-    def offline(*args, **kwargs):
-        raise OSError("no route")
-
-    monkeypatch.setattr(torchvision.models, "get_model", offline)
-    with pytest.raises(WeightsError, match=r"registry \(no route\): check the network, or give the path"):
-        build_backbone("resnet50", weights="imagenet")
-
-
-def test_weights_that_do_not_fit_are_named(tmp_path):
-    state = torchvision.models.resnet18(weights=None).state_dict()
-    path = tmp_path / "w.pth"
-    torch.save({"state_dict": state}, path)
-    build_backbone("resnet18", weights=path)  # wrapped as training checkpoints are
-    torch.save({k: v for k, v in state.items() if k != "layer3.0.conv1.weight"}, path)
-    with pytest.raises(WeightsError, match=r"lacks layer3\.0\.conv1\.weight"):
-        build_backbone("resnet18", weights=path)
-    torch.save({**state, "extra.weight": torch.zeros(1)}, path)
-    with pytest.raises(WeightsError, match=r"no place for extra\.weight"):
-        build_backbone("resnet18", weights=path)
-    torch.save({**state, "conv1.weight": torch.zeros(64, 1, 7, 7)}, path)
-    with pytest.raises(WeightsError, match=r"another shape for conv1\.weight"):
-        build_backbone("resnet18", weights=path)
-    with pytest.raises(WeightsError, match="train it from scratch"):
-        build_backbone("resnet_small", weights="imagenet")
-
-
-class Surprise:
-    def __reduce__(self):
-        return (os.abort, ())
-
-
-def test_damaged_or_executable_files_are_refused(tmp_path):
-    torch.save({"x": Surprise()}, tmp_path / "evil.pth")
-    (tmp_path / "cut.safetensors").write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{")
-    (tmp_path / "text.pth").write_text("not weights")
-    for name in ("evil.pth", "cut.safetensors", "text.pth"):
-        with pytest.raises(WeightsError, match=f"cannot read weights from .*{name}"):
-            read_weights(tmp_path / name)
-    torch.save({"x": torch.tensor([float("nan")])}, tmp_path / "nan.pth")
-    with pytest.raises(WeightsError, match="not finite in x"):
-        read_weights(tmp_path / "nan.pth")
-    torch.save([1, 2], tmp_path / "list.pth")
-    with pytest.raises(WeightsError, match="plain dictionary of tensors"):
-        read_weights(tmp_path / "list.pth")
-
-
 def test_frozen_statistics_survive_train_and_still_learn():
     backbone = build_backbone("resnet_small")
     keys = list(backbone.state_dict())
@@ -159,36 +130,6 @@ def test_freeze_stem_stops_first_convolution_and_its_normalisation(name):
     frozen = [k for k, p in backbone.named_parameters() if not p.requires_grad]
     assert len(frozen) == (2 if name == "squeezenet1_1" else 3)
     assert all(k.startswith("body.stem.") for k in frozen)
-
-
-@pytest.mark.parametrize(
-    "name", ["resnet50", "mobilenet_v2", "densenet121", "squeezenet1_1", "timm/resnet10t"]
-)
-def test_folded_normalisation_changes_no_output(name):
-    torch.manual_seed(0)
-    net = build_backbone(name)
-    with torch.no_grad():
-        net.train()(torch.randn(4, 3, 64, 64))  # running statistics that are not the initial ones
-        net.eval()
-        folded, x = fold_batch_norm(freeze_batch_norm(net)), torch.randn(2, 3, 50, 70)
-        torch.testing.assert_close(folded(x), net(x), rtol=1e-3, atol=1e-4 * net(x).abs().max().item())
-    norms = [sum(isinstance(m, nn.BatchNorm2d) for m in n.modules()) for n in (net, folded)]
-    assert norms[1] < norms[0] or name == "squeezenet1_1"
-
-
-def test_layers_out_of_order_are_not_folded():
-    class Backwards(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv, self.norm = nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3)
-
-        def forward(self, x):
-            return self.conv(self.norm(x))
-
-    torch.manual_seed(0)
-    net = Backwards()
-    net.norm.running_mean += 1
-    assert fold_batch_norm(net.eval()) is net
 
 
 def test_score_is_the_mean_of_the_map():

@@ -11,8 +11,10 @@ from recamlib.data.views import normalise
 from recamlib.engine.advcam import adversarial_maps
 from recamlib.errors import SettingsError, WeightsError
 from recamlib.method.losses import bce_loss
-from recamlib.models.backbones import SCRATCH, build_backbone, freeze_batch_norm, freeze_stem
+from recamlib.models.backbones import build_backbone
+from recamlib.models.base import freeze_batch_norm, freeze_stem
 from recamlib.models.classifier import CamClassifier
+from recamlib.models.transformers import SCRATCH
 
 DINO = "timm/vit_small_patch14_reg4_dinov2"
 SWIN = "timm/swin_tiny_patch4_window7_224"

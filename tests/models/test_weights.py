@@ -1,0 +1,181 @@
+"""Weights files as people have them, good and bad."""
+
+import argparse
+import os
+
+import pytest
+import timm
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from recamlib.errors import WeightsError
+from recamlib.models.backbones import build_backbone
+from recamlib.models.weights import find_weights, load_features, read_weights
+
+
+def test_half_precision_and_bare_names(tmp_path, monkeypatch):
+    source = torchvision.models.resnet18(weights=None)
+    save_file({k: v.half() if v.is_floating_point() else v for k, v in source.state_dict().items()},
+              tmp_path / "mine.safetensors")  # fmt: skip
+    monkeypatch.setenv("RECAM_WEIGHTS", str(tmp_path))
+    backbone = build_backbone("resnet18", weights="mine")
+    assert {p.dtype for p in backbone.parameters()} == {torch.float32}
+    torch.testing.assert_close(backbone.body["stem"].conv1.weight, source.conv1.weight, rtol=1e-3, atol=1e-4)
+    with pytest.raises(WeightsError, match="did you mean 'mine'"):
+        find_weights("mime")
+    for name in ("w.pth", "w.pth.tar", "w.ckpt", "w.bin"):
+        (tmp_path / name).touch()
+        assert find_weights(name) == tmp_path / name
+
+
+def test_registry_out_of_reach_says_so(monkeypatch):
+    def offline(*args, **kwargs):
+        raise OSError("no route")
+
+    monkeypatch.setattr(torchvision.models, "get_model", offline)
+    with pytest.raises(WeightsError, match=r"registry \(no route\): check the network, or give the path"):
+        build_backbone("resnet50", weights="imagenet")
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path):
+    state = torchvision.models.resnet18(weights=None).state_dict()
+    path = tmp_path / "w.pth"
+    torch.save({k: v for k, v in state.items() if k != "layer3.0.conv1.weight"}, path)
+    with pytest.raises(WeightsError, match=r"lacks layer3\.0\.conv1\.weight"):
+        build_backbone("resnet18", weights=path)
+    torch.save({**state, "extra.weight": torch.zeros(1)}, path)
+    with pytest.raises(WeightsError, match=r"no place for extra\.weight"):
+        build_backbone("resnet18", weights=path)
+    torch.save({**state, "conv1.weight": torch.zeros(64, 1, 7, 7)}, path)
+    with pytest.raises(WeightsError, match=r"another shape for conv1\.weight"):
+        build_backbone("resnet18", weights=path)
+    with pytest.raises(WeightsError, match="train it from scratch"):
+        build_backbone("resnet_small", weights="imagenet")
+
+
+class Surprise:
+    def __reduce__(self):
+        return (os.abort, ())
+
+
+def test_damaged_or_executable_files_are_refused(tmp_path):
+    torch.save({"x": Surprise()}, tmp_path / "evil.pth")
+    (tmp_path / "cut.safetensors").write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{")
+    (tmp_path / "text.pth").write_text("not weights")
+    for name in ("evil.pth", "cut.safetensors", "text.pth"):
+        with pytest.raises(WeightsError, match=f"cannot read weights from .*{name}"):
+            read_weights(tmp_path / name)
+    torch.save({"x": torch.tensor([float("nan")])}, tmp_path / "nan.pth")
+    with pytest.raises(WeightsError, match="not finite in x"):
+        read_weights(tmp_path / "nan.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(WeightsError, match="plain dictionary of tensors"):
+        read_weights(tmp_path / "list.pth")
+
+
+def small() -> dict[str, torch.Tensor]:
+    return {"conv.weight": torch.ones(4, 3, 1, 1), "norm.weight": torch.ones(4), "norm.bias": torch.ones(4)}
+
+
+class Small(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = torch.nn.Conv2d(3, 4, 1, bias=False), torch.nn.GroupNorm(2, 4)
+
+
+def loads(content, path) -> bool:
+    """Return whether what is saved is read and fits, and all of it arrives."""
+    torch.save(content, path)
+    net = Small()
+    load_features(net, read_weights(path), source=path)
+    return all(torch.equal(v, small()[k]) for k, v in net.state_dict().items())
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model", "model_state_dict", "net", "ema", "trained"])
+def test_checkpoints_of_a_training_are_unwrapped(key, tmp_path):
+    optimizer = {"state": {0: {"step": torch.ones(1)}}, "param_groups": [{"lr": 0.1}]}
+    beside = {"epoch": 3, "optimizer": optimizer, "args": argparse.Namespace(lr=1)}
+    assert loads({key: small(), **beside}, tmp_path / "w.pth")
+    assert loads({"model": {"state_dict": small()}}, tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["module.", "_orig_mod.", "model.", "backbone.", "encoder.", "module.model.backbone.", "resnet50."],
+)
+def test_prefixes_are_found_and_what_lies_beside_them_is_left(prefix, tmp_path):
+    named = {prefix + k: v for k, v in small().items()}
+    assert loads({"state_dict": named}, tmp_path / "w.pth")
+    if prefix not in ("module.", "_orig_mod."):  # those hold all of a network
+        assert loads({**named, "projector.0.weight": torch.ones(2)}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"no place for conv\.bias: .*another network"):
+        loads({**named, prefix + "conv.bias": torch.ones(4)}, tmp_path / "w.pth")
+
+
+def test_two_networks_in_a_file_are_not_chosen_between(tmp_path):
+    both = {f"{who}.{k}": v for who in ("student", "teacher") for k, v in small().items()}
+    with pytest.raises(WeightsError, match=r"student\. and as teacher\.: save one"):
+        loads(both, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="several networks .student, teacher.: save the one you mean"):
+        loads({"student": small(), "teacher": small()}, tmp_path / "w.pth")
+
+
+def test_published_recam_classifier(tmp_path):
+    """The authors' Net holds every layer twice: in resnet50 and in its stages."""
+    net = torchvision.models.resnet50()
+    state = {f"resnet50.{k}": v for k, v in net.state_dict().items()}
+    stem = ("conv1", "bn1", "relu", "maxpool", "layer1")
+    stages = {f"stage1.{i}": layer for i, layer in enumerate(stem)} | {
+        f"stage{i}.0": f"layer{i}" for i in (2, 3, 4)
+    }
+    for stage, layer in stages.items():
+        state |= {f"{stage}.{k}": v for k, v in getattr(net, layer).state_dict().items()}
+    torch.save({**state, "classifier.weight": torch.ones(20, 2048, 1, 1)}, tmp_path / "res50_cam.pth")
+    backbone = build_backbone("resnet50", weights=tmp_path / "res50_cam.pth")
+    assert torch.equal(backbone.body["layer4"][2].conv3.weight, net.layer4[2].conv3.weight)
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("timm/resnet18", "resnet34"),
+        ("timm/convnext_atto", "convnext_femto"),
+        ("timm/vit_tiny_patch16_224", "vit_small_patch16_224"),
+        ("timm/swin_tiny_patch4_window7_224", "swin_small_patch4_window7_224"),
+    ],
+)
+def test_a_larger_network_of_the_family_is_refused(name, other, tmp_path):
+    save_file(timm.create_model(other).state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match="are these the weights of another network"):
+        build_backbone(name, output_stride=16 if "vit" in name else 32, weights=tmp_path / "w.safetensors")
+
+
+def test_layers_after_the_last_stage_are_left_out_and_only_those(tmp_path):
+    state = timm.create_model("mobilenetv3_small_050").state_dict()  # conv_head and classifier come after it
+    save_file(state, tmp_path / "w.safetensors")
+    build_backbone("timm/mobilenetv3_small_050", weights=tmp_path / "w.safetensors")
+    save_file({**state, "blocks.5.0.new.weight": torch.ones(1)}, tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match=r"no place for blocks\.5\.0\.new\.weight"):
+        build_backbone("timm/mobilenetv3_small_050", weights=tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("wrap", [lambda net: net, lambda net: {"model": net, "epoch": 1}])
+def test_a_whole_pickled_model_is_refused_with_the_line_that_saves_tensors(wrap, tmp_path):
+    torch.save(wrap(torchvision.models.squeezenet1_1()), tmp_path / "whole.pth")
+    with pytest.raises(
+        WeightsError, match=r"SqueezeNet.* torch\.save\(model\.state_dict\(\), 'weights\.pth'\)"
+    ):
+        read_weights(tmp_path / "whole.pth")
+
+
+def test_paths_are_taken_from_where_the_user_stands(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "w.pth").touch()
+    monkeypatch.setenv("PWD", str(tmp_path))  # a kernel's folder is another one
+    assert find_weights("mine/w.pth") == tmp_path / "mine" / "w.pth"
+    monkeypatch.delenv("PWD")
+    monkeypatch.chdir(tmp_path)
+    assert find_weights("mine/w.pth").samefile(tmp_path / "mine" / "w.pth")
+    with pytest.raises(WeightsError, match=r"did you mean 'w\.pth'"):
+        find_weights("mine/ww.pth")
