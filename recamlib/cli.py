@@ -17,7 +17,7 @@ from recamlib.book.profiles import (
     list_profiles,
     profile_parameters,
 )
-from recamlib.cli_cluster import Cluster, Processes, set_environment
+from recamlib.cli_cluster import Cluster, set_environment
 from recamlib.cli_compare import compare
 from recamlib.cli_data import data
 from recamlib.cli_submit import submit
@@ -66,7 +66,6 @@ def run(
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder for the executed copy.")] = None,
     cluster: Cluster = "",
-    processes: Processes = 1,
 ) -> None:
     """Run one notebook, reusing what has run before.
 
@@ -77,7 +76,7 @@ def run(
     given = parse_assignments(parameter or [])
     path = find_notebook(notebook)
     settings = profile_parameters(profile, path.stem, extra=given)
-    set_environment(cluster, processes)
+    set_environment(cluster)
     _announce(path.stem, profile, settings)
     start = time.monotonic()
     done = run_notebook(path.stem, profile=profile, parameters=given, output_dir=output)
@@ -89,7 +88,6 @@ def report(
     profile: Annotated[str, typer.Option(help="Kind of run: a file in notebooks/profiles.")] = "quick",
     pdf: Annotated[bool, typer.Option("--pdf", help="Print it to one PDF too, through Chromium.")] = False,
     cluster: Cluster = "",
-    processes: Processes = 1,
 ) -> None:
     """Run all notebooks and build the book."""
     from recamlib.book.run import NotebookError, run_notebook
@@ -98,7 +96,7 @@ def report(
         from recamlib.book.chromium import require_chromium
 
         require_chromium()  # before an hour of notebooks, not after
-    set_environment(cluster, processes)
+    set_environment(cluster)
     notebooks = list_notebooks()
     # all of them are checked before the first one runs
     settings = [profile_parameters(profile, path.stem) for path in notebooks]

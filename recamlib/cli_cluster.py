@@ -1,4 +1,4 @@
-"""Options that say where stages are computed, and in how many processes they train."""
+"""The option that says where stages are computed."""
 
 import os
 from typing import Annotated
@@ -12,14 +12,9 @@ Cluster = Annotated[
         help="Send stages to slurm, or to processes of this machine (local).",
     ),
 ]  # fmt: skip
-Processes = Annotated[
-    int, typer.Option(envvar="RECAM_PROCESSES", min=1, help="Processes of one training, on one machine.")
-]
 
-
-def set_environment(cluster: str, processes: int) -> None:
-    """Check both and hand them to the kernels that are started from here; neither is part of any key."""
-    os.environ["RECAM_PROCESSES"] = str(processes)
+def set_environment(cluster: str) -> None:
+    """Check the cluster and hand it to the kernels that are started from here; it is part of no key."""
     if cluster:
         from recamlib.stages.cluster import read_cluster
 

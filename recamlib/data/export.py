@@ -14,7 +14,7 @@ from recamlib.data.coco import CATEGORY_IDS, part_of
 from recamlib.data.images import write_mask
 from recamlib.data.labels import COCO14
 from recamlib.data.voc import LISTS, check_split
-from recamlib.engine.progress import bar
+from recamlib.engine.device import bar
 
 
 def write_voc(folder: Path, images: ImageSet, masks: MaskSet, *, split: str, quality: int = 95) -> Path:

@@ -1,4 +1,4 @@
-"""Where a number comes from: commit, device, versions, seconds and memory of the work that made it."""
+"""What work runs on and what it took: device, processes, progress, seconds, memory, versions, commit."""
 
 import functools
 import os
@@ -6,20 +6,44 @@ import platform
 import resource
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
 
 import torch
+from tqdm.auto import tqdm
 
 from recamlib import paths
-from recamlib.engine.processes import group_size, in_group
 
 
 def default_device() -> str:
     """Return ``$RECAM_DEVICE``, or the accelerator that is there, or ``"cpu"``."""
     return os.environ.get("RECAM_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def process_group() -> tuple[int, int, int]:
+    """Return this process's rank, how many train together, and how many of them on this machine.
+
+    They are those that torchrun has started, or the tasks of one job of :mod:`recamlib.stages.cluster`.
+    """
+    place = os.environ
+    if "TORCHELASTIC_RUN_ID" in place:
+        return int(place["RANK"]), int(place["WORLD_SIZE"]), int(place["LOCAL_WORLD_SIZE"])
+    if "SUBMITIT_FOLDER" in place and "SLURM_PROCID" in place:
+        size = int(place["SLURM_NTASKS"])
+        return int(place["SLURM_PROCID"]), size, size // int(place["SLURM_NNODES"])
+    return 0, 1, 1
+
+
+def bar(items: Iterable[Any], **settings: Any) -> tqdm:
+    """Return a progress bar over items, which is gone when it is done.
+
+    There is none without a terminal or a notebook, and none where ``TQDM_DISABLE`` is set, so that notebooks
+    hold no debris of it. tqdm alone reads that variable only where ``disable`` is not given.
+    """
+    quiet = os.environ.get("TQDM_DISABLE", "") not in ("", "0")
+    return tqdm(items, leave=False, disable=True if quiet else None, **settings)
 
 
 @contextmanager
@@ -53,7 +77,8 @@ def per_image(cost: dict[str, Any], images: int) -> dict[str, Any]:
 def device_name() -> str:
     """Return the device stages run on, with threads for a CPU, and the processes that train together."""
     device = default_device()
-    times = f"{group_size()} x " if in_group() else ""
+    size = process_group()[1]
+    times = f"{size} x " if size > 1 else ""
     if device.startswith("cuda"):
         return times + torch.cuda.get_device_name()
     return f"{times}{device} ({platform.machine()}, {torch.get_num_threads()} threads)"

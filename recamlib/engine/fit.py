@@ -4,18 +4,20 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from recamlib.data.access import labels_only
 from recamlib.engine.checkpoint import restore, save
-from recamlib.engine.processes import even_share, shared_order
-from recamlib.engine.progress import bar
-from recamlib.engine.together import mean_losses, open_fabric, set_up
+from recamlib.engine.device import bar, default_device, process_group
 from recamlib.errors import RecamError, SettingsError
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -72,8 +74,39 @@ def epoch_order(count: int, *, seed: int, epoch: int) -> list[int]:
 def default_workers() -> int:
     """Return ``$RECAM_WORKERS`` or a number of loader processes that leaves the cores to the network."""
     cores = os.cpu_count() or 1
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # processes of this machine that train together
-    return int(os.environ.get("RECAM_WORKERS", 0 if cores <= 2 else min(8, cores - 1) // here))
+    return int(os.environ.get("RECAM_WORKERS", 0 if cores <= 2 else min(8, cores - 1) // process_group()[2]))
+
+
+def open_fabric(precision: str) -> Fabric:
+    """Return Fabric on one device or, in several processes that train together, on one device each."""
+    _, size, here = process_group()
+    common = {"accelerator": default_device(), "precision": precision}
+    if size == 1:  # the environment is named, since Fabric would take any Slurm job for its own
+        return Fabric(devices=1, plugins=[LightningEnvironment()], **common)
+    strategy = DDPStrategy(find_unused_parameters=True)
+    fabric = Fabric(devices=here, num_nodes=size // here, strategy=strategy, **common)
+    fabric.launch()
+    return fabric
+
+
+class _Losses(nn.Module):
+    """Model and loss as one module: DDP has to see all that is done with a model, not its forward alone."""
+
+    def __init__(self, model: nn.Module, loss_step: Callable) -> None:
+        super().__init__()
+        self.model, self.loss_step = model, loss_step
+
+    def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        return self.loss_step(self.model, images, labels)
+
+
+def share_batch_norm(module: nn.Module) -> None:
+    """Let every BatchNorm that trains take the statistics of all processes; fixed ones have none to share."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.modules.batchnorm._BatchNorm) and child.training:
+            setattr(module, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
+        else:
+            share_batch_norm(child)
 
 
 def fit(
@@ -99,9 +132,9 @@ def fit(
     What a run gives does not depend on where it was interrupted: every draw is a function of seed, epoch and
     sample, and on the CPU the weights are the same to the bit.
 
-    Processes that train together (:mod:`recamlib.engine.processes`) take an even share of a batch
-    each and give what one gives with the same batches, up to rounding; networks with dropout aside.
-    The first of them writes checkpoints and probes.
+    Processes that train together (torchrun's, or the tasks of a Slurm job) take an even share of every batch;
+    the first of them writes checkpoints and probes. Losses are means of their losses, and on GPUs BatchNorm
+    takes the statistics of all.
 
     Parameters
     ----------
@@ -139,16 +172,17 @@ def fit(
     fabric = open_fabric(precision)
     first, size = fabric.is_global_zero, fabric.world_size
     batch_size = min(batch_size, len(views))
-    if size > 1 and even_share(batch_size, parts=accumulate, wanted=size) < size:
+    if batch_size % (size * accumulate) and size > 1:
         raise SettingsError(
-            f"{size} processes cannot share batches of {batch_size} images in {accumulate} parts evenly: "
-            f"use {even_share(batch_size, parts=accumulate, wanted=size)}"
+            f"{size} processes cannot share a batch of {batch_size} images in {accumulate} parts evenly"
         )
     per_epoch = len(views) // batch_size  # the last incomplete batch is dropped, as published
     total = steps or epochs * per_epoch
     model.to(fabric.device, memory_format=torch.channels_last)
     state = restore(checkpoint, model, optimizer)
-    wrapped, loss_step, optimizer = set_up(fabric, model, loss_step, optimizer)
+    if size > 1 and fabric.device.type == "cuda":
+        share_batch_norm(model.train())
+    wrapped, optimizer = fabric.setup(_Losses(model, loss_step), optimizer)
     history, sums, done = state["history"], state["sums"], state["step"]
     started, spent = time.perf_counter(), history.get("seconds", 0.0)
     history.setdefault("waited", 0.0)
@@ -167,16 +201,15 @@ def fit(
             views.set_epoch(epoch)
             begin, end = done - epoch * per_epoch, min(per_epoch, total - epoch * per_epoch)
             order = epoch_order(len(views), seed=seed, epoch=epoch)[begin * batch_size : end * batch_size]
-            own = shared_order(order, batch=batch_size, parts=accumulate, rank=fabric.global_rank, size=size)
             loader = DataLoader(
-                views, batch_size=batch_size // size, sampler=own, num_workers=default_workers(),
-                pin_memory=on_gpu,
+                views, batch_size=batch_size // size, sampler=order[fabric.global_rank :: size],
+                num_workers=default_workers(), pin_memory=on_gpu,
             )  # fmt: skip
             name = f"{describe} {epoch + 1}/{-(-total // per_epoch)}"
-            batches = bar(loader, desc=name, initial=begin, total=end) if first else loader
-            for batch in _waited_for(batches, history):
+            batches = _ahead(loader, history)
+            for batch in bar(batches, desc=name, initial=begin, total=end) if first else batches:
                 set_poly_rate(optimizer, done, max_steps=total, power=power)
-                losses = _step(fabric, wrapped, optimizer, loss_step, batch, parts=accumulate)
+                losses = _step(fabric, wrapped, optimizer, batch, parts=accumulate)
                 done += 1
                 if not math.isfinite(losses["loss"]):
                     names = ", ".join(views.images.ids[i] for i in batch[2].tolist()[:4])
@@ -196,30 +229,30 @@ def fit(
     return history
 
 
-def _waited_for(batches: Iterable[Batch], history: dict[str, Any]) -> Iterator[Batch]:
-    """Pass batches on and add the seconds until each is there to ``history["waited"]``.
-
-    If a loader process is killed, the error says so and what to do.
-    """
+def _ahead(batches: Iterable[Batch], history: dict[str, Any]) -> Iterator[Batch]:
+    """Yield batches, each made in a thread while the one before is used; add up the seconds waited."""
     stream = iter(batches)
-    while True:
-        start = time.perf_counter()
-        try:
-            batch = next(stream, None)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise TrainingError(
-                "a loader process died (killed, or out of memory?): run again, perhaps with RECAM_WORKERS=0; "
-                "training goes on from its last checkpoint"
-            ) from error
-        history["waited"] += time.perf_counter() - start
-        if batch is None:
-            return
-        yield batch
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, stream, None)
+        while True:
+            start = time.perf_counter()
+            try:
+                batch = coming.result()
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise TrainingError(
+                    "a loader process died (killed, or out of memory?): training goes on from its last "
+                    "checkpoint if you run again, perhaps with RECAM_WORKERS=0"
+                ) from error
+            history["waited"] += time.perf_counter() - start
+            if batch is None:
+                return
+            coming = thread.submit(next, stream, None)
+            yield batch
 
 
-def _step(fabric, model, optimizer, loss_step, batch: Batch, *, parts: int = 1) -> dict[str, float]:
+def _step(fabric: Fabric, model, optimizer, batch: Batch, *, parts: int = 1) -> dict[str, float]:
     """Take one step of gradient descent, over a batch in so many parts, and return the named losses."""
     model.train()
     optimizer.zero_grad(set_to_none=True)
@@ -228,9 +261,11 @@ def _step(fabric, model, optimizer, loss_step, batch: Batch, *, parts: int = 1) 
         share = len(images) / len(batch[0])
         images = images.to(fabric.device, memory_format=torch.channels_last, non_blocking=True)
         with fabric.no_backward_sync(model, enabled=number < parts):
-            with fabric.autocast():
-                losses = loss_step(model, images, labels.to(fabric.device, non_blocking=True))
+            losses = model(images, labels.to(fabric.device, non_blocking=True))
             fabric.backward(losses["loss"] * share)
         total = {key: total.get(key, 0.0) + share * value.item() for key, value in losses.items()}
     optimizer.step()
-    return mean_losses(fabric, total)
+    if fabric.world_size > 1:
+        mean = fabric.all_reduce(torch.tensor(list(total.values()), device=fabric.device), reduce_op="mean")
+        total = dict(zip(total, mean.tolist()))
+    return total

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from recamlib.errors import DataError, SettingsError
-from recamlib.method.losses import mean_over_processes
 from recamlib.method.walk import pair_affinities, pair_offsets
 
 IGNORE = 255
@@ -52,8 +51,7 @@ def boundary_loss(boundary: Tensor, labels: Tensor, *, radius: float = 10, eps: 
     Returns
     -------
     The loss is half the mean over pairs of one label (half of it background, half foreground) and half the
-    mean over pairs of different labels. Parts without any pair are 0, and so are their gradients. Processes
-    that train together divide by the pairs of all of them.
+    mean over pairs of different labels. Parts without any pair are 0, and so are their gradients.
 
     Raises
     ------
@@ -94,7 +92,7 @@ def boundary_loss(boundary: Tensor, labels: Tensor, *, radius: float = 10, eps: 
     nats = -torch.where(same, affinity + eps, 1 + eps - affinity).log()
     counts = [int(kind.sum()) for kind in kinds]
     background, foreground, negative = (
-        torch.where(kind, nats, 0).sum() / (mean_over_processes(count) + eps)
+        torch.where(kind, nats, 0).sum() / (count + eps)
         for kind, count in zip(kinds, counts)
     )
     total = (background / 2 + foreground / 2 + negative) / 2

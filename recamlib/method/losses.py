@@ -4,27 +4,12 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from recamlib.errors import DataError, RecamError, SettingsError, nearest
 
 PLACES = ("logits", "masks")
 """Grids that the two sides of `segmentation_loss` can be compared on."""
-
-
-def mean_over_processes(count: Tensor | float) -> Tensor | float:
-    """Return the mean of a count over the processes of a training; the count itself in a single one.
-
-    A loss that is a sum divided by a count divides by this: the mean over the processes is then the sum of
-    all divided by the count of all. Every process of the group has to call it.
-    """
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return count
-    place = torch.cuda.current_device() if distributed.get_backend() == "nccl" else "cpu"
-    total = torch.as_tensor(count, dtype=torch.float32, device=place).clone()
-    distributed.all_reduce(total)
-    total = total / distributed.get_world_size()
-    return total.to(count.device) if isinstance(count, Tensor) else total
 
 
 def _check(logits: Tensor, labels: Tensor) -> Tensor:
@@ -194,7 +179,7 @@ def reactivation_loss(class_features: Tensor, labels: Tensor, *, classifier: nn.
             "they must be (images, classes, channels) and (images, classes)"
         )
     image, target = labels.nonzero(as_tuple=True)  # (N,), (N,): one entry per class present
-    if not mean_over_processes(len(image)):  # of all processes that train together
+    if not len(image):
         raise RecamError("no image of this batch has a class: leave unlabelled images out of training")
     logits = classifier(class_features[image, target])  # (N, K)
     terms = F.cross_entropy(logits, target, reduction="none")  # (N,)
@@ -319,7 +304,7 @@ def segmentation_loss(logits: Tensor, masks: Tensor, *, at: str = "logits", igno
         masks = F.interpolate(masks[:, None].float(), logits.shape[2:], mode="nearest-exact")[:, 0]
     masks = masks.long()
     total = F.cross_entropy(logits, masks, ignore_index=ignore, reduction="sum")
-    return total / mean_over_processes((masks != ignore).sum()).clamp(min=1)
+    return total / (masks != ignore).sum().clamp(min=1)
 
 
 def multiscale_loss(

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from recamlib import paths
 from recamlib.data.access import ImageSet, MaskSet, open_images, open_masks
 from recamlib.data.labels import VOC12
-from recamlib.engine.processes import rank
+from recamlib.engine.device import process_group
 from recamlib.errors import SettingsError, WeightsError, nearest
 from recamlib.files import file_digest, storage_errors, whole_file
 
@@ -236,7 +236,7 @@ def store_trained(
     Of several processes that trained together the first one stores.
     """
     cost |= {"seconds": history.pop("seconds"), "waited_seconds": history.pop("waited")}
-    if rank() > 0:
+    if process_group()[0] > 0:
         return {}
     entry = store_weights(folder, module.cpu(), f"{name}.safetensors")
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)

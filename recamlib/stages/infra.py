@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import socket
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -18,6 +19,7 @@ from exca.cachedict.inflight import InflightRegistry, Liveness, Pid, WorkerInfo
 from submitit.core.utils import FailedSubmissionError, UncompletedJobError
 
 from recamlib import paths
+from recamlib.engine.device import process_group
 from recamlib.errors import ResultsError
 from recamlib.files import storage_errors
 from recamlib.stages.cluster import Work, cancel, job_error, job_settings
@@ -111,12 +113,22 @@ class StageCache(exca.MapInfra):
     def _compute(self, items: Sequence[Any]) -> None:
         """Make what is missing: here, or as jobs after all that it is made from."""
         settings = job_settings(self.work)
+        joins = process_group()[0] > 0 and self.work == "training"
         with storage_errors():
-            missing = self._find_missing({self.item_uid(item): item for item in items}) if settings else ()
-            if missing:
-                self._obj.prepare(list(missing.values()))
-            with self._sent(settings, len(missing)) if missing else nullcontext():
+            look = settings or joins
+            missing = list(self._find_missing({self.item_uid(i): i for i in items}).values()) if look else []
+            if missing and joins:  # before the first one, which has the claim, is waited for
+                self._call_and_store(missing)
+            elif missing:
+                self._obj.prepare(missing)
+            with self._sent(settings, len(missing)) if missing and settings else nullcontext():
                 super()._method_override(items)
+
+    def _call_and_store(self, items: Sequence[Any], use_cache_dict: bool = True) -> dict[str, Any]:
+        if process_group()[0] > 0 and self.work == "training":  # of several, the first one stores
+            deque(self._run_method(items), maxlen=0)
+            return {}
+        return super()._call_and_store(items, use_cache_dict)
 
     @contextmanager
     def _sent(self, settings: dict[str, Any], count: int) -> Iterator[None]:

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from recamlib.data.access import ImageSet
-from recamlib.engine.device import default_device, measured
+from recamlib.engine.device import bar, default_device, measured
 from recamlib.engine.predict import segment_image
-from recamlib.engine.progress import bar
 from recamlib.method.crf import ProbabilityJob, crf_many
 from recamlib.method.scores import bootstrap_difference, bootstrap_interval, class_counts, iou_from_counts
 from recamlib.models.fold import fold_batch_norm

@@ -9,8 +9,7 @@ import numpy as np
 import pydantic
 
 from recamlib.data.access import ImageSet
-from recamlib.engine.device import measured
-from recamlib.engine.progress import bar
+from recamlib.engine.device import bar, measured
 from recamlib.method.scores import (
     THRESHOLDS,
     ThresholdSweep,

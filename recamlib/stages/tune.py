@@ -9,8 +9,7 @@ import pandas as pd
 import pydantic
 import torch
 
-from recamlib.engine.device import default_device, measured
-from recamlib.engine.progress import bar
+from recamlib.engine.device import bar, default_device, measured
 from recamlib.method.scores import ThresholdSweep, bootstrap_difference, mean_iou_from_counts
 from recamlib.method.walk import walk_lengths
 from recamlib.stages.base import Split, Stage

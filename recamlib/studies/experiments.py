@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from recamlib.engine.progress import bar
+from recamlib.engine.device import bar
 from recamlib.errors import SettingsError, nearest
 from recamlib.paths import notebooks_dir
 from recamlib.stages import DataSettings, ExtractCams, Reactivate, Score, TrainClassifier

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from recamlib.engine.progress import bar
+from recamlib.engine.device import bar
 from recamlib.method.scores import background_iou, iou_from_counts, masked_argmax, mean_average_precision
 from recamlib.report.claims import table_row
 from recamlib.report.plots import overlay, paint

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recamlib.engine.progress import bar
+from recamlib.engine.device import bar
 from recamlib.errors import SettingsError, nearest
 from recamlib.method.scores import background_iou
 from recamlib.report.claims import table_row

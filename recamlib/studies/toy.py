@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from recamlib.data.labels import HOOFED, SPACES
-from recamlib.engine.progress import bar
+from recamlib.engine.device import bar
 from recamlib.errors import SettingsError, nearest
 from recamlib.method.losses import bce_gradient, sce_gradient
 from recamlib.method.scores import accuracy

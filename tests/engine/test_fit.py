@@ -1,5 +1,10 @@
 """The loop: the authors' optimizer step by step, and a killed run that ends with the very same weights."""
 
+import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +12,18 @@ import pytest
 import torch
 from torch import nn
 
+from recamlib import stages as rc
 from recamlib.data.access import labels_only, masks_allowed, open_images
 from recamlib.data.views import LabelledViews, TrainView
-from recamlib.engine.fit import TrainingError, epoch_order, fit, make_optimizer, set_poly_rate
+from recamlib.engine.fit import (
+    TrainingError,
+    epoch_order,
+    fit,
+    make_optimizer,
+    set_poly_rate,
+    share_batch_norm,
+)  # fmt: skip
+from recamlib.models.backbones import build_backbone, freeze_batch_norm
 
 
 def test_optimizer_is_the_published_one_with_the_momentum_it_really_has():
@@ -131,3 +145,77 @@ def test_training_closes_the_door_to_masks_and_opens_it_again(views, tmp_path, m
     assert masks_allowed()
     with labels_only():
         assert not masks_allowed()
+
+
+def test_a_batch_is_there_before_it_is_asked_for(views, tmp_path):
+    """The thread that makes batches is one ahead, and what it makes is what the loop would have."""
+    made, used = [], []
+
+    class Watched(LabelledViews):
+        def __getitem__(self, index):
+            made.append(index)
+            return super().__getitem__(index)
+
+    watched = Watched(views.images, TrainView(crop=32, long_side=(32, 40)), seed=0)
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 5))
+
+    def step(net, images, labels):
+        for _ in range(500):
+            if len(made) >= min(12, len(used) + 8):
+                break
+            time.sleep(0.01)
+        used.extend([None] * len(images))
+        assert len(made) >= min(12, len(used) + 4)
+        return {"loss": nn.functional.binary_cross_entropy_with_logits(net(images), labels)}
+
+    optimizer = make_optimizer([{"params": list(model.parameters()), "lr": 0.05}])
+    fit(model, watched, step, optimizer, epochs=1, batch_size=4, seed=0, checkpoint=tmp_path)
+    assert made == epoch_order(12, seed=0, epoch=0)
+
+
+def test_only_batch_norm_that_trains_is_shared():
+    count = lambda net: sum(isinstance(m, nn.SyncBatchNorm) for m in net.modules())  # noqa: E731
+    training, fixed = build_backbone("resnet_small"), freeze_batch_norm(build_backbone("resnet_small"))
+    for net in (training, fixed):
+        share_batch_norm(net.train())
+    assert count(training) > 0 and count(fixed) == 0
+
+
+TOGETHER = """
+import json, os, sys
+from recamlib import stages as rc
+data = rc.DataSettings(train_count=10, val_count=6, size=48)
+base = rc.TrainClassifier(dataset=data, epochs=1, batch_size=4, crop=32, lr=0.05, fc_lr_factor=1.0)
+model = rc.Reactivate(base=base, epochs=2, batch_size=4)
+history = model.result["history"]
+ids = data.images("train").ids
+maps = list(rc.ExtractCams(model=model, scales=(1.0,)).items([("train", name) for name in ids]))
+print(json.dumps([os.environ.get("RANK"), history["bce"], model.result["cost"]["device"], len(maps)]))
+"""
+
+
+def test_processes_that_torchrun_starts_give_the_losses_of_one(tmp_path, monkeypatch):
+    """The base is trained by one; running statistics are fixed in reactivation, so two give what one does."""
+    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path))
+    (tmp_path / "together.py").write_text(TOGETHER)
+
+    def run(*command: str) -> list:
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+        shown = subprocess.run(
+            [sys.executable, *command, str(tmp_path / "together.py")], env=environment, capture_output=True,
+            text=True,
+        )  # fmt: skip
+        assert shown.returncode == 0, shown.stderr[-3000:]
+        return [json.loads(line) for line in shown.stdout.splitlines() if line.startswith("[")]
+
+    (one,) = run()
+    data = rc.DataSettings(train_count=10, val_count=6, size=48)
+    base = rc.TrainClassifier(dataset=data, epochs=1, batch_size=4, crop=32, lr=0.05, fc_lr_factor=1.0)
+    model = rc.Reactivate(base=base, epochs=2, batch_size=4)
+    model.infra.forget(["model"])
+    two = run("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    assert sorted(rank for rank, *_ in two) == ["0", "1"]
+    for _, losses, device, count in two:
+        np.testing.assert_allclose(losses, one[1], rtol=1e-5)
+        assert device.startswith("2 x ") and count == 10
+    assert not (model.folder / "checkpoint").exists()

@@ -163,7 +163,7 @@ def test_a_long_cell_shows_bars_and_goes_on_where_it_was_interrupted(lab, channe
 
 
 def test_a_run_that_is_kept_has_no_debris_of_bars(monkeypatch):
-    from recamlib.engine.progress import bar
+    from recamlib.engine.device import bar
 
     monkeypatch.setenv("TQDM_DISABLE", "1")
     assert bar(range(3)).disable and list(bar(range(3))) == [0, 1, 2]
