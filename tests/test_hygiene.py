@@ -172,7 +172,7 @@ def test_commands_and_files_that_pages_name_exist(page):
         assert match[1] in known, f"recam {match[1]}"
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
-    for match in re.finditer(r"(?:^|`)make ([a-z-]+)", text, flags=re.MULTILINE):
+    for match in re.finditer(r"(?:^|`)make ([a-z][a-z-]*)", text, flags=re.MULTILINE):
         assert match[1] in targets, f"make {match[1]}"
     for match in re.finditer(r"\]\((?!https?:|mailto:|#)([^)#\s]+)", text):
         assert (page.parent / match[1]).exists() or is_book_notebook(page, match[1]), match[1]
