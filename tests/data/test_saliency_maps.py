@@ -82,7 +82,7 @@ def test_missing_maps_are_counted_and_some_are_named(tmp_path):
 
 
 def test_folders_that_are_none(tmp_path):
-    with pytest.raises(DataError, match="is no folder; name one that holds"):
+    with pytest.raises(DataError, match="is no folder"):
         SaliencyFolder(tmp_path / "nowhere")
     with pytest.raises(DataError, match="holds no PNG"):
         SaliencyFolder(tmp_path)

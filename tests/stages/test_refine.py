@@ -188,8 +188,8 @@ def test_the_time_of_a_pipeline_adds_up(monkeypatch):
 
 
 SCRIPT = """
-import sys; sys.path.insert(0, {root!r} + "/tests")
-import test_refine_stages as t
+import sys; sys.path.insert(0, {tests!r})
+import test_refine as t
 {slow}
 stage = t.{stage}
 for name, item in stage.run("train"):
@@ -214,7 +214,7 @@ def test_a_killed_run_goes_on_where_it_was(stage, module, name, results, monkeyp
         f"def slowly(*a, **k):\n    time.sleep(0.7)\n    return f(*a, **k)\n"
         f"m.{name} = slowly\n"
     )
-    code = SCRIPT.format(root=str(ROOT), slow=slow, stage=stage)
+    code = SCRIPT.format(tests=str(Path(__file__).parent), slow=slow, stage=stage)
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
     while not set(eval(stage).infra.cache_dict):  # not after some time: a busy machine is slow
         assert process.poll() is None
@@ -233,7 +233,7 @@ def test_a_killed_run_goes_on_where_it_was(stage, module, name, results, monkeyp
 def test_two_runs_at_once_share_and_do_not_clobber(results):
     stage = walked()
     list(stage.boundaries.infer([("train", n) for n in stage.images("train").ids]))
-    code = SCRIPT.format(root=str(ROOT), slow="", stage="walked()")
+    code = SCRIPT.format(tests=str(Path(__file__).parent), slow="", stage="walked()")
     runs = [subprocess.Popen([sys.executable, "-c", code], cwd=ROOT) for _ in range(2)]
     assert [run.wait(timeout=400) for run in runs] == [0, 0]
     items = [item for _, item in walked().run("train")]
