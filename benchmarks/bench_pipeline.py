@@ -27,12 +27,16 @@ THINNED = 4  # every so many pixels of label maps and masks are compared
 def stages(precision: str) -> dict[str, Any]:
     """Return the stages of the pipeline by name."""
     import recamlib as rc
-    from recamlib.book.profiles import all_parameters
+    from recamlib.book.parameters import all_parameters
 
-    own = {"precision": precision, "seeds": [0], "train_images": IMAGES}
+    own = {"settings": {name: {"precision": precision} for name in ("TrainClassifier", "TrainBoundary")}}
     given = all_parameters("mini" if REAL else "smoke", "03", extra=own)
-    data = rc.DataSettings.of(given["dataset"], train_images=IMAGES)
-    walk = rc.common.refined(data, given, methods=["irn"])["irn.recam_miou"][0]
+    settings, data = given["settings"], rc.DataSettings.of(given["dataset"], train_images=IMAGES)
+    network = {"backbone": given["backbone"], "weights": given["weights"] or None}
+    base = rc.make(rc.TrainClassifier, settings, dataset=data, **network)
+    model = rc.make(rc.Reactivate, settings, base=base)
+    cams = rc.make(rc.ExtractCams, settings, model=model, weights=rc.table1.option_of(given["dataset"]))
+    walk = rc.table2.refined(cams, "irn", settings)
     return {
         "data": data, "classifier": walk.model.base, "recam": walk.model, "cams": walk.cams,
         "net": walk.boundary, "walk": walk, "masks": rc.PseudoMasks(maps=walk),

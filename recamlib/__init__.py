@@ -7,23 +7,23 @@ _MODULES = {
     "advcam": "engine", "extract": "engine", "fit": "engine",
     "boundary": "method", "crf": "method", "losses": "method", "maps": "method", "scores": "method",
     "saliency": "method", "walk": "method",
-    "beyond": "studies", "common": "studies", "experiments": "studies", "reading": "studies",
-    "segment_tables": "studies", "table2": "studies", "table3": "studies", "table4": "studies",
-    "toy": "studies", "verdicts": "studies",
-    "claims": "report", "kept": "report", "plots": "report", "plots_beyond": "report",
-    "plots_refine": "report", "plots_segment": "report", "tables": "report",
+    "beyond": "studies", "table1": "studies", "table2": "studies", "table3": "studies", "table4": "studies",
+    "toy": "studies",
+    "claims": "report", "kept": "report", "plots": "report", "plots_refine": "report",
+    "plots_segment": "report", "tables": "report",
     "explorer": "book",
 }  # fmt: skip
 _NAMES = {
     **dict.fromkeys((
         "MULTI_SCALES", "OPTIONS", "AdvCams", "Classify", "ConfidentLabels", "DataSettings", "ExtractCams",
-        "PackageCams", "PseudoMasks", "Reactivate", "Saliency", "SaliencyMaps", "SaliencyMerge",
+        "PseudoMasks", "Reactivate", "Saliency", "SaliencyMaps", "SaliencyMerge",
         "SaliencyScore", "Score", "SegmentationScore", "TrainBoundary", "TrainClassifier", "TrainSegmenter",
-        "TrainUpperBound", "Walk", "WalkGrid", "WalkStudy", "seconds_per_image",
+        "TrainUpperBound", "Walk",
     ), "stages"),
     **dict.fromkeys(
-        ("cams_of", "examples", "mask_examples", "prediction_examples", "score_table"), "studies.pictures"
+        ("examples", "mask_examples", "prediction_examples", "score_table"), "studies.pictures"
     ),
+    "checked": "studies.checks", "make": "studies.common", "merged": "studies.checks",
     "pipeline_cost": "studies.costs",
 }  # fmt: skip
 _PACKAGES = ("data", "paths", "stages")

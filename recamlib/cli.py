@@ -9,13 +9,16 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from recamlib.book.parameters import parse_assignments, read_parameters
-from recamlib.book.profiles import (
+from recamlib.book.parameters import (
     DEFAULT,
+    fields_of,
     find_notebook,
     list_notebooks,
     list_profiles,
+    parse_assignments,
     profile_parameters,
+    read_parameters,
+    stages_of,
 )
 from recamlib.cli_cluster import Cluster, set_environment
 from recamlib.cli_compare import compare
@@ -62,7 +65,10 @@ def run(
     notebook: Annotated[str, typer.Argument(help="Number or name, such as 02.")],
     profile: Annotated[str, typer.Option(help="Kind of run: a file in notebooks/profiles.")] = DEFAULT,
     parameter: Annotated[
-        list[str] | None, typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="Set one parameter.")
+        list[str] | None,
+        typer.Option(
+            "--parameter", "-p", metavar="NAME=VALUE", help="Set a parameter or setting: Reactivate.lr=0.05"
+        ),
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder for the executed copy.")] = None,
     cluster: Cluster = "",
@@ -174,12 +180,16 @@ def list_(
         return
     path = find_notebook(notebook)
     out.print(f"{path.stem}: {_title(path)}", markup=False)
-    rows = [(f"{p.name}={p.default!r}", p.annotation, p) for p in read_parameters(path).values()]
-    wide, typed = (max(len(row[i]) for row in rows) for i in (0, 1))
-    for assignment, annotation, item in rows:
-        allowed = f" [{item.bracket}]" if item.bracket else ""
-        line = f"  {assignment:<{wide}}  {annotation:<{typed}}  {item.comment}{allowed}"
-        out.print(line.rstrip(), markup=False)
+    known = read_parameters(path)
+    plain = [p for p in known.values() if p.name != "settings"]
+    lines = [(f"{p.name}={p.default!r}", p.annotation, p.comment) for p in plain]
+    own = known["settings"].default if "settings" in known else {}
+    for stage in stages_of(known):
+        lines += [(f"{stage}.{name}={own.get(stage, {}).get(name, default)!r}", kind, "")
+                  for name, (kind, default) in fields_of(stage).items()]  # fmt: skip
+    wide, typed = (max(len(line[i]) for line in lines if len(line[i]) < 60) for i in (0, 1))
+    for assignment, annotation, comment in lines:
+        out.print(f"  {assignment:<{wide}}  {annotation:<{typed}}  {comment}".rstrip(), markup=False)
 
 
 app.add_typer(data, name="data")

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from recamlib import paths
-from recamlib.book import profiles
+from recamlib.book import parameters
 from recamlib.book import run as runner
 from recamlib.book.doctor import Finding, examine, slow_precision
 from recamlib.cli import app
@@ -20,7 +20,7 @@ FOLDER = Path(__file__).parent / "notebooks"
 @pytest.fixture
 def recam(monkeypatch, tmp_path):
     """Return a function that runs a command on the sample notebooks; copies go to tmp_path."""
-    monkeypatch.setattr(profiles, "notebooks_dir", lambda: FOLDER)
+    monkeypatch.setattr(parameters, "notebooks_dir", lambda: FOLDER)
     monkeypatch.setattr(runner, "book_dir", lambda: tmp_path)
     return lambda *words: CliRunner().invoke(app, list(words))
 
@@ -48,8 +48,8 @@ def test_run_says_what_runs_with_what_and_where_it_went(recam, tmp_path):
     [
         (("run", "9"), "no notebook '9'; there are 01_passes, "),
         (("run", "1", "-p", "sce_wight=1"), "no parameter 'sce_wight' (did you mean 'sce_weight'?)"),
-        (("run", "1", "-p", "sce_weight=11"), "sce_weight has to be in [0 .. 10], not 11.0"),
-        (("run", "1", "-p", "sce_weight"), "-p takes name=value, not 'sce_weight'"),
+        (("run", "1", "-p", "sce_weight=0"), "sce_weight: should be greater than 0, not 0"),
+        (("run", "1", "-p", "sce_weight"), "-p takes name=value or Stage.field=value, not 'sce_weight'"),
         (("run", "1", "--profile", "mni"), "no profile 'mni' (did you mean 'mini'?)"),
         (("run", "2"), "02_fails, cell 4, In [3]: ValueError: the first line and the last line"),
         (("list", "nothing"), "no notebook 'nothing'"),
@@ -63,15 +63,15 @@ def test_what_is_wrong_is_said_in_one_line(recam, words, message):
 
 
 def test_debug_shows_the_traceback(recam):
-    assert isinstance(recam("--debug", "run", "9").exception, profiles.SettingsError)
+    assert isinstance(recam("--debug", "run", "9").exception, parameters.SettingsError)
 
 
 def test_list_is_a_manual(recam):
     everything = recam("list").stdout
     assert "01_passes: 01 · A notebook that passes" in everything and "profiles: smoke, mini" in everything
     one = recam("list", "1").stdout
-    assert "lambda of the joint loss [0 .. 10]" in one
-    assert "rate=0.1" in one and "weights of the map [w | w' | w+w' | w*w']" in one
+    assert "lambda of the joint loss" in one and "rate=0.1" in one
+    assert "TrainClassifier.lr=0.05" in one and "Reactivate.lr=0.0005" in one
 
 
 def test_report_runs_the_rest_when_one_fails_and_builds_no_book(recam, monkeypatch):

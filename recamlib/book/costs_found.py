@@ -7,7 +7,7 @@ from recamlib.book.found import Result
 from recamlib.book.pages_trust import markdown_table
 from recamlib.report.claims import load_paper, paper_value
 from recamlib.report.tables import describe_data, escaped
-from recamlib.studies import segment_tables
+from recamlib.studies import table3 as segment_tables
 from recamlib.studies.table2 import KINDS, METHODS, title
 from recamlib.studies.table3 import COCO_STEPS, COLUMNS, RECIPES
 

@@ -12,7 +12,7 @@ from recamlib.report.compare import interval_of_change
 from recamlib.report.tables import row_of
 from recamlib.studies import table4 as guidance
 from recamlib.studies.reading import signed
-from recamlib.studies.verdicts import REACTIVATED
+from recamlib.studies.table1 import ROWS
 
 Result = Mapping[str, Any]
 CONTROL = "bce_longer (control)"
@@ -121,7 +121,7 @@ def _maps(result: Result) -> list[Finding]:
 
 def _control(result: Result) -> list[Finding]:
     found, control = [], result["rows"].get(CONTROL, {})
-    for name in sorted(REACTIVATED, key=lambda row: row != reported(result)):
+    for name in sorted(ROWS.values(), key=lambda row: row != reported(result)):
         title = cell_title(f"table1.{name}.voc12")
         found += contrast(result, name, CONTROL, what=f"{title}, over longer BCE", note=LONGER)
     if found and "difference" in control:

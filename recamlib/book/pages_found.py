@@ -11,7 +11,7 @@ from recamlib.book.costs_found import FULL, cost_parts
 from recamlib.book.figures_found import CAPTIONS, NAMES, found_figures
 from recamlib.book.found import OPEN, QUESTIONS, Finding, Question, Result, ask, best, opposed
 from recamlib.book.pages_trust import markdown_table
-from recamlib.book.profiles import profile_parameters
+from recamlib.book.parameters import profile_parameters
 from recamlib.book.scoreboard import part_of
 from recamlib.book.sections import command
 from recamlib.book.wording import cell_title, in_words

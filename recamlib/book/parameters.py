@@ -1,141 +1,129 @@
-"""Read a notebook's ``parameters`` cell, and check values against it before a kernel starts.
+"""Parameters of notebooks and profiles of them: read, merged, and checked before a kernel starts.
 
-The cell holds one annotated literal per line, its comment says what it is, and a bracket that ends the
-comment gives what is allowed::
+A parameters cell has at most twelve annotated literals; ``settings`` holds everything else, by the name of a
+stage's class and of its field, and the comment behind it names the stages that the notebook has::
 
-    sce_weight: float = 1.0     # lambda of the joint loss [0 .. 10]
-    rate: float = 0.1           # learning rate of FC1 [> 0]
-    epochs: int = 4             # passes over the training split [1 ..]
-    dataset: str = "hoofed"     # where images come from [hoofed | voc12 | coco14]
+    settings: dict = {}  # of TrainClassifier, Reactivate, ExtractCams
 
-papermill itself only warns about a misspelt name; here it is an error that names the nearest one.
+``notebooks/profiles/NAME.yml`` holds ``parameters`` of all notebooks that have them, parameters of single
+notebooks under their number, and one block a stage: what differs from the cell. The cell itself is the
+profile ``smoke``.
 """
 
 import ast
-import io
-import json
-import math
 import re
-import tokenize
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from recamlib.errors import SettingsError, nearest
+import yaml
 
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-_BOUND = re.compile(rf"(>=|<=|>|<)\s*({_NUMBER})")
-_SPAN = re.compile(rf"({_NUMBER})?\s*\.\.\s*({_NUMBER})?")
-# What the parser raises for text that is no literal, or one that is nested too deep.
-_NO_LITERAL = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
-_SCALARS: dict[str, type] = {"bool": bool, "int": int, "float": float, "str": str, "None": type(None)}
+from recamlib.errors import SettingsError, nearest
+from recamlib.files import read_yaml
+from recamlib.paths import notebooks_dir
+
+DEFAULT = "smoke"
+Values = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One line of a parameters cell.
-
-    Attributes
-    ----------
-    name, annotation, default, comment
-        As written; the comment without its bracket.
-    bracket
-        What the bracket says, without the brackets, or an empty string: shown to people.
-    choices
-        Allowed values as text, empty if any are.
-    bounds
-        Pairs such as ``(">", 0.0)`` that a number (or every number of a list) has to satisfy.
-    """
+    """One parameter of a notebook: name, annotation, default and the comment behind it."""
 
     name: str
     annotation: str
     default: Any
-    comment: str = ""
-    bracket: str = ""
-    choices: tuple[str, ...] = ()
-    bounds: tuple[tuple[str, float], ...] = ()
+    comment: str
+
+
+def _checks() -> ModuleType:
+    """Return what checks values; it loads torch, which listing notebooks does not need."""
+    from recamlib.studies import checks
+
+    return checks
+
+
+def list_notebooks(folder: Path | None = None) -> list[Path]:
+    """Return the notebooks of the report in reading order (``01_*.ipynb``, ``02_*.ipynb`` ...)."""
+    return sorted((folder or notebooks_dir()).glob("[0-9][0-9]_*.ipynb"))
+
+
+def find_notebook(which: str, folder: Path | None = None) -> Path:
+    """Return the notebook that a number (``"02"``, ``"2"``), a stem or a file name stands for.
+
+    Raises
+    ------
+    SettingsError
+        Naming the nearest, or what there is.
+    """
+    notebooks = list_notebooks(folder)
+    if not notebooks:
+        raise SettingsError(f"there are no notebooks in {folder or notebooks_dir()}")
+    stem = Path(which).name.removesuffix(".ipynb")
+    number = f"{int(stem):02d}" if stem.isdecimal() and len(stem) < 9 else stem
+    found = [path for path in notebooks if path.stem == stem or path.stem.startswith(f"{number}_")]
+    if len(found) == 1:
+        return found[0]
+    stems = [path.stem for path in notebooks]
+    raise SettingsError(f"no notebook {which!r}{nearest(stem, stems) or '; there are ' + ', '.join(stems)}")
+
+
+def list_profiles(folder: Path | None = None) -> list[str]:
+    """Return the names of the profiles, ``smoke`` first."""
+    files = ((folder or notebooks_dir()) / "profiles").glob("*.yml")
+    return [DEFAULT, *sorted({path.stem for path in files} - {DEFAULT})]
 
 
 def read_parameters(notebook: Path) -> dict[str, Parameter]:
-    """Return the parameters of a notebook by name, in the order of the cell.
+    """Return the parameters of a notebook by name, in the order of its cell.
 
     Raises
     ------
     SettingsError
-        If the notebook has no cell tagged ``parameters`` (or several), or a line of it is not an annotated
-        literal.
+        If the file is no notebook, has no cell tagged ``parameters``, or a default is not a literal.
     """
+    from papermill import inspect_notebook
+
     try:
-        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-        tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
-        sources = ["".join(cell["source"]) for cell in tagged]
-    except (OSError, *_NO_LITERAL, LookupError, AttributeError) as error:
-        raise SettingsError(f"{notebook} is no notebook ({error!r})") from None
-    if len(sources) != 1:
-        raise SettingsError(f"{notebook.name} needs exactly one cell tagged 'parameters', not {len(sources)}")
-    return parse_cell(sources[0], where=notebook.name)
-
-
-def parse_cell(source: str, *, where: str = "the parameters cell") -> dict[str, Parameter]:
-    """Return the parameters that a cell's source defines.
-
-    Raises
-    ------
-    SettingsError
-        Naming the line that is not ``name: type = literal``, or whose type is not understood.
-
-    Examples
-    --------
-    >>> found = parse_cell("rate: float = 0.1  # learning rate [> 0]")["rate"]
-    >>> found.default, found.comment, found.bounds
-    (0.1, 'learning rate', (('>', 0.0),))
-    """
-    try:
-        tree, comments = ast.parse(source), _comments(source)
-    except (*_NO_LITERAL, tokenize.TokenError) as error:
-        raise SettingsError(f"{where}: the parameters cell is not Python: {error}") from error
-    found: dict[str, Parameter] = {}
-    for node in tree.body:
-        line = ast.get_source_segment(source, node)
-        if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value):
-            raise SettingsError(f"{where}: a parameter is written 'name: type = literal', not {line!r}")
+        found = inspect_notebook(notebook).values()
+    except Exception as error:  # papermill hands on whatever nbformat met
+        raise SettingsError(f"{notebook} is no notebook ({' '.join(repr(error).split())[:200]})") from None
+    if not found:
+        raise SettingsError(f"{notebook.name} has no parameters: it needs a cell tagged 'parameters'")
+    known = {}
+    for item in found:
         try:
-            default = ast.literal_eval(node.value)
-        except _NO_LITERAL as error:
-            raise SettingsError(f"{where}: a default has to be a literal, not as in {line!r}") from error
-        comment, bracket = _split_bracket(comments.get(node.end_lineno or 0, ""))
-        choices, bounds = _parse_bracket(bracket)
-        found[node.target.id] = Parameter(
-            node.target.id, ast.unparse(node.annotation), default, comment, bracket, choices, bounds
-        )
-    return found
+            default = ast.literal_eval(item["default"])
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            raise SettingsError(
+                f"{notebook.name}: a default has to be a literal, not {item['name']} = {item['default']}"
+            ) from None
+        known[item["name"]] = Parameter(item["name"], item["inferred_type_name"], default, item["help"])
+    return known
 
 
-def check_parameters(notebook: Path, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `given` in the types of the notebook's parameters, or say what is wrong with it.
-
-    Text is read in the parameter's own type, so ``"1e-4"`` is a number where a number is wanted (YAML and the
-    command line both hand it over as text).
-
-    Raises
-    ------
-    SettingsError
-        For a name the notebook does not have (naming the nearest), a value of another type, or one outside
-        the range or the choices.
-    """
-    parameters = read_parameters(notebook)
-    checked = {}
-    for name, value in given.items():
-        if name not in parameters:
-            hint = nearest(name, parameters) or f"; it has {', '.join(parameters)}"
-            raise SettingsError(f"{notebook.stem} has no parameter {name!r}{hint}")
-        checked[name] = check_value(parameters[name], value)
-    return checked
+def stages_of(parameters: Mapping[str, Parameter]) -> list[str]:
+    """Return the stages that a notebook's ``settings`` are of: the classes that its comment names."""
+    words = re.findall(r"\w+", parameters["settings"].comment) if "settings" in parameters else ()
+    return [word for word in words if word in _checks().settable()]
 
 
-def parse_assignments(assignments: list[str]) -> dict[str, str]:
-    """Return ``name=value`` texts as a dictionary of texts.
+def fields_of(stage: str) -> dict[str, tuple[str, Any]]:
+    """Return the fields of a stage that ``settings`` may set: name to type as text, and default."""
+    from recamlib import stages
+
+    found = {name: getattr(stages, stage).model_fields[name] for name in _checks().settable()[stage]}
+    return {name: (_words(info.annotation), info.default) for name, info in found.items()}
+
+
+def _words(annotation: Any) -> str:
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
+    """Return ``name=value`` texts as parameters; ``Stage.field=value`` goes into ``settings``.
 
     Raises
     ------
@@ -144,112 +132,117 @@ def parse_assignments(assignments: list[str]) -> dict[str, str]:
 
     Examples
     --------
-    >>> parse_assignments(["rate=0.1", "weights=w=w'"])
-    {'rate': '0.1', 'weights': "w=w'"}
+    >>> parse_assignments(["sce_weight=0.1", "Reactivate.lr=0.05"])
+    {'sce_weight': '0.1', 'settings': {'Reactivate': {'lr': '0.05'}}}
     """
+    given: dict[str, Any] = {}
     for text in assignments:
-        if not text.partition("=")[0].strip() or "=" not in text:
-            raise SettingsError(f"-p takes name=value, not {text!r}")
-    return {name.strip(): value for name, _, value in (text.partition("=") for text in assignments)}
+        name, equals, value = text.partition("=")
+        if not name.strip() or not equals:
+            raise SettingsError(f"-p takes name=value or Stage.field=value, not {text!r}")
+        stage, dot, field = name.strip().partition(".")
+        if dot:
+            name, value = "settings", {stage: {field: value}}
+        elif stage == "settings":
+            value = _plain(value)
+        given = _checks().merged(given, {name.strip(): value})
+    return given
 
 
-def check_value(parameter: Parameter, value: Any) -> Any:
-    """Return one value in the parameter's type; tuples come back as lists, as papermill writes those.
+def profile_parameters(
+    profile: str, which: str, *, extra: Values | None = None, folder: Path | None = None
+) -> dict[str, Any]:
+    """Return the checked parameters of one notebook that differ from its cell: profile first, then `extra`.
+
+    Settings are merged field by field, of anything else the last one counts. A smoke run without `extra` is
+    the notebook as it stands.
 
     Raises
     ------
     SettingsError
-        If the type, the range or the choices do not allow it.
-
-    Examples
-    --------
-    >>> check_value(Parameter("scales", "list[float]", [1.0]), "[1, 0.5]")
-    [1.0, 0.5]
+        If the profile does not exist, or a name or a value in it or in `extra` does not fit.
     """
+    notebook = find_notebook(which, folder)
+    known = read_parameters(notebook)
+    usual = {name: parameter.default for name, parameter in known.items()}
+    path = (folder or notebooks_dir()) / "profiles" / f"{profile}.yml"
+    if path.is_file():
+        usual = _joined(usual, _of_profile(path, notebook, known))
+    elif profile != DEFAULT:
+        names = list_profiles(folder)
+        raise SettingsError(f"no profile {profile!r}{nearest(profile, names)}; there are {', '.join(names)}")
+    if "profile" in known:
+        usual["profile"] = profile
+    asked = _joined(usual, _checked(notebook, known, extra or {}))
+    return {name: value for name, value in asked.items() if value != known[name].default}
+
+
+def all_parameters(
+    profile: str, which: str, *, extra: Values | None = None, folder: Path | None = None
+) -> dict[str, Any]:
+    """Return every parameter of a notebook under a profile; errors are those of `profile_parameters`."""
+    known = read_parameters(find_notebook(which, folder))
+    given = profile_parameters(profile, which, extra=extra, folder=folder)
+    return {name: parameter.default for name, parameter in known.items()} | given
+
+
+def _of_profile(path: Path, notebook: Path, known: Mapping[str, Parameter]) -> dict[str, Any]:
+    """Return what a profile says of a notebook, the whole file checked."""
+    where = f"profile {path.stem}"
+    content = read_yaml(path) or {}
+    if not isinstance(content, dict) or not all(isinstance(block, dict) for block in content.values()):
+        raise SettingsError(f"{where}: parameters, a notebook or a stage to a mapping of names to values")
+    blocks = {str(key): block for key, block in content.items()}
+    common, sections = blocks.pop("parameters", {}), {}
+    notebooks = {path: read_parameters(path) for path in list_notebooks(notebook.parent)}
+    names = sorted({name for parameters in notebooks.values() for name in parameters})
     try:
-        tree = ast.parse(parameter.annotation, mode="eval").body
-        converted = _convert(tree, value)
-    except SettingsError:
-        raise
-    except (*_NO_LITERAL, OverflowError):
-        raise SettingsError(f"{parameter.name} takes {parameter.annotation}, not {value!r}") from None
-    for item in converted if isinstance(converted, list) else [converted]:
-        if item is None:
-            continue
-        if parameter.choices and str(item) not in parameter.choices:
-            hint = nearest(str(item), parameter.choices)
-            allowed = " | ".join(parameter.choices)
-            raise SettingsError(f"{parameter.name} is one of {allowed}, not {item!r}{hint}")
-        if not all(_holds(item, sign, limit) for sign, limit in parameter.bounds):
-            raise SettingsError(f"{parameter.name} has to be in [{parameter.bracket}], not {item!r}")
-    return converted
+        for key in [key for key in blocks if key[:1].isdigit()]:
+            place = find_notebook(key, notebook.parent)
+            sections[place] = _checked(place, notebooks[place], blocks.pop(key))
+        blocks = _checks().check("settings", blocks, stages=_checks().settable())
+        for name in common:
+            if name not in names:
+                raise SettingsError(f"no notebook has the parameter {name!r}{nearest(name, names)}")
+        shared = {
+            place: _checked(place, parameters, {k: v for k, v in common.items() if k in parameters})
+            for place, parameters in notebooks.items()
+        }
+    except SettingsError as error:
+        raise SettingsError(f"{where}: {error}") from None
+    own = _checks().owned(known)
+    settings = {stage: {field: value for field, value in blocks[stage].items() if (stage, field) not in own}
+                for stage in stages_of(known) if stage in blocks}  # fmt: skip
+    given = {"settings": settings} if "settings" in known else {}
+    return _joined(_joined(given, shared[notebook]), sections.get(notebook, {}))
 
 
-def _comments(source: str) -> dict[int, str]:
-    """Return the comment of every line that has one, by line number."""
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    return {t.start[0]: t.string.lstrip("# ").rstrip() for t in tokens if t.type == tokenize.COMMENT}
+def _joined(usual: Values, given: Values) -> dict[str, Any]:
+    """Return parameters, those given last: their settings are merged, all else replaces."""
+    both = {**usual, **given}
+    if "settings" in given:
+        both["settings"] = _checks().merged(usual.get("settings", {}), given["settings"])
+    return both
 
 
-def _split_bracket(comment: str) -> tuple[str, str]:
-    """Split ``"text [0 .. 1]"`` into the text and what the final bracket holds."""
-    match = re.fullmatch(r"(.*?)\s*\[([^\[\]]*)\]", comment)
-    return (match[1], match[2].strip()) if match else (comment, "")
+def _checked(notebook: Path, known: Mapping[str, Parameter], given: Values) -> dict[str, Any]:
+    """Return some parameters of a notebook in their types."""
+    stages = stages_of(known)
+    for name in given:
+        if name not in known:
+            homes = [f"{stage}.{name}" for stage in stages if name in _checks().settable()[stage]]
+            hint = f"; there is {' and '.join(homes)}" if homes else nearest(name, known)
+            hint = hint or f"; it has {', '.join(known)}"
+            raise SettingsError(f"{notebook.stem} has no parameter {name!r}{hint}")
+    return {
+        name: _checks().check(name, value, annotation=known[name].annotation, stages=stages, own=known)
+        for name, value in given.items()
+    }
 
 
-def _parse_bracket(bracket: str) -> tuple[tuple[str, ...], tuple[tuple[str, float], ...]]:
-    """Return the choices and the bounds that a bracket states; one of another form (units, say) has none."""
-    if "|" in bracket:
-        return tuple(choice.strip() for choice in bracket.split("|")), ()
-    if (span := _SPAN.fullmatch(bracket)) and (span[1] or span[2]):
-        return (), tuple((sign, float(end)) for sign, end in ((">=", span[1]), ("<=", span[2])) if end)
-    parts = [_BOUND.fullmatch(part.strip()) for part in bracket.split(",")]
-    return (), tuple((part[1], float(part[2])) for part in parts if part) if all(parts) else ()
-
-
-def _holds(value: Any, sign: str, limit: float) -> bool:
-    """Return whether a number satisfies one bound; what has no order satisfies all."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return True
-    return {">": value > limit, ">=": value >= limit, "<": value < limit, "<=": value <= limit}[sign]
-
-
-def _convert(tree: ast.expr, value: Any) -> Any:
-    """Return a value in the type an annotation names, or raise ValueError."""
-    if isinstance(tree, ast.BinOp):  # int | None
-        for option in (tree.right, tree.left) if value is None else (tree.left, tree.right):
-            try:
-                return _convert(option, value)
-            except ValueError:
-                continue
-        raise ValueError(value)
-    kind = ast.unparse(tree)
-    if kind.partition("[")[0] in ("list", "tuple"):
-        value = _literal(value)
-        if not isinstance(value, list | tuple):
-            raise ValueError(value)
-        if not isinstance(tree, ast.Subscript):
-            return list(value)
-        items = tree.slice.elts[0] if isinstance(tree.slice, ast.Tuple) else tree.slice
-        return [_convert(items, item) for item in value]
-    if kind not in _SCALARS:
-        raise SettingsError(f"a parameter cannot be of type {kind}: use bool, int, float, str or lists")
-    wanted = _SCALARS[kind]
-    if wanted is not str:
-        value = _literal(value)
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is not wanted or (wanted is float and not math.isfinite(value)):
-        raise ValueError(value)
-    return value
-
-
-def _literal(value: Any) -> Any:
-    """Return what a text spells as a Python or YAML literal; anything else, and other text, unchanged."""
-    if not isinstance(value, str):
-        return value
+def _plain(text: str) -> Any:
+    """Return what a text spells in YAML, or the text."""
     try:
-        return ast.literal_eval(value.strip())
-    except _NO_LITERAL:
-        words = {"true": True, "false": False, "null": None, "none": None}
-        return words.get(value.strip().lower(), value)
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text

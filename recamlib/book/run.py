@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from recamlib.book.profiles import DEFAULT, find_notebook, profile_parameters
+from recamlib.book.parameters import DEFAULT, find_notebook, profile_parameters
 from recamlib.errors import RecamError
 from recamlib.paths import ROOT, book_dir, data_dir, results_dir, weights_dir
 

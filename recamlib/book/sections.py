@@ -13,8 +13,7 @@ import defusedxml.ElementTree
 import nbformat
 import pandas as pd
 
-from recamlib.book.parameters import read_parameters
-from recamlib.book.profiles import DEFAULT, find_notebook, profile_parameters
+from recamlib.book.parameters import DEFAULT, find_notebook, profile_parameters, read_parameters
 from recamlib.errors import SettingsError
 from recamlib.report.claims import read, result_path
 
@@ -65,8 +64,13 @@ def command(stem: str, parameters: dict[str, Any]) -> str:
     except SettingsError:  # the profile is gone, or the notebook has changed since: everything is said
         usual = {}
     words = ["recam", "run", stem[:2], "--profile", profile]
-    for name, value in parameters.items():
-        if name != "profile" and (name not in usual or usual[name] != value):
+    changed = {name: value for name, value in parameters.items() if name not in ("profile", "settings")}
+    settings = usual.get("settings", {})
+    for stage, block in parameters.get("settings", {}).items():
+        usual |= {f"{stage}.{field}": value for field, value in settings.get(stage, {}).items()}
+        changed |= {f"{stage}.{field}": value for field, value in block.items()}
+    for name, value in changed.items():
+        if name not in usual or usual[name] != value:
             words += ["-p", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
     return shlex.join(words)
 

@@ -3,9 +3,9 @@
 import functools
 
 from recamlib.report.claims import TABLE4, load_paper
-from recamlib.studies.segment_tables import NETWORKS
+from recamlib.studies.table1 import ROWS
 from recamlib.studies.table2 import TITLES
-from recamlib.studies.verdicts import REACTIVATED
+from recamlib.studies.table3 import NETWORKS
 
 LOSSES = {"sce_only": "SCE alone", "sce_single_only": "SCE alone, one-class images"}
 SAYS = {
@@ -53,7 +53,7 @@ def in_words(claim: str) -> str:
 def named(evidence: str) -> str:
     """Return evidence with the weight options of Table 1 as formulas write them."""
     rows = _paper()["table1"]["rows"]
-    for name in sorted(REACTIVATED, key=len, reverse=True):
+    for name in sorted(ROWS.values(), key=len, reverse=True):
         evidence = evidence.replace(name, rows[name]["weights"])
     return evidence
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from recamlib import paths
-from recamlib.book.profiles import find_notebook
+from recamlib.book.parameters import find_notebook
 from recamlib.book.sections import wide
 from recamlib.errors import SettingsError
 from recamlib.report.claims import seed_interval
@@ -79,7 +79,8 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a mapping with the mappings inside it laid out."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        flat |= {f"{name} {k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value}
+        inner = _flat(value) if isinstance(value, dict) else {"": value}
+        flat |= {f"{name} {key}".strip(): item for key, item in inner.items()}
     return flat
 
 

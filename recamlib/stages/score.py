@@ -24,7 +24,6 @@ from recamlib.stages.climb import AdvCams
 from recamlib.stages.infra import StageCache
 from recamlib.stages.maps import ExtractCams
 from recamlib.stages.merge import SaliencyMerge
-from recamlib.stages.package import PackageCams
 from recamlib.stages.saliency import Saliency, SaliencyMaps
 from recamlib.stages.walk import Walk
 
@@ -44,9 +43,7 @@ class Score(Stage):
     ``limit`` scores a random part of the split, the same one for every method.
     """
 
-    of: ExtractCams | AdvCams | PackageCams | Walk | SaliencyMerge = pydantic.Field(
-        ExtractCams(), discriminator="stage"
-    )
+    of: ExtractCams | AdvCams | Walk | SaliencyMerge = pydantic.Field(ExtractCams(), discriminator="stage")
     split: Split = "train"
     limit: int = pydantic.Field(0, ge=0)
     stage: Literal["Score/2"] = "Score/2"

@@ -11,26 +11,17 @@ from recamlib.method.scores import background_iou, iou_from_counts, masked_argma
 from recamlib.report.claims import table_row
 from recamlib.report.plots import overlay, paint
 from recamlib.stages.base import Split
-from recamlib.stages.classify import Classify, Reactivate, TrainClassifier
-from recamlib.stages.maps import ExtractCams, MapStage, WeightOption
+from recamlib.stages.classify import Classify
+from recamlib.stages.maps import MapStage
 from recamlib.stages.predict import SegmentationScore
 from recamlib.stages.saliency import Saliency, SaliencyMaps
 from recamlib.stages.score import Score, fold_of
 
 
-def cams_of(
-    models: Sequence[TrainClassifier | Reactivate], *, scales: Sequence[float], weights: WeightOption = "w"
-) -> list[ExtractCams]:
-    """Return one extraction per model (one model per seed)."""
-    return [ExtractCams(model=model, scales=tuple(scales), weights=weights) for model in models]
-
-
 def score_table(
-    rows: Mapping[str, Sequence[MapStage]],
+    scores: Mapping[str, Sequence[Score]],
     *,
-    split: Split,
     baseline: str | Mapping[str, str] | None = None,
-    limits: Mapping[str, int] | None = None,
     classify: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Score rows and return them for :func:`recamlib.report.claims.record`.
@@ -39,23 +30,15 @@ def score_table(
 
     Parameters
     ----------
-    rows
-        Name to one map stage per seed.
-    split
-        Split that is scored.
+    scores
+        Row to one score per seed.
     baseline
-        Row that every other one is compared with, or the row to compare each row with, by name; compared
-        rows come after what they are compared with.
-    limits
-        Row to the size of the random part of the split it is scored on; absent means all.
+        Row that every other one is compared with, or the row to compare each row with, by name.
     classify
         Whether rows also tell how well their classifiers classify, see `average_precision`.
     """
     table: dict[str, dict[str, Any]] = {}
-    scores: dict[str, list[Score]] = {}
-    for name, stages in bar(rows.items(), desc="rows"):
-        limit = (limits or {}).get(name, 0)
-        scores[name] = mine = [Score(of=stage, split=split, limit=limit) for stage in stages]
+    for name, mine in bar(scores.items(), desc="rows"):
         partner = baseline.get(name) if isinstance(baseline, Mapping) else baseline
         base = scores.get(partner or "") if name != partner else None
         table[name] = table_row(
@@ -71,7 +54,7 @@ def score_table(
             by_label_count=mine[0].by_label_count(),
             images=mine[0].result["images"],
             floor=100 * background_iou(mine[0].result["cross"]),
-            **({"average_precision": [average_precision(stage) for stage in stages]} if classify else {}),
+            **({"average_precision": [average_precision(s.of) for s in mine]} if classify else {}),
         )
     return table
 

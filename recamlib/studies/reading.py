@@ -9,7 +9,8 @@ from scipy import stats
 
 from recamlib.method.scores import bootstrap_difference
 from recamlib.report.claims import sentence
-from recamlib.studies.experiments import CENTRE
+
+CENTRE = "centre"
 
 RULE = (
     "reactivation raises (lowers) a level if both its interval over seeds, simultaneous over all levels, and "

@@ -8,8 +8,9 @@ import pandas as pd
 
 from recamlib.engine.device import bar
 from recamlib.errors import SettingsError, nearest
-from recamlib.method.scores import background_iou
-from recamlib.report.claims import table_row
+from recamlib.method.crf import usable
+from recamlib.method.scores import background_iou, bootstrap_contrast
+from recamlib.report.claims import all_claims, seed_interval, sentence, table_row, verdict
 from recamlib.stages import (
     MULTI_SCALES,
     DataSettings,
@@ -19,7 +20,8 @@ from recamlib.stages import (
     TrainSegmenter,
     TrainUpperBound,
 )
-from recamlib.stages.base import Split
+from recamlib.studies.common import make
+from recamlib.studies.table2 import TITLES
 
 # SGD does not get a network off the ground in a few hundred steps from nothing; AdamW does.
 _SMALL = {
@@ -44,6 +46,9 @@ The paper gives none for DeepLabV3+ (its supplement does): those here are usual 
 COCO_STEPS = {"deeplabv2": 100_000, "deeplabv3plus": 100_000, "upernet_swin": 80_000}
 """Steps on COCO, where they differ from those in `RECIPES`."""
 
+NETWORKS = {"deeplabv2": "DeepLabV2", "deeplabv3plus": "DeepLabV3+", "upernet": "UPerNet"}
+"""The paper's column of a network to its title."""
+
 COLUMNS = {"deeplabv2": "deeplabv2", "upernet_swin": "upernet", "deeplabv3plus": "deeplabv3plus"}
 """Network to its name in the paper's table; a small one stands in its large one's column."""
 
@@ -54,55 +59,33 @@ def column(arch: str) -> str:
     return COLUMNS.get(stem, stem)
 
 
-def recipe(arch: str, data: DataSettings, **settings: Any) -> dict[str, Any]:
-    """Return the settings of a network on some data: its recipe, overridden by what is given.
-
-    An entry of 0, ``""`` or ``()`` overrides nothing.
+def recipe(
+    arch: str, data: DataSettings, own: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return the settings of a network on some data: its recipe, then its own, then those of all networks.
 
     Raises
     ------
     SettingsError
         If there is no network of that name; the nearest is given.
+
+    Examples
+    --------
+    >>> recipe("deeplabv2_small", DataSettings(), {"lr": 0.01}, {"TrainSegmenter": {"steps": 5}})["lr"]
+    0.01
     """
     if arch not in RECIPES:
         raise SettingsError(f"unknown network {arch!r}{nearest(arch, RECIPES)}: use {', '.join(RECIPES)}")
     steps = {"steps": COCO_STEPS[arch]} if data.name == "coco14" and arch in COCO_STEPS else {}
-    return {**RECIPES[arch], **steps, **{name: value for name, value in settings.items() if value}}
-
-
-def recipes(
-    archs: Sequence[str], data: DataSettings, *, lr: float | Sequence[float] = 0.0, **settings: Any
-) -> dict[str, dict[str, Any]]:
-    """Return the settings of several networks by name: see `recipe`.
-
-    `lr` is one base rate for all, or one for each in their order: rates that suit one network ruin another.
-
-    Raises
-    ------
-    SettingsError
-        If there are neither one rate nor as many as networks, or there is no network of a name.
-
-    Examples
-    --------
-    >>> found = recipes(["deeplabv2", "upernet_swin"], DataSettings(), lr=[0.001, 0])
-    >>> found["deeplabv2"]["lr"], found["upernet_swin"]["lr"]
-    (0.001, 6e-05)
-    """
-    rates = list(lr) if isinstance(lr, Sequence) else [lr]
-    if len(rates) not in (1, len(archs)):
-        counts = f"{len(rates)} learning rates for {len(archs)} networks ({', '.join(archs)})"
-        raise SettingsError(f"{counts}: give one, or one for each in their order, 0 for a network's own")
-    rates *= len(archs) // len(rates)
-    return {arch: recipe(arch, data, lr=rate, **settings) for arch, rate in zip(archs, rates, strict=True)}
+    return {**RECIPES[arch], **steps, **own, **settings.get("TrainSegmenter", {})}
 
 
 def networks(
     maps: Mapping[str, Sequence[MapStage]],
-    archs: Sequence[str],
+    archs: Mapping[str, Mapping[str, Any]],
+    settings: Mapping[str, Mapping[str, Any]],
     *,
-    climbed: int = 0,
-    limit: int = 0,
-    **settings: Any,
+    advcam_images: int = 0,
 ) -> dict[str, list[TrainSegmenter]]:
     """Return the cells of Table 3 as stages, with the seeds of the maps, named as the paper's columns are.
 
@@ -111,70 +94,66 @@ def networks(
     maps
         Rows of Table 2 (:func:`recamlib.studies.table2.systems`), as many of them as wanted.
     archs
-        Names of the networks.
-    climbed, limit
-        Sizes of the random parts of the training images that AdvCAM's rows and the other rows learn from, 0
-        for all.
+        Networks by name, each with settings of its own; see `recipe`.
     settings
-        Override those of :data:`RECIPES`, for example ``steps``; see `recipes`.
+        Those of all networks, ``TrainSegmenter``.
+    advcam_images
+        Size of the random part of the training images that AdvCAM's rows learn from, 0 for all.
     """
     rows: dict[str, list[TrainSegmenter]] = {}
-    data = next(iter(maps.values()))[0].dataset if maps else DataSettings()
-    for arch, how in recipes(archs, data, **settings).items():
+    for arch, own in archs.items():
         for name, stages in maps.items():
             method, kind = name.removesuffix("_miou").split(".")
-            part = climbed if method.startswith("advcam") else limit
+            how = recipe(arch, stages[0].dataset, own, settings)
+            if method.startswith("advcam"):
+                how["limit"] = advcam_images
             rows[f"{method}.{column(arch)}_{kind}_val"] = [
-                TrainSegmenter(masks=PseudoMasks(maps=stage), arch=arch, seed=stage.seed, limit=part, **how)
+                TrainSegmenter(masks=masks_of(stage, settings), arch=arch, seed=stage.seed, **how)
                 for stage in stages
             ]
     return rows
 
 
+def masks_of(maps: MapStage, settings: Mapping[str, Mapping[str, Any]]) -> PseudoMasks:
+    """Return the pseudo masks of maps."""
+    return make(PseudoMasks, settings, maps=maps)
+
+
 def upper_bounds(
-    data: DataSettings, archs: Sequence[str], *, limit: int = 0, seeds: Sequence[int] = (0,), **settings: Any
+    data: DataSettings,
+    archs: Mapping[str, Mapping[str, Any]],
+    settings: Mapping[str, Mapping[str, Any]],
+    *,
+    seeds: Sequence[int],
 ) -> dict[str, list[TrainUpperBound]]:
     """Return the same networks trained on true masks, one per seed, by the paper's name of the network."""
     return {
         f"upper_bound.{column(arch)}": [
-            TrainUpperBound(dataset=data, arch=arch, seed=seed, limit=limit, **how) for seed in seeds
+            TrainUpperBound(dataset=data, arch=arch, seed=seed, **recipe(arch, data, own, settings))
+            for seed in seeds
         ]
-        for arch, how in recipes(archs, data, **settings).items()
+        for arch, own in archs.items()
     }
 
 
-def kinds(*, scale: float = 1.0, crf: bool = True) -> list[dict[str, Any]]:
-    """Return the settings of `SegmentationScore` that `evaluations` compares."""
-    found = [{"scales": (scale,)}, {"scales": tuple(scale * s for s in MULTI_SCALES), "mirror": True}]
-    return found + ([{**kind, "crf": True} for kind in found] if crf else [])
-
-
-def evaluations(
-    rows: Mapping[str, TrainSegmenter | TrainUpperBound],
-    *,
-    scale: float = 1.0,
-    crf: bool = True,
-    **common: Any,
-) -> pd.DataFrame:
+def evaluations(scores: Mapping[str, SegmentationScore], *, limit: int = 0) -> pd.DataFrame:
     """Return how much the kind of evaluation changes the number: one row per kind, one column per network.
 
-    Single-scale and multi-scale with the mirror image, each without and (if `crf`) with the dense CRF; mIoU
-    in percent on the images that `common` (settings of `SegmentationScore`) names. All scales are times
-    `scale`: a network trained on small pictures does not know objects at their full size.
+    mIoU in percent on the images of the given scores, or on `limit` random ones of them: at one scale and at
+    the published six with mirror images, without and with the CRF. All scales are times that of the scores
+    if they have one: a network trained on small pictures does not know objects at their full size.
     """
-    scores = {
-        name: [SegmentationScore(of=stage, **common, **kind) for kind in kinds(scale=scale, crf=crf)]
-        for name, stage in rows.items()
-    }
-    labels = [score.label for score in next(iter(scores.values()))]
-    return pd.DataFrame({name: [s.miou for s in row] for name, row in scores.items()}, index=labels)
-
-
-def scores_of(
-    rows: Mapping[str, Sequence[TrainSegmenter | TrainUpperBound]], *, split: Split = "val", **evaluation: Any
-) -> dict[str, list[SegmentationScore]]:
-    """Return the score stages of some rows; `evaluation` are settings of `SegmentationScore`."""
-    return {n: [SegmentationScore(of=s, split=split, **evaluation) for s in row] for n, row in rows.items()}
+    first = next(iter(scores.values()))
+    scale = first.scales[0] if len(first.scales) == 1 else 1.0
+    kinds = [{"scales": (scale,), "mirror": False, "crf": False},
+             {"scales": tuple(scale * s for s in MULTI_SCALES), "mirror": True, "crf": False}]  # fmt: skip
+    kinds += [{**kind, "crf": True} for kind in kinds if usable(True)]
+    found = {}
+    for name, score in scores.items():
+        common = {**dict(score), "infra": {}, "limit": limit or score.limit}
+        found[name] = [SegmentationScore(**{**common, **kind}) for kind in kinds]
+    labels = [score.label for score in next(iter(found.values()))]
+    return pd.DataFrame({name: [s.miou for s in row] for name, row in found.items()}, index=labels)
 
 
 def table(scores: Mapping[str, Sequence[SegmentationScore]]) -> dict[str, dict[str, Any]]:
@@ -218,3 +197,114 @@ def _cost(score: SegmentationScore) -> dict[str, float]:
         "train_seconds": cost["seconds"], "waited_share": cost["waited_seconds"] / cost["seconds"],
         "peak_memory_mib": cost["peak_memory_mib"], "score_seconds": score.result["cost"]["seconds"],
     }  # fmt: skip
+
+
+def title(cell: str) -> str:
+    """Return the title of a cell: ``"DeepLabV2, IRN, ReCAM"`` of ``"irn.deeplabv2_recam_val"``."""
+    method, _, what = cell.partition(".")
+    network, *rest = what.split("_")
+    if method == "upper_bound":
+        return f"{NETWORKS[network]}, TRUE MASKS"
+    return f"{NETWORKS[network]}, {TITLES[method]}, {'ReCAM' if 'recam' in rest else 'CAM'}"
+
+
+def recipe_frame(
+    data: DataSettings, archs: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Mapping[str, Any]]
+) -> pd.DataFrame:
+    """Return the settings that each network is trained with, one row per network."""
+    rows = {arch: recipe(arch, data, own, settings) for arch, own in archs.items()}
+    usual = {name: TrainSegmenter.model_fields[name].default for name in ("optimizer", "jitter", "power")}
+    return pd.DataFrame.from_dict(rows, orient="index").fillna(usual)
+
+
+def balance_frame(shares: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
+    """Return the share of pixels of every class, and ignored, in percent: one row per set of pseudo masks.
+
+    `shares` are keyed as the cells of Table 2 are.
+    """
+    frame = 100 * pd.DataFrame.from_dict(shares, orient="index")
+    names = [name.removesuffix("_miou").split(".") for name in frame.index]
+    frame.index = [f"{TITLES[m]}, {'ReCAM' if kind == 'recam' else 'CAM'}" for m, kind in names]
+    return frame
+
+
+def cost_frame(rows: Mapping[str, Any]) -> pd.DataFrame:
+    """Return what every network cost: seconds, share of them spent waiting for data (%), memory (MiB)."""
+    found = {
+        title(name): {
+            "training, s": row["cost"]["train_seconds"],
+            "waiting for data, %": 100 * row["cost"]["waited_share"],
+            "peak memory, MiB": row["cost"]["peak_memory_mib"], "scoring, s": row["cost"]["score_seconds"],
+            "trained on": row["trained_on"],
+        }
+        for name, row in rows.items()
+    }  # fmt: skip
+    return pd.DataFrame.from_dict(found, orient="index")
+
+
+def frame(result: Mapping[str, Any]) -> pd.DataFrame:
+    """Return Table 3, paper beside measured: one row per network and refinement, mIoU in percent."""
+    data = result["parameters"]["dataset"]
+    where = data if data in ("voc12", "coco14") else "voc12"
+    paper = {claim.id: claim.value for claim in all_claims()}
+    rows = []
+    for name, row in result["rows"].items():
+        method, _, what = name.partition(".")
+        if method == "upper_bound":
+            rows.append({
+                "network": NETWORKS[what], "pseudo masks": "TRUE MASKS (upper bound)",
+                "CAM here": row["mean"],
+                "CAM low": row["low"], "CAM high": row["high"], "trained on": row["trained_on"],
+            })  # fmt: skip
+        elif "_recam_" in what:
+            network = what.split("_")[0]
+            cam = result["rows"][name.replace("recam", "cam")]
+            rows.append({
+                "network": NETWORKS[network], "pseudo masks": TITLES[method],
+                "CAM paper": paper.get(f"table3.{name.replace('recam', 'cam')}.{where}"),
+                "CAM here": cam["mean"], "CAM low": cam["low"], "CAM high": cam["high"],
+                "ReCAM paper": paper.get(f"table3.{name}.{where}"), "ReCAM here": row["mean"],
+                "ReCAM low": row["low"], "ReCAM high": row["high"], "difference": row["difference"],
+                "difference low": row["difference_interval"][0],
+                "difference high": row["difference_interval"][1],
+                "% of bound, CAM": cam.get("share_of_upper_bound"),
+                "% of bound, ReCAM": row.get("share_of_upper_bound"), "trained on": row["trained_on"],
+            })  # fmt: skip
+    return pd.DataFrame(rows).set_index(["network", "pseudo masks"])
+
+
+def margin_of_the_stronger(scores: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """Judge ``larger_margin_on_stronger`` on scores of Table 3, one per seed, keyed as its columns are.
+
+    Holds if ReCAM's margin over CAM on UPerNet, less that on DeepLabV2, both without refinement, lies above
+    zero; where both upper bounds are there and UPerNet's is not the higher, it is not the stronger network
+    and nothing can be told. The other refinements are shown, not judged.
+    """
+    rule = (
+        "margin on UPerNet less margin on DeepLabV2, no refinement, lies above zero; UPerNet is the stronger"
+    )
+    parts, answer = [], "not run"
+    for method in dict.fromkeys(name.split(".")[0] for name in scores):
+        names = [
+            f"{method}.{net}_{kind}_val" for net in ("upernet", "deeplabv2") for kind in ("recam", "cam")
+        ]
+        if not all(name in scores for name in names):
+            continue
+        signs = (1, -1, -1, 1)
+        four = [scores[name] for name in names]
+        growth = np.asarray(signs) @ np.array([[s.miou for s in row] for row in four])  # (seeds,)
+        mean, low, high = seed_interval(growth)
+        if len(growth) == 1:
+            low, high = (
+                100 * end for end in bootstrap_contrast([row[0].counts for row in four], signs, seed=0)
+            )
+        parts.append(f"{method} {mean:+.1f} [{low:+.1f}, {high:+.1f}]")
+        if method == "none":
+            answer = verdict((low, high), +1)
+    bounds = [np.mean([s.miou for s in scores.get(f"upper_bound.{n}", ())]) for n in ("upernet", "deeplabv2")
+              if f"upper_bound.{n}" in scores]  # fmt: skip
+    if len(bounds) == 2:
+        parts.append(f"upper bounds {bounds[0]:.1f} and {bounds[1]:.1f}")
+        if bounds[0] <= bounds[1] and answer != "not run":
+            answer = "cannot tell"
+    return {"prose.larger_margin_on_stronger": sentence(answer, "; ".join(parts) or "one network", rule=rule)}

@@ -6,24 +6,23 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from recamlib.report.claims import all_claims, load_paper
+from recamlib.report.claims import all_claims, load_paper, row_verdict, sentence
 from recamlib.stages import (
     ExtractCams,
     MapStage,
-    Reactivate,
     Saliency,
     SaliencyMerge,
     SaliencyScore,
     SegmentationScore,
-    TrainBoundary,
-    TrainClassifier,
     TrainSegmenter,
-    Walk,
 )
 from recamlib.stages.maps import WeightOption
+from recamlib.studies.common import make
+from recamlib.studies.table2 import refined
 from recamlib.studies.table3 import networks, score_row
 
 ENDS = {"here": "mean", "low": "low", "high": "high"}  # of a number's columns, and their names in a row
+Reading = Literal["softmax", "relu"]
 METHODS = {"none": "maps", "irn": "with IRN"}
 SYSTEMS = {
     "cam": "CAM", "recam": "ReCAM", "eps": "EPS", "recam_e": "ReCAM-E", "edam": "EDAM's merge",
@@ -38,53 +37,51 @@ MERGED = {"edam": "cam", "recam_m": "recam"}
 """System to the one whose maps are merged with saliency."""
 
 
+def how_read(*, weights: WeightOption, reading: Reading = "softmax") -> dict[str, dict[str, Any]]:
+    """Return how the maps of each kind of model are read, as settings of `ExtractCams`.
+
+    Parameters
+    ----------
+    weights
+        Weight option of ReCAM's maps.
+    reading
+        Of EPS and ReCAM-E: as EPS does, by a softmax with FC1's weights (the background has no others), or as
+        CAM and ReCAM, with ReCAM's weight option for ReCAM-E.
+    """
+    return {
+        "cam": {}, "recam": {"weights": weights}, "eps": {"reading": reading},
+        "recam_e": {"reading": reading, "weights": "w" if reading == "softmax" else weights},
+    }  # fmt: skip
+
+
 def systems(
-    models: Mapping[str, Sequence[TrainClassifier | Reactivate]],
-    *,
+    cams: Mapping[str, Sequence[ExtractCams]],
     saliency: Saliency,
-    weights: WeightOption,
-    scales: Sequence[float],
-    reading: Literal["softmax", "relu"] = "softmax",
-    merge: Mapping[str, Any],
-    boundary: Mapping[str, Any],
-    walk: Mapping[str, Any],
+    settings: Mapping[str, Mapping[str, Any]],
+    *,
     irn: bool = True,
 ) -> dict[str, list[MapStage]]:
     """Return the six systems without and with IRN as stages, one per seed, named ``"irn.recam_e"`` and so on.
 
     Parameters
     ----------
-    models
-        ``"cam"``, ``"recam"``, ``"eps"`` and ``"recam_e"`` to one trained model per seed.
+    cams
+        ``"cam"``, ``"recam"``, ``"eps"`` and ``"recam_e"`` to the maps of one trained model per seed.
     saliency
         What is merged into maps.
-    weights
-        Weight option of ReCAM's maps.
-    scales
-        Of the images the maps are taken from.
-    reading
-        How the maps of EPS and ReCAM-E are read: as EPS does, by a softmax with FC1's weights (the background
-        has no others), or as CAM and ReCAM, with ReCAM's weight option for ReCAM-E.
-    merge, boundary, walk
-        Settings of `SaliencyMerge`, `TrainBoundary` and `Walk`.
+    settings
+        Those of `SaliencyMerge`, `TrainBoundary` and `Walk`.
     irn
         Whether there are rows with IRN.
     """
-    readings = {
-        "cam": {}, "recam": {"weights": weights}, "eps": {"reading": reading},
-        "recam_e": {"reading": reading, "weights": "w" if reading == "softmax" else weights},
-    }  # fmt: skip
     rows: dict[str, list[MapStage]] = {}
     for method in METHODS if irn else ("none",):
-        for kind in readings:
-            maps = [ExtractCams(model=m, scales=tuple(scales), **readings[kind]) for m in models[kind]]
-            if method == "irn":
-                nets = [TrainBoundary(cams=m, seed=m.seed, **boundary) for m in maps]
-                maps = [Walk(cams=m, boundary=net, **walk) for m, net in zip(maps, nets)]
-            rows[f"{method}.{kind}"] = maps
+        rows |= {f"{method}.{kind}": [refined(maps, method, settings) for maps in found]
+                 for kind, found in cams.items()}  # fmt: skip
         for kind, plain in MERGED.items():
             rows[f"{method}.{kind}"] = [
-                SaliencyMerge(cams=m, saliency=saliency, **merge) for m in rows[f"{method}.{plain}"]
+                make(SaliencyMerge, settings, cams=maps, saliency=saliency)
+                for maps in rows[f"{method}.{plain}"]
             ]
     return rows
 
@@ -108,12 +105,15 @@ def title(row: str) -> str:
 
 
 def segmenters(
-    rows: Mapping[str, Sequence[MapStage]], kinds: Sequence[str], *, arch: str, **settings: Any
+    rows: Mapping[str, Sequence[MapStage]],
+    kinds: Sequence[str],
+    arch: str,
+    settings: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, list[TrainSegmenter]]:
     """Return networks trained on the masks of some systems, with IRN if there are such rows, named alike."""
     method = "irn" if any(name.startswith("irn.") for name in rows) else "none"
     chosen = {f"{method}.{kind}": rows[f"{method}.{kind}"] for kind in kinds}
-    return dict(zip(chosen, networks(chosen, [arch], **settings).values(), strict=True))
+    return dict(zip(chosen, networks(chosen, {arch: {}}, settings).values(), strict=True))
 
 
 def network_table(scores: Mapping[str, Sequence[SegmentationScore]]) -> dict[str, dict[str, Any]]:
@@ -187,3 +187,22 @@ def _columns(row: Mapping[str, Any], number: str, difference: str) -> dict[str, 
         **{f"{number} {end}": row.get(key, np.nan) for end, key in ENDS.items()},
         difference: row.get("difference", np.nan), f"{difference} low": low, f"{difference} high": high,
     }  # fmt: skip
+
+
+def plugged_in(rows: Mapping[str, Any]) -> dict[str, Any]:
+    """Judge Table 4: ReCAM against IRN, ReCAM-E against EPS, ReCAM-M against EDAM's merge of CAM.
+
+    Each by the rule of the scoreboard, from rows of networks on val; a row that is not there has not run.
+    """
+    claims = {}
+    for side, name in (("without", "ReCAM"), ("with", "ReCAM-E"), ("with", "ReCAM-M")):
+        row, rule = rows.get(f"{side}_saliency.{name}"), "DeepLabV2's difference on val lies above zero"
+        answer, text = "not run", "no network of it and of its baseline was trained"
+        if row and "difference_interval" in row:
+            low, high = row["difference_interval"]
+            answer = row_verdict(row, +1)
+            text = f"{row['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
+            if row["mean"] <= row["floor"]:
+                text += f"; at {row['mean']:.1f} no better than all background, {row['floor']:.1f}"
+        claims[f"table4.{side}_saliency.{name}.val"] = sentence(answer, text, rule=rule)
+    return claims

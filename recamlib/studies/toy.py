@@ -12,8 +12,8 @@ from recamlib.engine.device import bar
 from recamlib.errors import SettingsError, nearest
 from recamlib.method.losses import bce_gradient, sce_gradient
 from recamlib.method.scores import accuracy
-from recamlib.report.claims import seed_interval, table_row
-from recamlib.stages import Classify, DataSettings, ExtractCams, Score, TrainClassifier
+from recamlib.report.claims import seed_interval, sentence, table_row, verdict
+from recamlib.stages import Classify, DataSettings, Score, TrainClassifier
 from recamlib.studies.pictures import examples as _examples
 
 LOSSES = {"bce": bce_gradient, "sce": sce_gradient}
@@ -68,45 +68,43 @@ def pair_gradients(logits: np.ndarray, labels: np.ndarray, *, loss: str) -> dict
     }
 
 
-def classifiers(
-    data: DataSettings, *, loss: str, seeds: Sequence[int], **training: Any
-) -> list[TrainClassifier]:
-    """Return one classifier per seed, trained by Adam as in the paper's study."""
-    common = {"dataset": data, "loss": loss, "optimizer": "adam", "probe": True}
-    return [TrainClassifier(seed=seed, **common, **training) for seed in seeds]
-
-
-def run(
-    data: DataSettings, *, seeds: Sequence[int], scales: Sequence[float], **training: Any
+def measured(
+    classifiers: Mapping[str, Sequence[TrainClassifier]],
+    scores: Mapping[str, Mapping[str, Sequence[Score]]],
 ) -> dict[str, Any]:
-    """Train, classify, extract and score both losses for every seed.
+    """Return what one group of classes gives, by loss, one number per seed.
+
+    Parameters
+    ----------
+    classifiers
+        Loss to one classifier per seed, trained with ``probe``.
+    scores
+        Split to loss to the scores of their maps.
 
     Returns
     -------
     ``accuracy[loss]`` and ``miou[split][loss]`` in percent per seed, ``gradients[loss][which]`` of shape
-    ``(seeds, epochs + 1)``, ``scores[split][loss]`` as stages.
+    ``(seeds, epochs + 1)``, ``scores`` as they were given.
     """
-    labels = data.images("val").label_matrix()
-    study: dict[str, Any] = {
-        "accuracy": {}, "gradients": {}, "scores": {"train": {}, "val": {}}, "miou": {"train": {}, "val": {}},
-    }  # fmt: skip
-    for loss in LOSSES:
-        models = classifiers(data, loss=loss, seeds=seeds, **training)
-        logits = [Classify(model=m).result["logits"] for m in bar(models, desc=f"{loss} seeds")]
+    study: dict[str, Any] = {"accuracy": {}, "gradients": {}, "scores": scores}
+    for loss, models in classifiers.items():
+        found = [Classify(model=model).result for model in bar(models, desc=f"{loss} seeds")]
+        labels = torch.tensor(np.array(found[0]["labels"]))
         study["accuracy"][loss] = [
-            100 * accuracy(torch.tensor(np.array(z)), torch.tensor(labels)) for z in logits
+            100 * accuracy(torch.tensor(np.array(one["logits"])), labels) for one in found
         ]
         pairs = [
-            [pair_gradients(z, labels, loss=loss) for z in model.result["probe_logits"]] for model in models
+            [pair_gradients(z, labels.numpy(), loss=loss) for z in model.result["probe_logits"]]
+            for model in models
         ]
         study["gradients"][loss] = {
             which: np.array([[epoch[which] for epoch in row] for row in pairs])
             for which in ("target", "confusing")
         }
-        for split in ("train", "val"):
-            scores = [Score(of=ExtractCams(model=m, scales=tuple(scales)), split=split) for m in models]
-            study["scores"][split][loss] = scores
-            study["miou"][split][loss] = [s.miou for s in scores]
+    study["miou"] = {
+        split: {loss: [score.miou for score in row] for loss, row in part.items()}
+        for split, part in scores.items()
+    }
     return study
 
 
@@ -147,3 +145,63 @@ def examples(part: Mapping[str, Any], *, count: int) -> list[dict[str, Any]]:
     pictures = _examples(first["bce"], first["sce"], split="val", count=count)
     names = {"CAM": "BCE", "ReCAM": "SCE", "CAM mask": "BCE mask", "ReCAM mask": "SCE mask"}
     return [{names.get(key, key): value for key, value in row.items()} for row in pictures]
+
+
+def gradient_cases(cases: Mapping[str, tuple[float, float]]) -> dict[str, dict[str, float]]:
+    """Return the four gradient magnitudes of Section 4.2 (Eq. 12 at K = 2) for each case ``(z_p, z_q)``.
+
+    Examples
+    --------
+    >>> {name: round(value, 3) for name, value in gradient_cases({"c1": (10.0, 10.0)})["c1"].items()}
+    {'BCE p': 0.0, 'BCE q': 0.5, 'SCE p': 0.5, 'SCE q': 0.5}
+    """
+    labels = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    table = {}
+    for name, logits in cases.items():
+        z = torch.tensor([logits], dtype=torch.float64)
+        terms = torch.cat([bce_gradient(z, labels)[0], sce_gradient(z, labels)[0]]).abs().tolist()
+        table[name] = dict(zip(("BCE p", "BCE q", "SCE p", "SCE q"), terms))
+    return table
+
+
+def toy_gradients(cases: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
+    """Judge ``gradients_c1`` and ``gradients_c2``: each of the four magnitudes within 0.05 of the paper's."""
+    found = gradient_cases(cases)
+    paper = {
+        "c1": {"BCE p": 0.0, "BCE q": 0.5, "SCE p": 0.5, "SCE q": 0.5},
+        "c2": {"BCE p": 0.5, "BCE q": 0.0, "SCE p": 0.5, "SCE q": 0.5},
+    }
+    claims = {}
+    for name, expected in paper.items():
+        holds = all(abs(found[name][term] - value) < 0.05 for term, value in expected.items())
+        text = ", ".join(f"{term} {value:.3f}" for term, value in found[name].items())
+        rule = "the four magnitudes of Eq. 12 at K = 2 lie within 0.05 of the paper's"
+        claims[f"prose.gradients_{name}"] = sentence("holds" if holds else "does not hold", text, rule=rule)
+    return claims
+
+
+def toy_study(
+    accuracy: Mapping[str, Sequence[float]], miou: Mapping[str, Mapping[str, Sequence[float]]]
+) -> dict:
+    """Judge Figure 1's claims on one group of classes from per-seed numbers in percent.
+
+    Parameters
+    ----------
+    accuracy
+        ``{"bce": [...], "sce": [...]}`` on single-label val images, one number per seed.
+    miou
+        Split to the same, for the maps.
+    """
+    delta, low, high = seed_interval([s - b for s, b in zip(accuracy["sce"], accuracy["bce"])])
+    rule = "SCE minus BCE over seeds lies above zero"
+    text = f"accuracy of SCE minus BCE {delta:+.1f} [{low:+.1f}, {high:+.1f}]"
+    claims = {"prose.five_hoofed_bce_weaker": sentence(verdict((low, high), +1), text, rule=rule)}
+    parts, answers = [], []
+    for split, values in miou.items():
+        delta, low, high = seed_interval([s - b for s, b in zip(values["sce"], values["bce"])])
+        parts.append(f"{split} {delta:+.1f} [{low:+.1f}, {high:+.1f}]")
+        answers.append(verdict((low, high), +1))
+    answer = answers[0] if len(set(answers)) == 1 else "cannot tell"
+    text = "mIoU of SCE's maps minus BCE's: " + ", ".join(parts)
+    claims["prose.sce_cam_higher_miou"] = sentence(answer, text, rule=rule + " on train and on val")
+    return claims

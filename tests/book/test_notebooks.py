@@ -6,7 +6,7 @@ counts, parameters and verdicts of arithmetic may not move at all. ``RECAM_ACCEP
 
 import pytest
 
-from recamlib.book.profiles import list_notebooks
+from recamlib.book.parameters import list_notebooks
 from tests.replay import compare_with_stored, replay
 
 NOTEBOOKS = [path for path in list_notebooks() if path.stem < "06"]  # the last one is run by `make test-all`

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from recamlib.book.profiles import find_notebook
+from recamlib.book.parameters import find_notebook
 from recamlib.book.run import run_notebook
 from recamlib.paths import results_dir
 from tests.replay import compare_with_stored, replay

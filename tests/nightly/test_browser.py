@@ -15,8 +15,8 @@ from recamlib.book.build import build_book, toc_files
 from recamlib.book.chromium import Tab, browser, find_chromium
 from recamlib.book.explorer import iou_of, latest
 from recamlib.book.pages import book_pages
+from recamlib.book.parameters import list_notebooks
 from recamlib.book.pdf import one_document, print_book
-from recamlib.book.profiles import list_notebooks
 from recamlib.cli import app
 from recamlib.paths import book_dir
 from recamlib.report.claims import all_claims

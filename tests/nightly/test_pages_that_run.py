@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from recamlib.book import profiles
+from recamlib.book import parameters
 from recamlib.book import run as runner
 from recamlib.cli import app
 from recamlib.data.labels import VOC12
@@ -84,9 +84,9 @@ def test_the_page_on_your_own_data_runs(own_data, tmp_path, monkeypatch):
     monkeypatch.setenv("RECAM_RESULTS", str(results))
     monkeypatch.setattr(runner, "book_dir", lambda: tmp_path)
     (folder / "profiles").mkdir(parents=True)  # the page's profile must not land in the checkout
-    for notebook in profiles.list_notebooks(notebooks_dir()):
+    for notebook in parameters.list_notebooks(notebooks_dir()):
         (folder / notebook.name).write_bytes(notebook.read_bytes())
-    monkeypatch.setattr(profiles, "notebooks_dir", lambda: folder)
+    monkeypatch.setattr(parameters, "notebooks_dir", lambda: folder)
     (profile,) = blocks("your_data.md", "yaml")
     (folder / "profiles" / "mydata.yml").write_text(profile)
     said = {}

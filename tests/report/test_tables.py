@@ -1,6 +1,5 @@
 """Claims, verdicts, scoreboard: every number is read from a result, every rule applied as stated."""
 
-import json
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -25,7 +24,7 @@ def results(tmp_path, monkeypatch):
 def rows(shift=0.0):
     base = [40.0, 41.0, 42.0]
     table = {"bce_only": table_row(base), "sce_only": table_row([35.0, 36.0, 37.5], baseline=base)}
-    for name in rc.verdicts.REACTIVATED:
+    for name in rc.table1.ROWS.values():
         values = [b + 5 + shift + 0.1 * i for i, b in enumerate(base)]
         table[name] = table_row(values, baseline=base, fixed=30.0)
     return table
@@ -33,7 +32,8 @@ def rows(shift=0.0):
 
 def record(**more):
     parameters = {"profile": "smoke", "dataset": "hoofed", "backbone": "resnet_small", "seeds": [0, 1, 2]}
-    content = {"rows": rows(), "claims": rc.verdicts.table1(rows()), "images": {"train": 9, "scored": 7}}
+    claims = rc.table1.any_option_beats_cam(rows())
+    content = {"rows": rows(), "claims": claims, "images": {"train": 9, "scored": 7}}
     return rc.claims.record("02_table1_ablations", parameters=parameters, **(content | more))
 
 
@@ -63,11 +63,6 @@ def test_a_result_has_an_address_and_everything_it_rests_on(results):
         record(odd=object())
 
 
-def test_parameters_are_the_plain_values_of_a_namespace():
-    namespace = {"epochs": 3, "_i1": "x", "In": [], "os": json, "seeds": [0], "exit": "x", "name": "a"}
-    assert rc.claims.parameters(namespace) == {"epochs": 3, "seeds": [0], "name": "a"}
-
-
 def test_comparison_keeps_controls_and_puts_the_paper_beside():
     table = rows() | {"bce_longer (control)": table_row([40.0, 40.5, 41.0], baseline=[40.0, 41.0, 42.0])}
     frame = rc.claims.compare("table1", rc.claims.read(record(rows=table)))
@@ -78,17 +73,20 @@ def test_comparison_keeps_controls_and_puts_the_paper_beside():
 
 
 def test_verdicts_follow_the_sign_and_the_interval():
-    assert rc.verdicts.table1(rows())["prose.any_option_beats_cam"]["verdict"] == "holds"
-    assert rc.verdicts.table1(rows(shift=-12))["prose.any_option_beats_cam"]["verdict"] == "does not hold"
+    def judge(table):
+        return rc.table1.any_option_beats_cam(table)["prose.any_option_beats_cam"]["verdict"]
+
+    assert judge(rows()) == "holds"
+    assert judge(rows(shift=-12)) == "does not hold"
     noisy = rows()
     noisy["recam_w"] = table_row([30.0, 45.0, 50.0], baseline=[40.0, 41.0, 42.0])
-    assert rc.verdicts.table1(noisy)["prose.any_option_beats_cam"]["verdict"] == "cannot tell"
+    assert judge(noisy) == "cannot tell"
 
 
 def test_lambda_is_judged_by_equivalence_not_by_lack_of_evidence():
     def judge(**curve):
         curve = {name: table_row(values) for name, values in curve.items()}
-        return rc.verdicts.lambda_sweep(curve)["prose.lambda_insensitive"]["verdict"]
+        return rc.table1.lambda_sweep(curve)["prose.lambda_insensitive"]["verdict"]
 
     one = [50.0, 51.0, 52.0]
     close, far, wide = [50.1, 51.2, 52.1], [40.0, 41.1, 42.0], [40.0, 51.0, 62.0]
@@ -101,16 +99,16 @@ def test_lambda_is_judged_by_equivalence_not_by_lack_of_evidence():
 
 def test_toy_rules():
     cases = {"c1": (10.0, 10.0), "c2": (-10.0, -10.0)}
-    assert {c["verdict"] for c in rc.verdicts.toy_gradients(cases).values()} == {"holds"}
+    assert {c["verdict"] for c in rc.toy.toy_gradients(cases).values()} == {"holds"}
     swapped = {"c1": (-10.0, -10.0), "c2": (10.0, 10.0)}
-    assert {c["verdict"] for c in rc.verdicts.toy_gradients(swapped).values()} == {"does not hold"}
+    assert {c["verdict"] for c in rc.toy.toy_gradients(swapped).values()} == {"does not hold"}
     low, high = [50.0, 51.0, 52.0], [60.0, 61.5, 62.0]
-    study = rc.verdicts.toy_study(
+    study = rc.toy.toy_study(
         {"bce": low, "sce": high}, {"train": {"bce": low, "sce": high}, "val": {"bce": high, "sce": low}}
     )
     assert study["prose.five_hoofed_bce_weaker"]["verdict"] == "holds"
     assert study["prose.sce_cam_higher_miou"]["verdict"] == "cannot tell"
-    share = rc.verdicts.single_label_share
+    share = rc.table1.single_label_share
     for times, alone, answer in ((100, 21, "holds"), (1, 21, "cannot tell"), (100, 26, "does not hold")):
         labels = np.array([[1, 0]] * alone + [[1, 1]] * (100 - alone)).repeat(times, 0)
         assert share(labels, dataset="coco14")["prose.single_label_share_coco"]["verdict"] == answer

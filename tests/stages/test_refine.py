@@ -254,13 +254,16 @@ def test_the_trunk_is_chosen_by_name(monkeypatch):
 
 
 def test_table_two_has_its_eight_cells_and_times():
-    models = {"cam": [classifier()], "recam": [reactivated()]}
-    rows = rc.table2.systems(
-        models, weights="w*w'", scales=(1.0,), climb={"steps": 1}, walk={"steps": 4}, climbed=6,
-        boundary={"epochs": 1, "batch_size": 4, "crop": 64, "radius": 5, "crf": False},
-    )  # fmt: skip
+    cams = {"cam": [rc.ExtractCams(model=classifier(), scales=(1.0,))],
+            "recam": [rc.ExtractCams(model=reactivated(), scales=(1.0,), weights="w*w'")]}  # fmt: skip
+    settings = {
+        "AdvCams": {"steps": 1}, "Walk": {"steps": 4},
+        "TrainBoundary": {"epochs": 1, "batch_size": 4, "crop": 64, "radius": 5, "crf": False},
+    }  # fmt: skip
+    rows = rc.table2.systems(cams, settings, advcam_images=6)
     limits = rc.table2.parts_scored(6)
-    table = rc.score_table(rows, split="train", baseline=rc.table2.partners(), limits=limits)
+    scores = {n: [rc.Score(of=m, limit=limits.get(n, 0)) for m in stages] for n, stages in rows.items()}
+    table = rc.score_table(scores, baseline=rc.table2.partners())
     assert len(table) == 8
     assert {name: row["images"] for name, row in table.items()} == {
         name: 6 if "advcam" in name else 10 for name in rows
@@ -274,8 +277,8 @@ def test_table_two_has_its_eight_cells_and_times():
     assert list(frame.index) == list(rc.table2.TITLES.values())
     assert frame.loc["IRN", "ReCAM paper"] == 70.9
     first = {name: rc.Score(of=stages[0]) for name, stages in rows.items() if "advcam" not in name}
-    claims = rc.verdicts.single_and_multi_label(first)
-    claims |= rc.verdicts.recam_against_advcam(times, climb_steps=1)
+    claims = rc.table2.single_and_multi_label(first)
+    claims |= rc.table2.recam_against_advcam(times, rows)
     assert set(claims) == {
         "prose.single_and_multi_label", "prose.recam_vs_advcam_speed", "prose.recam_extra_hours_voc",
     }  # fmt: skip
@@ -284,20 +287,19 @@ def test_table_two_has_its_eight_cells_and_times():
     assert list(rc.table2.frame(result | {"rows": {n: table[n] for n in first} | times}).index) == [
         "no refinement", "IRN",
     ]  # fmt: skip
-    claims = rc.verdicts.recam_against_advcam(times, climb_steps=27)
+    claims = rc.table2.recam_against_advcam(times, rows)
     assert claims["prose.recam_vs_advcam_speed"]["verdict"] == "not run"
     alone = {name: score for name, score in first.items() if name.startswith("none")}
-    claims = rc.verdicts.single_and_multi_label(alone)
+    claims = rc.table2.single_and_multi_label(alone)
     assert claims["prose.single_and_multi_label"]["verdict"] != "holds"
     with pytest.raises(SettingsError, match="add 'none' to methods"):
         rc.table2.unit_times({"irn.cam_miou": rows["irn.cam_miou"]}, split="train")
 
 
 def test_boundary_networks_have_the_seed_of_their_classifier():
-    models = {"cam": [classifier(seed=3)], "recam": [rc.Reactivate(base=classifier(seed=3))]}
-    rows = rc.table2.systems(
-        models, weights="w", scales=(1.0,), climb={}, walk={}, boundary={}, methods=["irn"]
-    )
+    models = {"cam": classifier(seed=3), "recam": rc.Reactivate(base=classifier(seed=3))}
+    cams = {kind: [rc.ExtractCams(model=model)] for kind, model in models.items()}
+    rows = rc.table2.systems(cams, {}, methods=["irn"])
     assert [stages[0].boundary.seed for stages in rows.values()] == [3, 3]
 
 

@@ -26,7 +26,7 @@ def maps(seed=0):
 
 
 def test_recipes_are_those_of_the_paper_unless_overridden():
-    rows = rc.table3.networks(maps(), ["deeplabv2", "upernet_swin"], steps=7, crop=0)
+    rows = rc.table3.networks(maps(), {"deeplabv2": {}, "upernet_swin": {}}, {"TrainSegmenter": {"steps": 7}})
     kinds = ("deeplabv2_cam_val", "deeplabv2_recam_val", "upernet_cam_val", "upernet_recam_val")
     assert list(rows) == [f"none.{kind}" for kind in kinds]
     first, last = rows["none.deeplabv2_cam_val"][0], rows["none.upernet_recam_val"][0]
@@ -35,42 +35,41 @@ def test_recipes_are_those_of_the_paper_unless_overridden():
     assert (last.optimizer, last.lr, last.power, last.jitter, last.crop) == ("adamw", 6e-5, 1.0, True, 512)
     assert {claim.id for claim in rc.claims.all_claims()} >= {f"table3.{name}.voc12" for name in rows}
     with pytest.raises(SettingsError, match="unknown network 'deeplab2'.*deeplabv2"):
-        rc.table3.networks(maps(), ["deeplab2"])
+        rc.table3.networks(maps(), {"deeplab2": {}}, {})
 
 
-def test_rates_and_seeds_can_be_named_one_by_one():
-    archs, data = ["deeplabv2", "upernet_swin"], rc.DataSettings()
-    bounds = rc.table3.upper_bounds(data, archs, lr=[0.5, 0], seeds=[3, 5])
+def test_a_network_has_its_recipe_then_its_own_settings_then_those_of_all():
+    archs, data = {"deeplabv2": {"lr": 0.5}, "upernet_swin": {}}, rc.DataSettings()
+    bounds = rc.table3.upper_bounds(data, archs, {}, seeds=[3, 5])
     found = {name: [(s.lr, s.seed) for s in row] for name, row in bounds.items()}
     assert found == {
         "upper_bound.deeplabv2": [(0.5, 3), (0.5, 5)], "upper_bound.upernet": [(6e-5, 3), (6e-5, 5)],
     }  # fmt: skip
-    rows = rc.table3.networks(maps(seed=7), archs, lr=[0.5])
-    assert {(row[0].lr, row[0].seed) for row in rows.values()} == {(0.5, 7)}
-    with pytest.raises(SettingsError, match="3 learning rates for 2 networks .*one for each"):
-        rc.table3.networks(maps(), archs, lr=[0.1, 0.2, 0.3])
+    rows = rc.table3.networks(maps(seed=7), archs, {"TrainSegmenter": {"lr": 0.25}})
+    assert {(row[0].lr, row[0].seed) for row in rows.values()} == {(0.25, 7)}
 
 
 def test_steps_are_those_of_the_data_and_parts_those_of_the_row():
     coco = rc.DataSettings(name="coco14", fingerprint="x")
-    archs = ("deeplabv2", "upernet_swin")
-    assert [rc.table3.recipe(arch, coco)["steps"] for arch in archs] == [100_000, 80_000]
-    assert rc.table3.recipe("upernet_swin", coco, steps=5)["steps"] == 5
-    frame = rc.segment_tables.recipe_frame(rc.DataSettings(), archs)
+    archs = {"deeplabv2": {}, "upernet_swin": {}}
+    assert [rc.table3.recipe(arch, coco, {}, {})["steps"] for arch in archs] == [100_000, 80_000]
+    assert rc.table3.recipe("upernet_swin", coco, {"steps": 5}, {})["steps"] == 5
+    frame = rc.table3.recipe_frame(rc.DataSettings(), archs, {})
     assert list(frame["steps"]) == [20_000, 40_000]
     assert list(frame["optimizer"]) == ["sgd", "adamw"]
     source = maps() | {name.replace("none", "advcam"): stages for name, stages in maps().items()}
-    rows = rc.table3.networks(source, ["deeplabv2_small"], climbed=3, limit=5)
+    settings = {"TrainSegmenter": {"limit": 5}}
+    rows = rc.table3.networks(source, {"deeplabv2_small": {}}, settings, advcam_images=3)
     assert {name.split(".")[0]: row[0].limit for name, row in rows.items()} == {"none": 5, "advcam": 3}
 
 
 def test_the_table_compares_recam_with_cam_and_both_with_the_upper_bound():
-    how = {"steps": 2, "batch_size": 4, "crop": 64}
+    settings, archs = {"TrainSegmenter": {"steps": 2, "batch_size": 4, "crop": 64}}, {"deeplabv2_small": {}}
     source = maps()
     data = source["none.cam_miou"][0].dataset
-    rows = rc.table3.networks(source, ["deeplabv2_small"], **how)
-    rows |= rc.table3.upper_bounds(data, ["deeplabv2_small"], **how)
-    scores = rc.table3.scores_of(rows)
+    rows = rc.table3.networks(source, archs, settings)
+    rows |= rc.table3.upper_bounds(data, archs, settings, seeds=[0])
+    scores = {name: [rc.SegmentationScore(of=net) for net in row] for name, row in rows.items()}
     table = rc.table3.table(scores)
     cam, recam = table["none.deeplabv2_cam_val"], table["none.deeplabv2_recam_val"]
     assert "difference" not in cam
@@ -80,17 +79,17 @@ def test_the_table_compares_recam_with_cam_and_both_with_the_upper_bound():
     bound = table["upper_bound.deeplabv2"]
     assert recam["share_of_upper_bound"] == pytest.approx(100 * recam["mean"] / bound["mean"])
     assert bound["evaluation"].endswith("TRUE MASKS")
-    frame = rc.segment_tables.frame({"parameters": {"dataset": "hoofed"}, "rows": table})
+    frame = rc.table3.frame({"parameters": {"dataset": "hoofed"}, "rows": table})
     assert frame.loc[("DeepLabV2", "no refinement"), "ReCAM paper"] == 59.0
     names = ("none.deeplabv2_cam_val", "none.deeplabv2_recam_val")
-    shares = rc.segment_tables.balance_frame({"none.cam_miou": cam["balance"]})
+    shares = rc.table3.balance_frame({"none.cam_miou": cam["balance"]})
     assert shares.loc["no refinement, CAM"].sum() == pytest.approx(100)
     assert shares.loc["no refinement, CAM", "ignored"] == 0
-    cost = rc.segment_tables.cost_frame(table).loc["DeepLabV2, TRUE MASKS"]
+    cost = rc.table3.cost_frame(table).loc["DeepLabV2, TRUE MASKS"]
     assert 0 < cost["waiting for data, %"] < 100 and cost["peak memory, MiB"] > 0
     assert cost["trained on"] == 8
-    kinds = rc.table3.evaluations({"CAM": rows["none.deeplabv2_cam_val"][0]}, crf=False, limit=2)
-    assert list(kinds.index) == ["single-scale, no CRF", "6 scales, mirrored, no CRF"]
+    kinds = rc.table3.evaluations({"CAM": scores["none.deeplabv2_cam_val"][0]}, limit=2)
+    assert list(kinds.index)[:2] == ["single-scale, no CRF", "6 scales, mirrored, no CRF"]
     pictures = rc.prediction_examples(*(scores[name][0] for name in names), count=2)
     assert len(pictures) == 2
     kinds = ("CAM pseudo mask", "CAM network", "ReCAM pseudo mask", "ReCAM network")
@@ -124,12 +123,12 @@ def test_the_margin_of_the_stronger_network_is_judged_by_a_paired_interval():
         scores = {f"none.{name}_val": [Scored(*right)] for name, right in cells.items()}
         names = ("upper_bound.upernet", "upper_bound.deeplabv2")
         scores |= {name: [Scored(bound)] for name, bound in zip(names, bounds)}
-        return rc.verdicts.margin_of_the_stronger(scores)["prose.larger_margin_on_stronger"]
+        return rc.table3.margin_of_the_stronger(scores)["prose.larger_margin_on_stronger"]
 
     assert judge((8, 8, 8), (5, 5, 5))["verdict"] == "holds"
     assert judge((5, 5, 5), (8, 8, 8))["verdict"] == "does not hold"
     assert judge((2, 5, 9), (6, 4, 6))["verdict"] == "cannot tell"
     assert judge((8, 8, 8), (5, 5, 5), bounds=(5, 9))["verdict"] == "cannot tell"  # not the stronger
     assert judge((8, 8, 8), (5, 5, 5))["evidence"].startswith("none +")
-    none = rc.verdicts.margin_of_the_stronger({"none.deeplabv2_cam_val": [Scored(4)]})
+    none = rc.table3.margin_of_the_stronger({"none.deeplabv2_cam_val": [Scored(4)]})
     assert none["prose.larger_margin_on_stronger"]["verdict"] == "not run"

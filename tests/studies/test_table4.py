@@ -27,12 +27,23 @@ def models():
     return made
 
 
-def systems(**more):
-    settings = {
-        "saliency": rc.Saliency(), "weights": "w*w'", "scales": (1.0,), "merge": {"theta": 0.3},
-        "boundary": {"epochs": 1, "batch_size": 4, "crop": 64, "radius": 5}, "walk": {"steps": 16},
-    }  # fmt: skip
-    return guidance.systems(models(), **(settings | more))
+SETTINGS = {
+    "ExtractCams": {"scales": (1.0,)}, "SaliencyMerge": {"theta": 0.3}, "Walk": {"steps": 16},
+    "TrainBoundary": {"epochs": 1, "batch_size": 4, "crop": 64, "radius": 5},
+    "TrainSegmenter": {"steps": 2, "crop": 64},
+}  # fmt: skip
+
+
+def cams(**more):
+    how = guidance.how_read(weights="w*w'", **more)
+    return {
+        kind: [rc.make(rc.ExtractCams, SETTINGS, model=model, **how[kind]) for model in found]
+        for kind, found in models().items()
+    }
+
+
+def systems(*, irn=True, **more):
+    return guidance.systems(cams(**more), rc.Saliency(), SETTINGS, irn=irn)
 
 
 def result(irn=True, segmented=True):
@@ -69,11 +80,8 @@ def test_the_six_systems_are_built_as_the_paper_says():
 
 
 def test_cam_and_recam_share_their_cache_with_table_two():
-    settings = {
-        "weights": "w*w'", "scales": (1.0,), "climb": {}, "walk": {"steps": 16},
-        "boundary": {"epochs": 1, "batch_size": 4, "crop": 64, "radius": 5},
-    }  # fmt: skip
-    other, rows = rc.table2.systems(models(), **settings), systems()
+    two = {kind: found for kind, found in cams().items() if kind in ("cam", "recam")}
+    other, rows = rc.table2.systems(two, SETTINGS), systems()
     for method in ("none", "irn"):
         for kind in ("cam", "recam"):
             assert other[f"{method}.{kind}_miou"] == rows[f"{method}.{kind}"]
@@ -81,11 +89,13 @@ def test_cam_and_recam_share_their_cache_with_table_two():
 
 def test_from_systems_to_the_rows_of_table_four():
     rows = systems(irn=False)
-    table = rc.score_table(rows, split="train", baseline=guidance.partners(rows))
+    scores = {name: [rc.Score(of=maps) for maps in stages] for name, stages in rows.items()}
+    table = rc.score_table(scores, baseline=guidance.partners(rows))
     assert {name for name, row in table.items() if "difference" not in row} == {"none.cam"}
-    nets = guidance.segmenters(rows, ["cam", "edam", "recam_m"], arch="deeplabv2_small", steps=2, crop=64)
+    nets = guidance.segmenters(rows, ["cam", "edam", "recam_m"], "deeplabv2_small", SETTINGS)
     assert nets["none.edam"][0].masks.maps == rows["none.edam"][0]
-    found = guidance.network_table(rc.table3.scores_of(nets))
+    tested = {name: [rc.SegmentationScore(of=net) for net in row] for name, row in nets.items()}
+    found = guidance.network_table(tested)
     assert list(found) == ["without_saliency.CAM", "with_saliency.EDAM's merge", "with_saliency.ReCAM-M"]
     assert "difference" not in found["without_saliency.CAM"]
     merged = found["with_saliency.ReCAM-M"]["mean"] - found["with_saliency.EDAM's merge"]["mean"]
@@ -94,7 +104,7 @@ def test_from_systems_to_the_rows_of_table_four():
     masks = map(score.of.dataset.masks("val").mask, score.images.ids)
     nothing = sum(confusion(0 * mask, mask, num_classes=6) for mask in masks)
     assert found["without_saliency.CAM"]["floor"] == pytest.approx(100 * mean_iou(nothing))
-    assert guidance.segmenters(rows, [], arch="deeplabv2_small") == {}
+    assert guidance.segmenters(rows, [], "deeplabv2_small", SETTINGS) == {}
     assert guidance.network_table({}) == {}
     score = rc.SaliencyScore(dataset=rc.DataSettings(train_count=10, val_count=6, size=64))
     row = guidance.saliency_row(score)
@@ -172,7 +182,7 @@ def test_verdicts_in_the_notebook_are_those_of_the_scoreboard():
     rows["with_saliency.ReCAM-E"] = rows["with_saliency.ReCAM-E"] | {"difference_interval": [-2.0, -1.0]}
     del rows["with_saliency.ReCAM-M"]
     rows["without_saliency.ReCAM"] = rows["without_saliency.ReCAM"] | {"floor": 41.6}
-    claims = rc.verdicts.plugged_in(rows)
+    claims = rc.table4.plugged_in(rows)
     assert {name: claim["verdict"] for name, claim in claims.items()} == {
         "table4.without_saliency.ReCAM.val": "cannot tell",  # a network that calls everything background
         "table4.with_saliency.ReCAM-E.val": "does not hold",

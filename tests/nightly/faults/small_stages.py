@@ -31,15 +31,14 @@ def stages() -> dict[str, rc.Stage]:
         "TrainSegmenter": segmenter, "TrainUpperBound": rc.TrainUpperBound(dataset=DATA, **settings),
         "Score": rc.Score(of=walk), "SegmentationScore": rc.SegmentationScore(of=segmenter),
         "SaliencyMaps": rc.SaliencyMaps(dataset=DATA), "SaliencyMerge": rc.SaliencyMerge(cams=cams),
-        "SaliencyScore": rc.SaliencyScore(dataset=DATA), "PackageCams": rc.PackageCams(model=model),
-        "WalkGrid": rc.WalkGrid(walk=walk, steps=(8, 16), thresholds=(0.25,)),
+        "SaliencyScore": rc.SaliencyScore(dataset=DATA),
     }  # fmt: skip
 
 
 TRAINING = ("TrainClassifier", "Reactivate", "TrainBoundary", "TrainSegmenter", "TrainUpperBound")
 PER_IMAGE = (
     "ExtractCams", "AdvCams", "ConfidentLabels", "BoundaryMaps", "Walk", "PseudoMasks", "SaliencyMaps",
-    "SaliencyMerge", "PackageCams",
+    "SaliencyMerge",
 )  # fmt: skip
 
 
@@ -49,9 +48,6 @@ def run(stage: rc.Stage) -> dict[str, Any]:
     if type(stage).__name__ in PER_IMAGE:
         ids = DATA.images("train").ids
         return dict(zip(ids, method([("train", name) for name in ids])))
-    if type(stage).__name__ == "WalkGrid":  # one entry a beta
-        betas = (4.0, 10.0)
-        return dict(zip(map(str, betas), method(betas)))
     scores = dict.fromkeys(("Score", "SegmentationScore", "SaliencyScore"), "score")
     key = {"Classify": "logits", **scores}.get(type(stage).__name__, "model")
     return {key: stage.result}

@@ -1,0 +1,84 @@
+"""Table 1 and Figure 6a: rows by weight option, and the rules by which their claims are judged."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from recamlib.report.claims import paper_value, seed_interval, sentence, verdict
+from recamlib.stages import OPTIONS
+from recamlib.stages.maps import WeightOption
+
+ROWS: dict[WeightOption, str] = dict(
+    zip(OPTIONS, ("recam_w", "recam_w_prime", "recam_w_plus_w_prime", "recam_w_times_w_prime"))
+)
+"""Weight option to the row of Table 1 that reads the reactivated maps with it."""
+
+
+def option_of(dataset: str) -> WeightOption:
+    """Return the weight option that the paper reports on a data set: ``"w"`` on COCO, else ``"w*w'"``."""
+    return "w" if dataset == "coco14" else "w*w'"
+
+
+def any_option_beats_cam(rows: Mapping[str, Any]) -> dict[str, Any]:
+    """Judge ``any_option_beats_cam``: holds if all four differences lie above zero, fails if any is below."""
+    spans = {name: tuple(rows[name]["difference_interval"]) for name in ROWS.values()}
+    answers = [verdict(span, +1) for span in spans.values()]
+    answer = "does not hold" if "does not hold" in answers else "cannot tell"
+    if set(answers) == {"holds"}:
+        answer = "holds"
+    text = "; ".join(
+        f"{name} {rows[name]['difference']:+.1f} [{a:+.1f}, {b:+.1f}]" for name, (a, b) in spans.items()
+    )
+    rule = "every reactivated row has an interval above BCE only"
+    return {"prose.any_option_beats_cam": sentence(answer, text, rule=rule)}
+
+
+def lambda_sweep(curve: Mapping[str, Any], *, margin: float = 2.0) -> dict[str, Any]:
+    """Judge ``lambda_insensitive``, rows keyed by lambda: are the values equivalent within `margin` points?
+
+    Holds if every interval of the difference to lambda 1, paired by seed, lies within the margin; does not
+    hold if one lies wholly outside it; else it cannot be told: a merely wide interval is no evidence.
+    """
+    rule = f"every interval of the difference to lambda 1, paired by seed, lies within {margin:g} points"
+    text = ", ".join(f"lambda {name}: {row['mean']:.1f}" for name, row in curve.items())
+    reference = curve.get("1.0")
+    if len(curve) < 2:
+        return {"prose.lambda_insensitive": sentence("not run", text or "not swept", rule=rule)}
+    if reference is None or len(curve) < 3 or reference["seeds"] < 2:
+        return {"prose.lambda_insensitive": sentence("cannot tell", text, rule=rule)}
+    answer = "holds"
+    for row in curve.values():
+        difference = np.subtract(row["per_seed"], reference["per_seed"])
+        if not difference.any():
+            continue  # lambda 1 itself
+        _, low, high = seed_interval(difference)
+        if low > margin or high < -margin:
+            answer = "does not hold"
+            break
+        if low < -margin or high > margin:
+            answer = "cannot tell"
+    return {"prose.lambda_insensitive": sentence(answer, text, rule=rule)}
+
+
+def single_label_share(labels: np.ndarray, *, dataset: str) -> dict[str, Any]:
+    """Judge ``single_label_share_coco`` on the labels ``(N, K)`` of training images, and only on COCO 2014.
+
+    It holds if the 95 % interval (Wilson's) lies within 3 points of the paper's share, does not if the two do
+    not meet.
+    """
+    value, margin = paper_value("prose.single_label_share_coco"), 0.03
+    alone = int((labels.sum(1) == 1).sum())
+    text = f"{alone / len(labels):.1%} of {len(labels):,} training images on {dataset}"
+    if dataset != "coco14":
+        return {"prose.single_label_share_coco": sentence("not run", text, rule="needs COCO 2014")}
+    low, high = stats.binomtest(alone, len(labels)).proportion_ci(method="wilson")
+    answer = "cannot tell"
+    if value - margin <= low and high <= value + margin:
+        answer = "holds"
+    elif high < value - margin or low > value + margin:
+        answer = "does not hold"
+    text += f" [{low:.1%}, {high:.1%}]"
+    rule = f"the 95 % interval lies within {100 * margin:.0f} points of the paper's {value:.0%}"
+    return {"prose.single_label_share_coco": sentence(answer, text, rule=rule)}
