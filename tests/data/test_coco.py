@@ -198,18 +198,3 @@ def test_image_of_another_size_than_stated(root):
 def test_absent_says_how_to_get_it(tmp_path):
     with pytest.raises(DataError, match="instances_val2014.json is missing; .*recam data fetch coco14"):
         open_images("coco14", "val", root=tmp_path)
-
-
-@pytest.mark.skipif(not os.environ.get("RECAM_DATA"), reason="RECAM_DATA is not set")
-def test_real_photographs():
-    root = Path(os.environ["RECAM_DATA"])
-    try:
-        images = open_images("coco14", "train", root=root)
-    except DataError as error:
-        pytest.skip(str(error))
-    masks = open_masks("coco14", "train", root=root)
-    assert images.label_matrix().any(axis=1).all()
-    for id in images.ids[: min(30, len(images))]:
-        mask = masks.mask(id)
-        assert images.image(id).shape == (3, *mask.shape)
-        assert set(np.unique(mask)) - {0, 255} <= {k + 1 for k in np.flatnonzero(images.labels(id))}

@@ -100,14 +100,6 @@ def test_extreme_shapes(tmp_path, shape):
     assert read_image(path).shape == (3, *shape)
 
 
-def test_eight_thousand_pixels_square(tmp_path):
-    path = tmp_path / "large.png"
-    Image.new("L", (8000, 8000), 9).save(path, compress_level=1)
-    image = read_image(path)
-    assert image.shape == (3, 8000, 8000)
-    assert int(image[2, -1, -1]) == 9
-
-
 def test_larger_still_is_refused_before_decoding(tmp_path):
     path = tmp_path / "bomb.png"
     for side in (10_000, 20_000):

@@ -1,7 +1,5 @@
 """The VOC reader: lists, annotations, masks, and everything that can be wrong with them."""
 
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -178,17 +176,3 @@ def test_absent_parts_say_how_to_get_them(tmp_path, kit):
     (kit / "ImageSets/Segmentation/trainaug.txt").unlink()
     with pytest.raises(DataError, match="train_aug.txt is missing; .*recam data fetch sbd"):
         open_images("voc12", "train_aug", root=kit)
-
-
-@pytest.mark.skipif(not os.environ.get("RECAM_DATA"), reason="RECAM_DATA is not set")
-def test_real_photographs():
-    root = Path(os.environ["RECAM_DATA"])
-    if not (root / "VOCdevkit").is_dir():
-        pytest.skip("no VOC devkit in RECAM_DATA")
-    images, masks = open_images("voc12", "train", root=root), open_masks("voc12", "train", root=root)
-    labels = images.label_matrix()
-    assert labels.any(axis=1).all()
-    for id in images.ids[:: len(images) // 20]:
-        mask = masks.mask(id)
-        assert images.image(id).shape == (3, *mask.shape)
-        assert set(np.unique(mask)) - {0, 255} <= {k + 1 for k in np.flatnonzero(images.labels(id))}

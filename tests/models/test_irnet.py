@@ -2,7 +2,6 @@
 
 import copy
 import math
-import os
 
 import pytest
 import torch
@@ -12,7 +11,6 @@ from torch import nn
 from recamlib.models.backbones import build_backbone
 from recamlib.models.irnet import BoundaryBranch, BoundaryNet
 
-REAL_WEIGHTS = os.environ.get("RECAM_WEIGHTS")
 NAMES = ("resnet_small", "mobilenet_v2", "densenet121", "squeezenet1_1", "timm/resnet10t")
 
 
@@ -226,11 +224,3 @@ def test_bfloat16_is_close():
         mixed = net(images)
     exact = net(images)
     assert mixed.dtype == torch.float32 and 0 < (mixed - exact).abs().max() < 0.1
-
-
-@pytest.mark.skipif(not REAL_WEIGHTS, reason="RECAM_WEIGHTS is not set")
-def test_real_features_show_where_two_areas_meet():
-    torch.manual_seed(0)
-    net = BoundaryNet(build_backbone("mobilenet_v2", weights="mobilenet_v2_imagenet"))
-    images, target = halves(3, size=96)
-    assert train(net, images, target, steps=40, lr=0.1) < 0.1

@@ -7,10 +7,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 import recamlib as rc
-from recamlib.data.views import normalise
 from recamlib.engine.advcam import adversarial_maps
 from recamlib.errors import SettingsError, WeightsError
-from recamlib.method.losses import bce_loss
 from recamlib.models.backbones import build_backbone
 from recamlib.models.base import freeze_batch_norm, freeze_stem
 from recamlib.models.classifier import CamClassifier
@@ -18,7 +16,7 @@ from recamlib.models.transformers import SCRATCH
 
 DINO = "timm/vit_small_patch14_reg4_dinov2"
 SWIN = "timm/swin_tiny_patch4_window7_224"
-ALL = [*((name, 16) for name in SCRATCH), ("timm/vit_tiny_patch16_224", 16), (DINO, 14), (SWIN, 32)]
+ALL = [*((name, 16) for name in SCRATCH), ("timm/vit_tiny_patch16_224", 16)]  # the large ones run nightly
 CLASSES = ("zebra", "cow", "giraffe")
 
 
@@ -51,49 +49,6 @@ def test_padding_is_the_mean_colour_and_moves_nothing():
     x = torch.randn(1, 3, 90, 70)
     with torch.inference_mode():
         torch.testing.assert_close(backbone(x), backbone(F.pad(x, (0, 10, 0, 6))))
-
-
-@pytest.fixture(scope="module")
-def scenes():
-    """Normalised scenes (N, 3, 40, 48) of one animal each, and which it is (N,)."""
-    images = rc.DataSettings(train_count=40, size=48, classes=CLASSES, single_label=True).images("train")
-    pictures = normalise(torch.stack([images.image(i) for i in images.ids]))
-    return pictures, torch.tensor(images.label_matrix()).argmax(1)
-
-
-@pytest.mark.parametrize("name", SCRATCH)
-def test_an_object_in_the_left_half_lights_the_left_half(name, scenes):
-    """Two scenes side by side, put together anew in every step: where is the map of each one's class?"""
-    x, own = scenes
-    others = [(own != k).nonzero()[:, 0] for k in own]
-    generator = torch.Generator().manual_seed(0)
-    torch.manual_seed(0)
-
-    def pairs(count):
-        left = torch.randint(len(x), (count,), generator=generator)
-        right = torch.stack([others[i][torch.randint(len(others[i]), (), generator=generator)] for i in left])
-        return torch.cat([x[left], x[right]], 3), own[left], own[right]
-
-    model = CamClassifier(build_backbone(name), len(CLASSES)).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
-    for step in range(150):
-        images, left, right = pairs(12)
-        loss = bce_loss(model(images), F.one_hot(left, 3) + F.one_hot(right, 3))
-        optimizer.param_groups[0]["lr"] = 2e-3 * (1 - step / 150)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    images, left, right = pairs(100)
-    with torch.inference_mode():
-        maps = F.relu(torch.einsum("kc,bchw->bkhw", model.fc1.weight, model.eval().features(images)))
-
-    def found(maps):
-        halves = torch.stack([half.mean((2, 3)) for half in maps.chunk(2, dim=3)], 2)  # (B, K, 2)
-        each = torch.arange(len(left))
-        return torch.cat([halves[each, left].argmax(1) == 0, halves[each, right].argmax(1) == 1])
-
-    assert found(maps).float().mean() > 0.8
-    assert found(maps.flip(3)).float().mean() < 0.2  # and a network that swaps the sides would be noticed
 
 
 @pytest.mark.parametrize("name", SCRATCH)

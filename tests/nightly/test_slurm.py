@@ -93,3 +93,17 @@ def test_the_log_of_a_failed_job_reaches_the_error_of_the_notebook(results, tmp_
     (log,) = (results / "jobs").glob("TrainClassifier-*/*_log.err")
     assert "TrainingError" in log.read_text()
     assert str(log.parent) in (tmp_path / "07_fails.failed.ipynb").read_text()
+
+
+def test_processes_of_this_machine_give_the_bytes_of_one(tmp_path, monkeypatch):
+    data = rc.DataSettings(**DATA)
+    requests = [("train", name) for name in data.images("train").ids]
+    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "one"))
+    here = [item["png"].tobytes() for item in rc.SaliencyMaps(dataset=data).make(requests)]
+    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "two"))
+    monkeypatch.setenv("RECAM_CLUSTER", "local,max_jobs=2,min_samples_per_job=5")
+    stage = rc.SaliencyMaps(dataset=data)
+    assert [item["png"].tobytes() for item in stage.make(requests)] == here
+    assert len(list(stage.folder.glob("*-info.jsonl"))) == 2, "one index a job"
+    assert stage.folder.name == rc.SaliencyMaps(dataset=data, infra={"cluster": None}).folder.name
+    assert not any((tmp_path / "two" / "jobs").iterdir())

@@ -69,19 +69,6 @@ def test_a_job_sends_no_jobs_and_counting_stays_here(monkeypatch):
     assert job_settings("images") is None
 
 
-def test_processes_of_this_machine_give_the_bytes_of_one(tmp_path, monkeypatch):
-    requests = [("train", name) for name in DATA.images("train").ids]
-    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "one"))
-    here = [item["png"].tobytes() for item in rc.SaliencyMaps(dataset=DATA).make(requests)]
-    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "two"))
-    monkeypatch.setenv("RECAM_CLUSTER", "local,max_jobs=2,min_samples_per_job=5")
-    stage = rc.SaliencyMaps(dataset=DATA)
-    assert [item["png"].tobytes() for item in stage.make(requests)] == here
-    assert len(list(stage.folder.glob("*-info.jsonl"))) == 2, "one index a job"
-    assert stage.folder.name == rc.SaliencyMaps(dataset=DATA, infra={"cluster": None}).folder.name
-    assert not any((tmp_path / "two" / "jobs").iterdir())
-
-
 def test_errors_of_jobs_say_why_and_where_the_logs_are(tmp_path):
     dashes = "-" * 22
     trace = f"Traceback ...\nrecamlib.errors.DataError: 000001 is damaged\n\n{dashes}\nat paths:"

@@ -303,22 +303,6 @@ def test_boundary_networks_have_the_seed_of_their_classifier():
     assert [stages[0].boundary.seed for stages in rows.values()] == [3, 3]
 
 
-@pytest.mark.skipif(
-    not (os.environ.get("RECAM_DATA") and os.environ.get("RECAM_WEIGHTS")),
-    reason="needs RECAM_DATA with a VOC devkit and RECAM_WEIGHTS",
-)
-def test_real_photographs_go_all_the_way():
-    data = rc.DataSettings(name="voc12", limit=6)
-    model = rc.TrainClassifier(
-        dataset=data, backbone="mobilenet_v2", weights="mobilenet_v2_imagenet", epochs=1, batch_size=4,
-        crop=64, lr=0.001,
-    )  # fmt: skip
-    maps = rc.AdvCams(model=model, scales=(0.5,), steps=2)
-    net = rc.TrainBoundary(cams=maps, power=1.5, epochs=1, batch_size=2, crop=128, crf=False)
-    score = rc.Score(of=rc.Walk(cams=maps, boundary=net, power=1.5, steps=16), split="train")
-    assert 0 < score.miou < 100
-
-
 def test_pseudo_masks_use_the_fixed_threshold_and_refuse_background_alone():
     masks = rc.PseudoMasks(maps=cams())
     stored = masks.training_set()

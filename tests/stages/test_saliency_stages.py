@@ -280,24 +280,3 @@ def test_saliency_is_scored_as_one_foreground():
     assert iou(np.array([[pixels - either, either - there], [there - both, both]]))[1] == pytest.approx(
         counts[1, 0] / (counts[1, 1] + counts[1, 2] - counts[1, 0])
     )
-
-
-@pytest.mark.skipif(
-    not (os.environ.get("RECAM_DATA") and os.environ.get("RECAM_WEIGHTS")),
-    reason="needs RECAM_DATA with a VOC devkit and RECAM_WEIGHTS",
-)
-def test_real_photographs_go_all_the_way():
-    data = rc.DataSettings(name="voc12", limit=8)
-    base = rc.TrainClassifier(
-        dataset=data, backbone="mobilenet_v2", weights="mobilenet_v2_imagenet", epochs=1, batch_size=4,
-        crop=64, lr=0.001, precision="bf16-mixed", saliency=rc.Saliency(),
-    )  # fmt: skip
-    model = rc.Reactivate(base=base, epochs=1, batch_size=4)
-    for stage in (
-        rc.ExtractCams(model=model, scales=(0.5,), reading="softmax"),
-        rc.SaliencyMerge(cams=rc.ExtractCams(model=model, weights="w*w'", scales=(0.5,))),
-    ):
-        assert 0 < rc.Score(of=stage, split="train").miou < 100
-    found = rc.SaliencyScore(dataset=data)
-    assert 0 < found.iou < 100
-    assert 0 < found.result["share"] < 1

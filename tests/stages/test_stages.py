@@ -231,21 +231,3 @@ def test_table_rows_and_examples_follow_their_rules():
     ] * 3
     changes = [int(row["caption"].split("IoU ")[1]) for row in pictures]
     assert changes == sorted(changes, reverse=True)
-
-
-@pytest.mark.skipif(
-    not (os.environ.get("RECAM_DATA") and os.environ.get("RECAM_WEIGHTS")),
-    reason="needs RECAM_DATA with a VOC devkit and RECAM_WEIGHTS",
-)
-def test_real_photographs_go_all_the_way():
-    data = rc.DataSettings(name="voc12", limit=8)
-    assert data.fingerprint
-    base = rc.TrainClassifier(
-        dataset=data, backbone="mobilenet_v2", weights="mobilenet_v2_imagenet", epochs=1, batch_size=4,
-        crop=64, lr=0.001, precision="bf16-mixed",
-    )  # fmt: skip
-    model = rc.Reactivate(base=base, epochs=1, batch_size=4)
-    result = rc.Score(of=rc.ExtractCams(model=model, weights="w*w'", scales=(0.5,)), split="train")
-    assert 0 < result.miou < 100
-    assert result.fixed_threshold == 0.21
-    assert len(result.per_class()) == len(data.images("train").space) + 1

@@ -1,0 +1,125 @@
+"""Real photographs and pre-trained weights, where ``RECAM_DATA`` and ``RECAM_WEIGHTS`` name them."""
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from safetensors.torch import load_file
+
+import recamlib as rc
+from recamlib.data.access import open_images, open_masks
+from recamlib.errors import DataError
+from recamlib.models.backbones import build_backbone
+from recamlib.models.weights import find_weights
+
+DATA = Path(os.environ.get("RECAM_DATA", ""))
+pytestmark = pytest.mark.skipif(
+    not (os.environ.get("RECAM_DATA") and os.environ.get("RECAM_WEIGHTS")),
+    reason="needs RECAM_DATA with a VOC devkit and RECAM_WEIGHTS",
+)
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path, monkeypatch):
+    """An empty results folder."""
+    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["densenet169", "mobilenet_v2", "squeezenet1_1"])
+def test_real_weights_load(name):
+    backbone = build_backbone(name, weights=f"{name}_imagenet").eval()
+    with torch.inference_mode():
+        features = backbone(torch.zeros(1, 3, 64, 64))
+    assert features.isfinite().all() and features.max() > 0
+
+
+def test_real_features_tell_an_aeroplane():
+    voc = DATA / "VOCdevkit" / "VOC2012"
+    found = []
+    for path in sorted((voc / "Annotations").glob("*.xml")):
+        if set(re.findall(r"<name>(\w+)</name>", path.read_text())) == {"aeroplane"}:
+            found.append(voc / "JPEGImages" / f"{path.stem}.jpg")
+        if len(found) == 6:
+            break
+    state = load_file(find_weights("mobilenet_v2_imagenet"))
+    backbone = build_backbone("mobilenet_v2", output_stride=32, weights="mobilenet_v2_imagenet").eval()
+    prepare = torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1.transforms()
+    images = torch.stack([prepare(torchvision.io.decode_image(str(p))) for p in found])
+    with torch.inference_mode():
+        features = backbone(images)
+    assert features.min() >= 0 and features.max() <= 6  # ends in ReLU6
+    scores = features.mean((2, 3)) @ state["classifier.1.weight"].float().T
+    flying = {404, 895, 908}  # ImageNet's airliner, warplane and wing
+    assert sum(s.argmax().item() in flying for s in scores) >= 4
+
+
+def test_voc_has_masks_of_its_labels():
+    if not (DATA / "VOCdevkit").is_dir():
+        pytest.skip("no VOC devkit in RECAM_DATA")
+    images, masks = open_images("voc12", "train", root=DATA), open_masks("voc12", "train", root=DATA)
+    labels = images.label_matrix()
+    assert labels.any(axis=1).all()
+    for id in images.ids[:: len(images) // 20]:
+        mask = masks.mask(id)
+        assert images.image(id).shape == (3, *mask.shape)
+        assert set(np.unique(mask)) - {0, 255} <= {k + 1 for k in np.flatnonzero(images.labels(id))}
+
+
+def test_coco_has_masks_of_its_labels():
+    try:
+        images = open_images("coco14", "train", root=DATA)
+    except DataError as error:
+        pytest.skip(str(error))
+    masks = open_masks("coco14", "train", root=DATA)
+    assert images.label_matrix().any(axis=1).all()
+    for id in images.ids[: min(30, len(images))]:
+        mask = masks.mask(id)
+        assert images.image(id).shape == (3, *mask.shape)
+        assert set(np.unique(mask)) - {0, 255} <= {k + 1 for k in np.flatnonzero(images.labels(id))}
+
+
+def test_real_photographs_go_from_classifier_to_score():
+    data = rc.DataSettings(name="voc12", limit=8)
+    assert data.fingerprint
+    base = rc.TrainClassifier(
+        dataset=data, backbone="mobilenet_v2", weights="mobilenet_v2_imagenet", epochs=1, batch_size=4,
+        crop=64, lr=0.001, precision="bf16-mixed",
+    )  # fmt: skip
+    model = rc.Reactivate(base=base, epochs=1, batch_size=4)
+    result = rc.Score(of=rc.ExtractCams(model=model, weights="w*w'", scales=(0.5,)), split="train")
+    assert 0 < result.miou < 100
+    assert result.fixed_threshold == 0.21
+    assert len(result.per_class()) == len(data.images("train").space) + 1
+
+
+def test_real_photographs_go_through_refinement():
+    data = rc.DataSettings(name="voc12", limit=6)
+    model = rc.TrainClassifier(
+        dataset=data, backbone="mobilenet_v2", weights="mobilenet_v2_imagenet", epochs=1, batch_size=4,
+        crop=64, lr=0.001,
+    )  # fmt: skip
+    maps = rc.AdvCams(model=model, scales=(0.5,), steps=2)
+    net = rc.TrainBoundary(cams=maps, power=1.5, epochs=1, batch_size=2, crop=128, crf=False)
+    score = rc.Score(of=rc.Walk(cams=maps, boundary=net, power=1.5, steps=16), split="train")
+    assert 0 < score.miou < 100
+
+
+def test_real_photographs_go_through_saliency():
+    data = rc.DataSettings(name="voc12", limit=8)
+    base = rc.TrainClassifier(
+        dataset=data, backbone="mobilenet_v2", weights="mobilenet_v2_imagenet", epochs=1, batch_size=4,
+        crop=64, lr=0.001, precision="bf16-mixed", saliency=rc.Saliency(),
+    )  # fmt: skip
+    model = rc.Reactivate(base=base, epochs=1, batch_size=4)
+    for stage in (
+        rc.ExtractCams(model=model, scales=(0.5,), reading="softmax"),
+        rc.SaliencyMerge(cams=rc.ExtractCams(model=model, weights="w*w'", scales=(0.5,))),
+    ):
+        assert 0 < rc.Score(of=stage, split="train").miou < 100
+    found = rc.SaliencyScore(dataset=data)
+    assert 0 < found.iou < 100
+    assert 0 < found.result["share"] < 1
