@@ -1,19 +1,42 @@
 """Get the official data sets: VOC 2012, the masks of SBD, COCO 2014."""
 
+import io
 import shutil
+import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
+import zipfile
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+import pooch
+import requests
+import scipy.io
+from tqdm.auto import tqdm
 
 from recamlib import paths
-from recamlib.data._download import Archive, download
-from recamlib.data._unpack import need_space, unpack, unpack_sbd
+from recamlib.data.images import write_mask
+from recamlib.data.labels import VOC12
 from recamlib.data.voc import devkit, list_file, read_ids
 from recamlib.errors import DataError, SettingsError, nearest
 from recamlib.files import read_yaml
 
 FETCHABLE = ("voc12", "sbd", "coco14")
+RETRIES = 2
+_SBD = "benchmark_RELEASE/dataset"
+_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError)
+
+
+class Archive(NamedTuple):
+    """A file to get: its name, address, length and MD5, and its rough length after unpacking (bytes)."""
+
+    file: str
+    url: str
+    bytes: int
+    unpacked: int
+    md5: str
 
 
 def archives(name: str, *, sources: Path | None = None) -> tuple[Archive, ...]:
@@ -28,9 +51,102 @@ def archives(name: str, *, sources: Path | None = None) -> tuple[Archive, ...]:
     try:
         return tuple(Archive(**row) for row in read_yaml(path)[name])
     except (SettingsError, LookupError, TypeError) as error:
+        raise DataError(f"{path} does not list the archives of {name} ({error!r}); restore it") from None
+
+
+def fetch(
+    name: str,
+    root: Path | None = None,
+    *,
+    sources: Path | None = None,
+    keep: bool = False,
+    progress: bool = True,
+) -> Path:
+    """Download and unpack a data set; what is already there is left alone.
+
+    Parameters
+    ----------
+    name
+        ``voc12``, ``sbd`` (its masks go into the VOC devkit, which must be there) or ``coco14``.
+    root
+        Folder of the data sets, default ``paths.data_dir()``; made if it is not there.
+    sources
+        File to use in place of ``data/checksums.yml``.
+    keep
+        Keep the archives after unpacking.
+    progress
+        Show progress bars.
+
+    Returns
+    -------
+    The folder of the data set.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such data set.
+    DataError
+        If the disk is too full, a download fails or has another MD5, or an archive is damaged.
+
+    Notes
+    -----
+    A download that breaks off starts again. An archive of the right MD5 that lies in ``archives`` below
+    `root` is taken as it is, so a large one may be got by a program that goes on where it stopped
+    (``curl -L -C - -o``; the error message has the whole line).
+    """
+    wanted = archives(name, sources=sources)
+    root = paths.data_dir() if root is None else Path(root)
+    root.mkdir(parents=True, exist_ok=True)
+    todo = [archive for archive in wanted if not _target(name, archive, root).exists()]
+    needed, free = sum(archive.bytes + archive.unpacked for archive in todo), shutil.disk_usage(root).free
+    if free < needed:
         raise DataError(
-            f"{path} does not list the archives of {name} ({error!r}); restore the file"
+            f"fetching {name} needs {needed / 1e9:.1f} GB but {root} has {free / 1e9:.1f} GB free; "
+            "make room or choose another disk with RECAM_DATA"
+        )
+    for archive in todo:
+        packed = _download(archive, root / "archives", progress=progress)
+        try:
+            with _workshop(root) as folder:
+                if name == "sbd":
+                    _build_sbd(packed, root, folder, progress=progress)
+                else:
+                    _unpack(packed, folder)
+                    target = _target(name, archive, root)
+                    _move(folder / ("VOCdevkit/VOC2012" if name == "voc12" else target.name), target)
+        except _DAMAGE as error:
+            raise DataError(f"{packed} cannot be unpacked ({error}); delete it and fetch it again") from None
+        if not keep:
+            packed.unlink()
+    if (root / "archives").is_dir() and not any((root / "archives").iterdir()):
+        (root / "archives").rmdir()
+    return root / "coco14" if name == "coco14" else devkit(root)
+
+
+def _download(archive: Archive, store: Path, *, progress: bool) -> Path:
+    """Return the archive in `store`, fetched if it is not there; its MD5 is right."""
+    pooch.get_logger().setLevel("WARNING")
+    source = pooch.create(
+        path=store, base_url="", registry={archive.file: f"md5:{archive.md5}"},
+        urls={archive.file: archive.url}, retry_if_failed=RETRIES,
+    )  # fmt: skip
+    try:
+        return Path(source.fetch(archive.file, downloader=pooch.HTTPDownloader(progressbar=progress)))
+    except (requests.RequestException, ValueError, OSError) as error:
+        raise DataError(
+            f"{archive.url} cannot be fetched ({error}); run the same command again, or first "
+            f"`curl -L -C - -o {store / archive.file} {archive.url}`, which goes on where it stopped"
         ) from None
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Unpack a tar or zip archive; both refuse members that would land outside the folder."""
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive) as zipped:
+            zipped.extractall(folder)
+    else:
+        with tarfile.open(archive) as tar:
+            tar.extractall(folder, filter="data")
 
 
 @contextmanager
@@ -60,101 +176,53 @@ def _target(name: str, archive: Archive, root: Path) -> Path:
     return root / "coco14" / ("annotations" if archive.file.startswith("annotations") else archive.file[:-4])
 
 
-def _build_sbd(archive: Path, root: Path, *, progress: bool) -> None:
+def read_sbd_mask(content: bytes, name: str) -> np.ndarray:
+    """Return the mask in a class file of SBD, shape ``(H, W)``, uint8.
+
+    Parameters
+    ----------
+    content
+        A MATLAB file with ``GTcls.Segmentation``; numbers only, nothing in it is run.
+    name
+        What to call it in messages.
+    """
+    try:
+        content = scipy.io.loadmat(io.BytesIO(content), variable_names=["GTcls"])
+        mask = np.asarray(content["GTcls"]["Segmentation"][0, 0])
+    except Exception as error:  # the MATLAB reader fails in any number of ways
+        raise DataError(f"{name} is not a class file of SBD ({error!r}); fetch the archive again") from None
+    if mask.ndim != 2 or mask.dtype.kind not in "ui" or mask.max(initial=0) > len(VOC12):
+        raise DataError(f"{name} is not a mask of the {len(VOC12)} VOC classes; fetch the archive again")
+    return mask.astype(np.uint8)
+
+
+def _build_sbd(archive: Path, root: Path, folder: Path, *, progress: bool) -> None:
     """Write ``SegmentationClassAug`` and the list ``train_aug``.
 
     The list is VOC ``train`` and both lists of SBD without VOC ``val``: 10,582 images of the official sets.
     """
     kit = devkit(root)
-    train, val = (read_ids(list_file(kit, split)) for split in ("train", "val"))
-    official, forbidden = set(train) | set(val), set(val)
-    with _workshop(root) as folder:
-        masks = folder / "masks"
-        masks.mkdir()
-        listed = unpack_sbd(archive, masks, lambda id: id not in official, progress=progress)
-        place = kit / "SegmentationClassAug"
-        place.mkdir(exist_ok=True)
-        for mask in masks.iterdir():
-            mask.replace(place / mask.name)
-        ids = sorted((set(listed) | set(train)) - forbidden)
-        # The list comes last: it is the sign that everything it names is there.
-        written = folder / "train_aug.txt"
-        written.write_text("".join(f"{id}\n" for id in ids), encoding="ascii")
-        written.replace(kit / "ImageSets" / "Segmentation" / "train_aug.txt")
-
-
-def fetch(
-    name: str,
-    root: Path | None = None,
-    *,
-    sources: Path | None = None,
-    urls: Mapping[str, str] | None = None,
-    keep: bool = False,
-    progress: bool = True,
-    wait: float = 2.0,
-) -> Path:
-    """Download and unpack a data set; what is already there is left alone.
-
-    Parameters
-    ----------
-    name
-        ``voc12``, ``sbd`` (its masks go into the VOC devkit, which must be there) or ``coco14``.
-    root
-        Folder of the data sets, default ``paths.data_dir()``; made if it is not there.
-    sources
-        File to use in place of ``data/checksums.yml``.
-    urls
-        Other addresses by file name, for a mirror; length and MD5 must be those of the official file.
-    keep
-        Keep the archives after unpacking.
-    progress
-        Show progress bars.
-    wait
-        Seconds to wait after a lost connection, doubled each time.
-
-    Returns
-    -------
-    The folder of the data set.
-
-    Raises
-    ------
-    SettingsError
-        If there is no such data set.
-    DataError
-        If the disk is too full, the download fails, or an archive is damaged or unsafe. What has arrived is
-        kept, and the same command goes on from there.
-    """
-    wanted = archives(name, sources=sources)
-    root = paths.data_dir() if root is None else Path(root)
-    root.mkdir(parents=True, exist_ok=True)
-    store = root / "archives"
-    todo = [archive for archive in wanted if not _target(name, archive, root).exists()]
-    need_space(root, _needed(todo, store, keep), f"fetching {name}")
-    for archive in todo:
-        if urls and archive.file in urls:
-            archive = Archive(**{**vars(archive), "url": urls[archive.file]})
-        packed = download(archive, store, wait=wait, progress=progress)
-        if name == "sbd":
-            _build_sbd(packed, root, progress=progress)
-        else:
-            with _workshop(root) as folder:
-                unpack(packed, folder, progress=progress)
-                target = _target(name, archive, root)
-                inside = folder / "VOCdevkit" / "VOC2012" if name == "voc12" else folder / target.name
-                _move(inside, target)
-        if not keep:
-            packed.unlink()
-    if store.is_dir() and not any(store.iterdir()):
-        store.rmdir()
-    return root / "coco14" if name == "coco14" else devkit(root)
-
-
-def _needed(todo: list[Archive], store: Path, keep: bool) -> int:
-    """Return the bytes that are still to arrive and to be unpacked, at the worst moment."""
-    most = settled = 0
-    for archive in todo:
-        arrived = sum(p.stat().st_size for p in store.glob(f"{archive.file}*") if p.is_file())
-        missing = max(0, archive.bytes - arrived)
-        most = max(most, settled + missing + archive.unpacked)
-        settled += missing + archive.unpacked - (0 if keep else archive.bytes)
-    return most
+    train, val = (set(read_ids(list_file(kit, split))) for split in ("train", "val"))
+    listed: set[str] = set()
+    with tarfile.open(archive) as tar:
+        for member in tqdm(tar, desc=f"masks of {archive.name}", disable=not progress):
+            path = PurePosixPath(member.name)
+            if not member.isfile() or str(path.parent) not in (_SBD, f"{_SBD}/cls"):
+                continue
+            if path.name in ("train.txt", "val.txt"):
+                listed.update(tar.extractfile(member).read().decode("ascii").split())
+            elif path.suffix == ".mat" and path.stem not in train | val:
+                mask = read_sbd_mask(tar.extractfile(member).read(), member.name)
+                write_mask(folder / f"{path.stem}.png", mask, VOC12.palette)
+    lost = sorted(id for id in listed - train - val if not (folder / f"{id}.png").is_file())
+    if not listed or lost:
+        what = f"the mask of {lost[0]}" if lost else "its lists"
+        raise DataError(f"{archive} lacks {what}; delete it and fetch it again")
+    place = kit / "SegmentationClassAug"
+    place.mkdir(exist_ok=True)
+    for mask in folder.glob("*.png"):
+        mask.replace(place / mask.name)
+    # The list comes last: it is the sign that everything it names is there.
+    written = folder / "train_aug.txt"
+    written.write_text("".join(f"{id}\n" for id in sorted((listed | train) - val)), encoding="ascii")
+    written.replace(kit / "ImageSets" / "Segmentation" / "train_aug.txt")
