@@ -12,6 +12,10 @@ class DataError(RecamError):
     """A data set, image, label or mask is missing, damaged or inconsistent."""
 
 
+class MissingDataError(DataError):
+    """A data set, or a split of it, is not there at all."""
+
+
 class WeightsError(RecamError):
     """A weights file is missing, damaged, or does not fit the network."""
 

@@ -4,10 +4,13 @@
 """
 
 import os
+import pkgutil
 import threading
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,9 @@ from recamlib.errors import DataError, MaskAccessError, SettingsError, nearest
 
 #: Options that each data set takes beyond name, split and root.
 DATASETS = {"hoofed": ("count", "size", "seed", "single_share"), "voc12": ("space",), "coco14": ()}
+_READERS = {"hoofed": "hoofed.scenes:Hoofed", "voc12": "voc:Voc", "coco14": "coco:Coco"}  # read when needed
 SPLITS = ("train", "train_aug", "val")
+COMPARED = 16  # masks that are compared with the labels before the first one is handed out
 
 # The counter lives in the environment so that loader workers, forked or spawned, start with it.
 _GUARD = "RECAM_LABELS_ONLY"
@@ -102,6 +107,10 @@ class ImageSet(ABC):
     def labels(self, id: str) -> np.ndarray:
         """Return the classes present, shape ``(K,)``, uint8 in {0, 1}."""
 
+    def without_class(self) -> tuple[str, ...]:
+        """Return the ids of images without a class, which `select` leaves out, as the paper does on COCO."""
+        return ()
+
     def full_labels(self, id: str) -> np.ndarray:
         """Return the labels before any narrowing of classes, shape ``(K_full,)``."""
         return self.labels(id)
@@ -120,6 +129,8 @@ class ImageSet(ABC):
         seed: int = 0,
     ) -> "ImageSet":
         """Return a part of this set; nothing is copied.
+
+        Images without any class are always left out, with a warning that counts them.
 
         Parameters
         ----------
@@ -161,7 +172,13 @@ class _Selection(ImageSet):
         space = parent.space.subset(classes) if classes else parent.space
         self._parent = parent
         self._columns = [parent.space.index(name) for name in space.classes]
-        ids = list(parent.ids)
+        empty = {*parent.without_class()}
+        ids = [id for id in parent.ids if id not in empty]
+        if len(ids) < len(parent.ids):
+            warnings.warn(
+                f"{len(parent.ids) - len(ids)} of {len(parent.ids)} images of {parent.source} show no class; "
+                "they are left out of training and of scores", stacklevel=3,
+            )  # fmt: skip
         if single_label:
             ids = [id for id in ids if parent.full_labels(id).sum() == 1]
         if multi_label:
@@ -191,10 +208,18 @@ class _Selection(ImageSet):
         return self._parent.full_labels(id)
 
 
+def disagree(labels: np.ndarray, values: np.ndarray, space: LabelSpace) -> bool:
+    """Say whether mask values ``(n,)`` show a class that labels ``(K,)`` lack, or none of those they name."""
+    shown = {int(value) - 1 for value in values} - {-1, space.ignore - 1}
+    named = {*np.flatnonzero(labels).tolist()}
+    return bool(shown - named or (named and not shown))
+
+
 class MaskSet(ABC):
     """True masks, for metrics only; refuses to work inside `labels_only`.
 
-    Subclasses give `_mask`; the guard and the checks of size and values stand here, once.
+    Subclasses give `_mask`; the guard, the checks of size and values, and the comparison of some masks with
+    the labels before the first one is handed out stand here, once.
     """
 
     def __init__(self, space: LabelSpace, ids: Sequence[str], *, source: str = "") -> None:
@@ -224,6 +249,14 @@ class MaskSet(ABC):
         """Name the file of a mask for messages."""
         return f"mask {id!r} of {self.source}"
 
+    def missing(self) -> tuple[str, ...]:
+        """Return the ids of images whose mask is not there."""
+        return ()
+
+    def _labels(self, id: str) -> np.ndarray | None:
+        """Return image-level labels ``(K,)`` that do not come from the masks, if there are any."""
+        return None
+
     def mask(self, id: str) -> np.ndarray:
         """Return one mask, shape ``(H, W)``, uint8: 0 background, ``k + 1`` class ``k``, 255 ignore.
 
@@ -232,8 +265,51 @@ class MaskSet(ABC):
         MaskAccessError
             Inside `labels_only`.
         DataError
-            If the mask is not as large as its image or holds a value outside the label space.
+            If the mask is not as large as its image or holds a value outside the label space, or if the
+            masks of the set as a whole do not mean what they should, see `doubt`.
         """
+        _check_guard()
+        if self.doubt:
+            raise DataError(self.doubt)
+        return self.read(id)
+
+    @cached_property
+    def doubt(self) -> str:
+        """Say why the masks cannot be what the labels name, or nothing: looks at some of them, once."""
+        compared, blank, unlike = 0, 0, []
+        for id in self.ids[:: -(-len(self.ids) // COMPARED)]:
+            try:
+                if (labels := self._labels(id)) is None:
+                    continue
+                values = np.unique(self.read(id))
+            except DataError:  # named when it is asked for
+                continue
+            compared += 1
+            blank += bool(labels.any()) and values.max() == self.space.ignore and not any(values[:-1])
+            if disagree(labels, values, self.space):
+                unlike.append((id, labels, values))
+        if 2 * blank > compared:
+            return (
+                f"{self.source}: {blank} of {compared} masks hold 0 and 255 alone, 255 means 'not scored'; "
+                f"values have to be {self._numbers()}"
+            )
+        if 2 * len(unlike) > compared:
+            id, labels, values = unlike[0]
+            named = ", ".join(self.space.decode(labels)) or "no class"
+            shown = ", ".join(self.space.names[v] for v in values if 0 < v < len(self.space.names)) or "none"
+            return (
+                f"{self.source}: {len(unlike)} of {compared} masks show other classes than the labels name "
+                f"({id}: labels {named}; mask {shown}); values have to be {self._numbers()}"
+            )
+        return ""
+
+    def _numbers(self) -> str:
+        """Return which value is which class, shortened."""
+        first = ", ".join(f"{value} {name}" for value, name in enumerate(self.space.names[:4]))
+        return first + (" ..." if len(self.space) > 3 else "")
+
+    def read(self, id: str) -> np.ndarray:
+        """Return one mask as `mask` does, without the comparison with the labels."""
         _check_guard()
         mask = np.asarray(self._mask(id))
         height, width = self._image_size(id)
@@ -290,27 +366,6 @@ class _MaskSelection(MaskSet):
         return self._parent._image_size(id)
 
 
-def _checked(name: str, split: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options for a reader, or raise an error that names the nearest valid word."""
-    if name not in DATASETS:
-        raise SettingsError(
-            f"no data set {name!r}{nearest(name, DATASETS)}; choose one of {', '.join(DATASETS)}"
-        )
-    if split not in SPLITS:
-        raise SettingsError(f"no split {split!r}{nearest(split, SPLITS)}; choose one of {', '.join(SPLITS)}")
-    for option in options:
-        if option not in DATASETS[name]:
-            known = ", ".join(DATASETS[name]) or "none"
-            hint = nearest(option, DATASETS[name])
-            raise SettingsError(f"data set {name!r} has no option {option!r}{hint}; its options: {known}")
-    if isinstance(options.get("space"), str):
-        space = options["space"]
-        if space not in SPACES:
-            raise SettingsError(f"no label space {space!r}{nearest(space, SPACES)}")
-        options = {**options, "space": SPACES[space]}
-    return options
-
-
 def open_images(name: str, split: str, *, root: Path | None = None, **options: Any) -> ImageSet:
     """Open images and image-level labels of a data set.
 
@@ -322,7 +377,7 @@ def open_images(name: str, split: str, *, root: Path | None = None, **options: A
         ``train``, ``train_aug`` or ``val``; hoofed and COCO have no larger training set, so there
         ``train_aug`` is ``train``.
     root
-        Folder of the official data sets, default ``paths.data_dir()``; hoofed needs none.
+        Folder of the data sets, default ``paths.data_dir()``; hoofed needs none.
     **options
         ``hoofed``: `count`, `size`, `seed`, `single_share`, see `recamlib.data.hoofed.scenes.HoofedImages`.
         ``voc12``: `space`, the name of the label space if the devkit holds other classes than VOC's.
@@ -334,19 +389,7 @@ def open_images(name: str, split: str, *, root: Path | None = None, **options: A
     DataError
         If the files are not there or unusable.
     """
-    options = _checked(name, split, options)
-    root = paths.data_dir() if root is None else Path(root)
-    if name == "hoofed":
-        from recamlib.data.hoofed.scenes import HoofedImages
-
-        return HoofedImages(split, **options)
-    if name == "voc12":
-        from recamlib.data.voc import VocImages
-
-        return VocImages(root, split, **options)
-    from recamlib.data.coco import CocoImages
-
-    return CocoImages(root, split)
+    return _open("Images", name, split, root, options)
 
 
 def open_masks(name: str, split: str, *, root: Path | None = None, **options: Any) -> MaskSet:
@@ -354,16 +397,27 @@ def open_masks(name: str, split: str, *, root: Path | None = None, **options: An
 
     Parameters and errors are those of `open_images`; inside `labels_only` it raises `MaskAccessError`.
     """
-    options = _checked(name, split, options)
-    root = paths.data_dir() if root is None else Path(root)
+    return _open("Masks", name, split, root, options)
+
+
+def _open(kind: str, name: str, split: str, root: Path | None, options: dict[str, Any]) -> Any:
+    """Return a reader of ``Images`` or ``Masks``, or raise an error that names the nearest valid word."""
+    if name not in DATASETS:
+        raise SettingsError(
+            f"no data set {name!r}{nearest(name, DATASETS)}; choose one of {', '.join(DATASETS)}"
+        )
+    if split not in SPLITS:
+        raise SettingsError(f"no split {split!r}{nearest(split, SPLITS)}; choose one of {', '.join(SPLITS)}")
+    for option in options:
+        if option not in DATASETS[name]:
+            known = ", ".join(DATASETS[name]) or "none"
+            hint = nearest(option, DATASETS[name])
+            raise SettingsError(f"data set {name!r} has no option {option!r}{hint}; its options: {known}")
+    if isinstance(space := options.get("space"), str):
+        if space not in SPACES:
+            raise SettingsError(f"no label space {space!r}{nearest(space, SPACES)}")
+        options = {**options, "space": SPACES[space]}
+    reader = pkgutil.resolve_name(f"recamlib.data.{_READERS[name]}{kind}")
     if name == "hoofed":
-        from recamlib.data.hoofed.scenes import HoofedMasks
-
-        return HoofedMasks(split, **options)
-    if name == "voc12":
-        from recamlib.data.voc import VocMasks
-
-        return VocMasks(root, split, **options)
-    from recamlib.data.coco import CocoMasks
-
-    return CocoMasks(root, split)
+        return reader(split, **options)
+    return reader(paths.data_dir() if root is None else Path(root), split, **options)

@@ -1,7 +1,7 @@
-"""Look through a data set on disk: what is there, what is missing, what does not decode or does not fit."""
+"""Look through a data set on disk: which notebooks can run on it, and what is missing for the others."""
 
 import os
-from collections.abc import Iterator
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,11 +10,18 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from recamlib import paths
-from recamlib.data.access import DATASETS, ImageSet, MaskSet, open_images, open_masks
-from recamlib.data.images import exif_rotation
-from recamlib.errors import DataError, SettingsError, nearest
+from recamlib.data.access import DATASETS, ImageSet, MaskSet, disagree, open_images, open_masks
+from recamlib.data.images import exif_orientation
+from recamlib.data.labels import HOOFED, VOC12, LabelSpace
+from recamlib.errors import DataError, MissingDataError, SettingsError, nearest
 
-_SPLITS = {"hoofed": ("train", "val"), "voc12": ("train", "val", "train_aug"), "coco14": ("train", "val")}
+_SPLITS = ("train", "val", "train_aug")
+SHOWN = 20  # problems that are printed
+#: Splits whose true masks a notebook scores; all three lists are needed by every notebook.
+_SCORED = {
+    "01": ("train", "val"), "02": ("train",), "03": ("train",), "04": ("train_aug", "val"),
+    "05": ("train", "val"), "06": ("train",),
+}  # fmt: skip
 
 
 @dataclass
@@ -25,14 +32,16 @@ class Report:
     ----------
     name, root
         Data set and the folder looked at.
-    present
-        Number of images in each split that is there.
+    present, masks
+        Number of images in each split that is there, and of those that have a mask.
     missing
-        One line for each split that is not there, with the remedy.
+        Why each split that is not there is not, with the remedy.
     problems
-        One line for each file that does not decode, or does not fit its image or its label space.
+        One line for each file, or kind of fault in many files, that makes a run fail or its numbers wrong.
     remarks
         Things that are allowed but good to know.
+    notebooks
+        What each notebook lacks, nothing if it can run.
     checked
         Number of images looked at, each counted once.
     """
@@ -40,23 +49,31 @@ class Report:
     name: str
     root: Path
     present: dict[str, int] = field(default_factory=dict)
-    missing: list[str] = field(default_factory=list)
+    masks: dict[str, int] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    notebooks: dict[str, str] = field(default_factory=dict)
     checked: int = 0
 
     @property
     def ok(self) -> bool:
-        """Whether at least one split is there and every file of it is fine."""
-        return bool(self.present) and not self.problems
+        """Whether a network can be trained on the data, and nothing in it makes a number wrong."""
+        return bool(self.present) and not self.missing and not self.problems
 
     def lines(self) -> list[str]:
         """Return the report line by line, the count last."""
         lines = [f"{self.name} in {self.root}"]
-        lines += [f"  there: {split}, {count} images" for split, count in self.present.items()]
-        lines += [f"  not there: {line}" for line in self.missing]
-        lines += [f"  problem: {line}" for line in self.problems]
+        for split, count in self.present.items():
+            lines.append(f"  there: {split}, {count} images, {self.masks[split]} with masks")
+        lines += [f"  not there: {', '.join(splits)}: {why}" for why, splits in _by_value(self.missing)]
+        lines += [f"  problem: {line}" for line in self.problems[:SHOWN]]
+        if len(self.problems) > SHOWN:
+            lines.append(f"  ... and {len(self.problems) - SHOWN} problems more")
         lines += [f"  remark: {line}" for line in self.remarks]
+        for lack, numbers in _by_value(self.notebooks):
+            which = f"notebook{'s' * (len(numbers) > 1)} {', '.join(numbers)}"
+            lines.append(f"  cannot run: {which}: {lack}" if lack else f"  can run: {which}")
         counts = (len(self.problems), len(self.missing))
         lines.append(f"{self.checked} images checked: {counts[0]} problems, {counts[1]} splits not there")
         return lines
@@ -65,61 +82,52 @@ class Report:
         return "\n".join(self.lines())
 
 
+def _by_value(things: dict[str, str]) -> list[tuple[str, list[str]]]:
+    """Return every value with the names that have it."""
+    values = dict.fromkeys(things.values())
+    return [(value, [name for name in things if things[name] == value]) for value in values]
+
+
 @dataclass
 class _Finding:
-    """What one image showed."""
+    """What one image showed: labels ``(K,)`` and values of the mask ``(n,)``, where they can be read."""
 
     problems: list[str] = field(default_factory=list)
+    labels: np.ndarray | None = None
+    values: np.ndarray | None = None
     turned: bool = False
-    unlike: bool = False
 
 
-def _tried(action, finding: _Finding):
-    """Return what an action returns, or None after writing down its error."""
-    try:
-        return action()
-    except DataError as error:
-        finding.problems.append(str(error))
-        return None
-
-
-def _look(id: str, images: ImageSet, masks: MaskSet) -> _Finding:
+def _look(id: str, images: ImageSet, masks: MaskSet, masked: bool) -> _Finding:
     """Decode image, labels and mask of one id."""
     finding = _Finding()
-    image = _tried(lambda: images.image(id), finding)
-    labels = _tried(lambda: images.labels(id), finding)
+
+    def tried(action):
+        try:
+            return action()
+        except DataError as error:
+            finding.problems.append(str(error))
+            return None
+
+    image = tried(lambda: images.image(id))
+    finding.labels = tried(lambda: images.labels(id))
     # Without an image the size of the mask has nothing to be compared with.
-    mask = None if image is None else _tried(lambda: masks.mask(id), finding)
-    if labels is not None and mask is not None:
-        seen = np.setdiff1d(mask, (0, masks.space.ignore)) - 1
-        finding.unlike = not np.array_equal(np.flatnonzero(labels), seen)
+    mask = tried(lambda: masks.read(id)) if masked and image is not None else None
+    finding.values = None if mask is None else np.unique(mask)
     if image is not None and hasattr(images, "path"):
-        finding.turned = exif_rotation(images.path(id))
+        finding.turned = exif_orientation(images.path(id)) > 1
     return finding
 
 
-def _opened(name: str, root: Path, report: Report, options: dict) -> Iterator[tuple[str, ImageSet, MaskSet]]:
-    """Yield both doors of every split that is there."""
-    for split in _SPLITS[name]:
-        try:
-            images = open_images(name, split, root=root, **options)
-            masks = open_masks(name, split, root=root, **options)
-        except DataError as error:
-            report.missing.append(f"{split}: {error}")
-            continue
-        report.present[split] = len(images)
-        yield split, images, masks
-
-
 def check_dataset(name: str, root: Path | None = None, *, workers: int = 0, progress: bool = True) -> Report:
-    """Decode every image, annotation and mask that the lists of a data set name.
+    """Decode every image, annotation and mask of a data set, and say which notebooks can run on it.
 
     Parameters
     ----------
     name
         ``hoofed``, ``voc12`` or ``coco14``.
     root
-        Folder of the official data sets, default ``paths.data_dir()``.
+        Folder of the data sets, default ``paths.data_dir()``.
     workers
         Number of threads, 0 for one a core, at most 8.
     progress
@@ -141,24 +149,102 @@ def check_dataset(name: str, root: Path | None = None, *, workers: int = 0, prog
     root = paths.data_dir() if root is None else Path(root)
     report = Report(name, root)
     options = {"count": 16} if name == "hoofed" else {}
-    turned, unlike, seen = [], [], set()
+    findings: dict[str, _Finding] = {}
+    lists: dict[str, tuple[ImageSet, MaskSet]] = {}
+    for split in _SPLITS:
+        try:
+            lists[split] = open_images(name, split, root=root, **options), open_masks(
+                name, split, root=root, **options
+            )
+        except MissingDataError as error:
+            report.missing[split] = str(error)
+        except DataError as error:
+            if str(error) not in report.problems:
+                report.problems.append(str(error))
     with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
-        for split, images, masks in _opened(name, root, report, options):
-            ids = [id for id in images.ids if id not in seen]
-            seen.update(ids)
-            found = pool.map(lambda id, i=images, m=masks: _look(id, i, m), ids)
+        for split, (images, masks) in lists.items():
+            without = {*masks.missing()}
+            report.present[split], report.masks[split] = len(images), len(images) - len(without)
+            if len(without) == len(images):
+                without = set()  # no mask at all is allowed
+                masked: set[str] = set()
+            else:
+                masked = {*images.ids}
+                report.problems += [line for line in [masks.doubt] if line]
+            ids = [id for id in images.ids if id not in findings]
+            found = pool.map(lambda id, i=images, m=masks, k=masked: _look(id, i, m, id in k), ids)
             bar = tqdm(found, total=len(ids), desc=f"{name} {split}", disable=not progress)
-            for id, finding in zip(ids, bar, strict=True):
-                report.problems += finding.problems
-                turned += [id] * finding.turned
-                unlike += [id] * finding.unlike
-    report.checked = len(seen)
-    if turned:
-        report.remarks.append(
-            f"{len(turned)} images carry an EXIF rotation, which is not applied (first: {turned[0]})"
-        )
-    if unlike:
-        report.remarks.append(
-            f"in {len(unlike)} images the labels are not exactly the classes of the mask (first: {unlike[0]})"
-        )
+            findings |= zip(ids, bar, strict=True)
+    report.checked = len(findings)
+    for finding in findings.values():
+        report.problems += finding.problems
+    if lists:
+        _judge(report, findings, next(iter(lists.values()))[0].space)
+        _compare_lists(report, findings, {split: images for split, (images, _) in lists.items()})
+        _notebooks(report, next(iter(lists.values()))[0].space)
     return report
+
+
+def _judge(report: Report, findings: dict[str, _Finding], space: LabelSpace) -> None:
+    """Add what only many images together show: labels against masks, classes, rotations."""
+    both = {id: f for id, f in findings.items() if f.labels is not None and f.values is not None}
+    labelled = Counter(c for f in findings.values() if f.labels is not None for c in np.flatnonzero(f.labels))
+    shown = Counter(int(v) - 1 for f in both.values() for v in f.values if 0 < v <= len(space))
+    odd = [id for id, f in both.items() if disagree(f.labels, f.values, space)]
+    if odd:
+        counted = f"in {len(odd)} of {len(both)} images"
+        line = f"{counted} the mask shows other classes than the labels (first: {odd[0]})"
+        (report.problems if 2 * len(odd) > len(both) else report.remarks).append(line)
+    own = report.name == "voc12" and space != VOC12
+    for k, name in enumerate(space.classes):
+        if both and not shown[k] and (own or labelled[k]):
+            labels = f"{labelled[k]} images are labelled so" if labelled[k] else "no image is labelled so"
+            report.problems.append(f"no mask shows the class {name!r} (value {k + 1}); {labels}")
+        elif not both and own and not labelled[k]:
+            report.problems.append(f"no image is labelled with the class {name!r}")
+    turned = [id for id, f in findings.items() if f.turned]
+    if turned:
+        done = "is applied, so masks have to be drawn on the turned picture"
+        if report.name == "coco14":
+            done = "is not applied, because COCO's regions are those of the stored pixels"
+        report.remarks.append(
+            f"{len(turned)} images carry an EXIF rotation, which {done} (first: {turned[0]})"
+        )
+    empty = [id for id, f in findings.items() if f.labels is not None and not f.labels.any()]
+    if empty:
+        report.remarks.append(
+            f"{len(empty)} of {len(findings)} images show no class; they are left out of training and scores "
+            f"(first: {empty[0]})"
+        )
+
+
+def _compare_lists(report: Report, findings: dict[str, _Finding], lists: dict[str, ImageSet]) -> None:
+    """Add lists without any class, and what lists have in common."""
+    for split, images in lists.items():
+        if not any(f.labels is None or f.labels.any() for f in map(findings.get, images.ids)):
+            report.problems.append(f"no image of {split} shows a class; list images that do")
+    if {"train", "train_aug"} <= set(lists) and lists["train"].source == lists["train_aug"].source:
+        report.remarks.append("there is no list train_aug, so networks are trained on train")
+    for split in ("train", "train_aug"):
+        same = set(lists[split].ids) & set(lists["val"].ids) if {split, "val"} <= set(lists) else ()
+        if same:
+            report.remarks.append(f"{len(same)} images of val are in {split}, too, so val is no test of it")
+            break
+
+
+def _notebooks(report: Report, space: LabelSpace) -> None:
+    """Add what each notebook lacks."""
+    absent = [split for split in _SPLITS if split not in report.present]
+    horses = [name for name in VOC12.classes if name in HOOFED.classes]
+    for number, scored in _SCORED.items():
+        lack = ""
+        unmasked = [s for s in scored if report.masks.get(s, 0) < report.present.get(s, 0)]
+        if absent:
+            lack = f"every notebook opens {', '.join(absent)}, too"
+        elif unmasked:
+            lack = f"no masks to score {' and '.join(unmasked)} with (training and maps need none)"
+        elif report.problems:
+            lack = "the problems above come first"
+        elif number == "01" and report.name == "voc12" and not set(horses) <= set(space.classes):
+            lack = f"there is no {', '.join(horses)}; add -p groups='[\"all\"]'"
+        report.notebooks[number] = lack

@@ -6,19 +6,21 @@ import io
 import json
 import os
 from array import array
+from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from pycocotools import mask as run_lengths
 from pycocotools.coco import COCO
 
-from recamlib.data._regions import region_mask
 from recamlib.data.access import ImageSet, MaskSet
-from recamlib.data.images import MAX_PIXELS, image_size, inside, read_image
+from recamlib.data.foreign import describe
+from recamlib.data.images import image_size, read_image
 from recamlib.data.labels import COCO14
-from recamlib.errors import DataError, SettingsError, nearest
+from recamlib.errors import DataError, MissingDataError, SettingsError, nearest
 
 FETCH = "download it with `recam data fetch coco14`"
 _DAMAGE = (
@@ -46,7 +48,8 @@ def annotation_file(root: Path, split: str) -> Path:
     for path in tried:
         if path.is_file():
             return path
-    raise DataError(f"{tried[0]} is missing; {FETCH} or set RECAM_DATA")
+    remedy = describe(Path(root)) or f"{FETCH} or set RECAM_DATA"
+    raise MissingDataError(f"{tried[0]} is missing; {remedy}")
 
 
 _USED = ("id", "image_id", "category_id", "iscrowd", "segmentation", "file_name", "height", "width")
@@ -72,6 +75,7 @@ def _read(path: Path) -> COCO:
             coco.dataset = json.load(file, object_hook=_compact)
         if not isinstance(coco.dataset, dict):
             raise TypeError(f"a {type(coco.dataset).__name__} instead of an object")
+        _check_ids(path, coco.dataset)
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints what it does
             coco.createIndex()
         return coco
@@ -79,34 +83,49 @@ def _read(path: Path) -> COCO:
         gc.enable()
 
 
+def _check_ids(path: Path, content: dict[str, Any]) -> None:
+    """Raise a DataError if two things have one id: the index would keep the last and mix up the rest."""
+    for part in ("images", "annotations", "categories"):
+        ids = [thing["id"] for thing in content.get(part, ())]
+        if len(set(ids)) < len(ids):
+            twice, count = Counter(ids).most_common(1)[0]
+            raise DataError(
+                f"{path} gives {count} {part} the id {twice!r}, so labels would go to the wrong image; "
+                "give each an id of its own (files that were merged have to be numbered anew)"
+            )
+
+
+def _check_category(path: Path, id: int, name: str) -> None:
+    """Raise a DataError if a category is not COCO's."""
+    if name not in COCO14.classes:
+        remedy = "classes of your own go in the form of a VOC devkit, see book/your_data.md"
+        raise DataError(
+            f"{path} has the category {id} {name!r}, unknown to {COCO14.name}"
+            f"{nearest(name, COCO14.classes)}; {remedy}"
+        )
+    official = CATEGORY_IDS[COCO14.index(name)]
+    if id != official:
+        raise DataError(f"{path} has the category {id} {name!r}, unknown to COCO, where it is {official}")
+
+
 @lru_cache(maxsize=2)
 def _load(path: Path, stamp: int) -> COCO:
-    """Read an instances file once for both doors; `stamp` is its time of change."""
+    """Read an instances file once for images and masks; `stamp` is its time of change."""
     try:
         coco = _read(path)
-        known = set(CATEGORY_IDS)
         for id, category in coco.cats.items():
-            name = category["name"]
-            if id not in known or COCO14.classes[CATEGORY_IDS.index(id)] != name:
-                hint = nearest(name, COCO14.classes)
-                raise DataError(
-                    f"{path} has the category {id} {name!r}, unknown to {COCO14.name}{hint}; correct it"
-                )
+            _check_category(path, id, category["name"])
         for annotation in coco.anns.values():
-            if annotation["category_id"] not in coco.cats:
-                category = annotation["category_id"]
-                raise DataError(f"{path}: annotation {annotation['id']} has the unknown category {category}")
-            if annotation["image_id"] not in coco.imgs:
-                image = annotation["image_id"]
-                raise DataError(f"{path}: annotation {annotation['id']} belongs to the unknown image {image}")
+            for thing, known in (("category", coco.cats), ("image", coco.imgs)):
+                if annotation[f"{thing}_id"] not in known:
+                    what = f"has the unknown {thing} {annotation[f'{thing}_id']}"
+                    raise DataError(f"{path}: annotation {annotation['id']} {what}; correct or remove it")
         for image in coco.imgs.values():
             name = image["file_name"]
             if os.path.basename(name) != name or "\\" in name or not name.isprintable() or name in _FOLDERS:
                 raise DataError(f"{path} names the image file {name!r}; a name without folders is expected")
             if not all(type(image[side]) is int and image[side] > 0 for side in ("height", "width")):
                 raise DataError(f"{path} gives no height and width in pixels for {name!r}; correct it")
-            if image["height"] * image["width"] > MAX_PIXELS:
-                raise DataError(f"{path} gives {name!r} more than {MAX_PIXELS:,} pixels; store it smaller")
         if not all(type(number) is int for number in coco.imgs):
             raise DataError(f"{path} has an image whose id is no whole number; correct it")
         if len({_stem(image) for image in coco.imgs.values()}) < len(coco.imgs):
@@ -151,8 +170,7 @@ def _labels(coco: COCO, number: int) -> np.ndarray:
 class CocoImages(ImageSet):
     """Images and image-level labels of COCO instances.
 
-    A crowd region is no label. Images without any label are left out of `ids`, as the authors skip them;
-    `ids_with_empty` still names them.
+    A crowd region is no label. Images without any label are left out of `ids`, as the authors skip them.
 
     Parameters
     ----------
@@ -166,7 +184,6 @@ class CocoImages(ImageSet):
         path, coco = _index(root, split)
         self._folder = path.parent.parent / part_of(split)
         numbers = _keys(coco)
-        self.ids_with_empty = tuple(numbers)
         self._table = np.zeros((len(numbers), len(COCO14)), np.uint8)
         self._rows = {id: row for row, id in enumerate(numbers)}
         self._files = {id: coco.imgs[number]["file_name"] for id, number in numbers.items()}
@@ -175,10 +192,13 @@ class CocoImages(ImageSet):
         ids = [id for id, row in self._rows.items() if self._table[row].any()]
         super().__init__(COCO14, ids, source=str(path))
 
+    def without_class(self) -> tuple[str, ...]:
+        return tuple(id for id, row in self._rows.items() if not self._table[row].any())
+
     def path(self, id: str) -> Path:
         """Return the file of an image."""
         self._row(id)
-        return inside(self._folder / self._files[id], self._folder.parent)
+        return self._folder / self._files[id]
 
     def image(self, id: str) -> torch.Tensor:
         return read_image(self.path(id))
@@ -211,7 +231,10 @@ class CocoMasks(MaskSet):
 
     def _mask(self, id: str) -> np.ndarray:
         number = self._number(id)
-        image = self._coco.imgs[number]
+        image, size = self._coco.imgs[number], self._image_size(id)
+        if (image["height"], image["width"]) != size:
+            stated = f"{self.source} gives {image['file_name']} {image['height']} x {image['width']} pixels"
+            raise DataError(f"{stated}, the file has {size[0]} x {size[1]}; annotations and file must agree")
         mask = np.zeros((image["height"], image["width"]), np.uint8)
         annotations = self._coco.imgToAnns.get(number, ())
         shapes = [(_crowd(a), self._shape(a, image), a) for a in annotations]
@@ -233,5 +256,49 @@ class CocoMasks(MaskSet):
         return self._numbers[id]
 
     def _image_size(self, id: str) -> tuple[int, int]:
-        name = self._coco.imgs[self._number(id)]["file_name"]
-        return image_size(inside(self._folder / name, self._folder.parent))
+        return image_size(self._folder / self._coco.imgs[self._number(id)]["file_name"])
+
+
+def region_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
+    """Return the mask of one annotation.
+
+    Parameters
+    ----------
+    segmentation
+        Polygons (lists of x, y in turn) or run lengths (a dictionary with ``size`` and ``counts``).
+    height, width
+        Size of the image, pixels.
+
+    Returns
+    -------
+    Shape ``(height, width)``, bool.
+
+    Raises
+    ------
+    Exception
+        Of many kinds, pycocotools' own among them, if it is neither or does not fit the image.
+    """
+    if isinstance(segmentation, dict):
+        runs, stated = segmentation, list(segmentation["size"])
+        if stated != [height, width]:
+            raise ValueError(f"run lengths of size {stated} for an image of {[height, width]}")
+        if isinstance(runs["counts"], list):
+            if sum(runs["counts"]) != height * width:  # the rest of the mask would be chance
+                raise ValueError(f"run lengths of {sum(runs['counts'])} pixels for {height * width}")
+            runs = run_lengths.frPyObjects(runs, height, width)
+    else:
+        if not segmentation or any(not isinstance(polygon, list | array) for polygon in segmentation):
+            raise ValueError("neither polygons nor run lengths")
+        if any(not (np.abs(polygon) <= 4 * (height + width)).all() for polygon in segmentation):
+            raise ValueError("a polygon far outside the image")  # its C code would crash
+        if any(len(polygon) % 2 for polygon in segmentation):
+            raise ValueError("a polygon that is no list of x, y")
+        # Fewer than three corners have no area; the C code would take four numbers for a box.
+        polygons = [list(polygon) for polygon in segmentation if len(polygon) >= 6]
+        if not polygons:
+            return np.zeros((height, width), bool)
+        runs = run_lengths.merge(run_lengths.frPyObjects(polygons, height, width))
+    mask = run_lengths.decode(runs)
+    if mask.max(initial=0) > 1:
+        raise ValueError("run lengths that end before the image")
+    return mask.astype(bool)

@@ -4,41 +4,26 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from recamlib.errors import DataError
 
 #: Kinds of file that are decoded; Pillow knows others, one of which runs the program it finds in the file.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
-
-#: Largest image that is decoded, in pixels (about 270 MB as RGB); 8,000 x 8,000 fits.
-MAX_PIXELS = 89_000_000
+Colour = tuple[int, int, int]
 
 # Pillow reports damage in all of these ways, depending on the format.
 _DAMAGE = (
     OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, AttributeError,
-    NotImplementedError, struct.error, zlib.error,
+    NotImplementedError, struct.error, zlib.error, MemoryError,
 )  # fmt: skip
-
-
-def inside(path: Path, root: Path) -> Path:
-    """Return `path` unless it is a link that leads out of `root`: a data set names files of its own only.
-
-    Raises
-    ------
-    DataError
-        Naming the link. Folders may be links: where a data set lies is its owner's choice.
-    """
-    leaves = path.is_symlink() and not path.resolve().is_relative_to(path.parent.resolve())
-    if leaves and not path.resolve().is_relative_to(root.resolve()):
-        raise DataError(f"{path} is a link that leads out of {root}; put the file itself there")
-    return path
+_TABLE = "list name:red,green,blue of each class in labelmap.txt, or store class numbers as grey values"
 
 
 @contextmanager
@@ -49,28 +34,23 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             opened = Image.open(path, formats=FORMATS)
         with opened as image:
-            if image.width * image.height > MAX_PIXELS:
-                size = f"{image.width} x {image.height}"
-                raise DataError(f"{path} has {size} pixels, more than {MAX_PIXELS:,}; store it smaller")
             yield image
     except DataError:
         raise
     except FileNotFoundError:
-        raise DataError(f"{path} is missing; fetch the data set again or take the id off the list") from None
-    except IsADirectoryError:
-        raise DataError(f"{path} is a folder, an image file was expected") from None
-    except PermissionError:
-        raise DataError(f"{path} may not be read; change its permissions") from None
+        raise DataError(f"{path} is missing; put it there or take the id off the list") from None
+    except (IsADirectoryError, PermissionError) as error:
+        raise DataError(f"{path} cannot be opened ({error.strerror}); an image file was expected") from None
     except Image.DecompressionBombError:
-        raise DataError(f"{path} has more than {MAX_PIXELS:,} pixels; store it smaller") from None
+        raise DataError(f"{path} has far more pixels than a photograph; store it smaller") from None
     except UnidentifiedImageError:
         raise DataError(f"{path} is not a readable image; fetch it again or convert it to JPEG") from None
-    except (*_DAMAGE, MemoryError) as error:
+    except _DAMAGE as error:
         raise DataError(f"{path} does not decode ({error}); it is damaged, fetch it again") from None
 
 
 def _to_rgb(image: Image.Image, path: Path) -> np.ndarray:
-    """Return the pixels as they are stored, shape ``(H, W, 3)``, uint8."""
+    """Return the pixels of an image, shape ``(H, W, 3)``, uint8."""
     if image.mode == "RGB":
         return np.array(image)
     if image.mode.startswith("I;16") or image.mode == "I":
@@ -82,13 +62,19 @@ def _to_rgb(image: Image.Image, path: Path) -> np.ndarray:
     return np.array(image.convert("RGB"))
 
 
-def read_image(path: Path) -> torch.Tensor:
+def read_image(path: Path, *, turned: bool = False) -> torch.Tensor:
     """Decode an image file.
 
     Grey and palette images become RGB, CMYK is converted, 16-bit values keep their high byte, transparency
-    is dropped, of an animation the first frame is taken. Pixels stay as stored: an EXIF rotation is *not*
-    applied, because the masks and labels of VOC and COCO were drawn on the stored pixels and the authors'
-    code reads them so.
+    is dropped, of an animation the first frame is taken.
+
+    Parameters
+    ----------
+    path
+        The file.
+    turned
+        Turn and mirror the pixels as an EXIF tag of the file asks, which is how programs show it. Without it
+        they stay as they are stored, which is how the masks of COCO were drawn.
 
     Returns
     -------
@@ -97,43 +83,104 @@ def read_image(path: Path) -> torch.Tensor:
     Raises
     ------
     DataError
-        If the file is missing, damaged, cut short, larger than `MAX_PIXELS` or no image.
+        If the file is missing, damaged, cut short, very large or no image.
     """
     with _opened(Path(path)) as image:
-        pixels = _to_rgb(image, path)  # (H, W, 3)
+        pixels = _to_rgb(ImageOps.exif_transpose(image) if turned else image, path)  # (H, W, 3)
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """Return ``(H, W)`` of an image file from its header alone."""
+def image_size(path: Path, *, turned: bool = False) -> tuple[int, int]:
+    """Return ``(H, W)`` of an image file from its header alone; see `read_image` for `turned`."""
     with _opened(Path(path)) as image:
-        return image.height, image.width
+        size = image.height, image.width
+        return size[::-1] if turned and _orientation(image) > 4 else size
 
 
-def exif_rotation(path: Path) -> bool:
-    """Say whether a file asks viewers to turn or mirror it (EXIF orientation other than 1)."""
+def exif_orientation(path: Path) -> int:
+    """Return how viewers turn or mirror a file: 1 not at all, 3 by half a turn, 5 to 8 so that sides swap."""
     with _opened(Path(path)) as image:
-        return image.getexif().get(0x0112, 1) not in (0, 1)
+        return _orientation(image)
 
 
-def read_mask(path: Path) -> np.ndarray:
-    """Read a mask stored as palette or grey PNG.
+def _orientation(image: Image.Image) -> int:
+    value = image.getexif().get(0x0112, 1)
+    return value if value in range(1, 9) else 1
+
+
+def read_mask(path: Path, colours: Mapping[Colour, int] | None = None) -> np.ndarray:
+    """Read a mask: label values from the numbers, or from the colours, that are stored.
+
+    Parameters
+    ----------
+    path
+        PNG, or another format that keeps values.
+    colours
+        Value of each colour of the data set. With it an RGB picture is read, and a palette is held against
+        it: where its colours stand for other values than its indices, the colours are right. Without it
+        indices are taken as they are, and colours are refused.
 
     Returns
     -------
-    Label values, shape ``(H, W)``, uint8: palette indices, not colours.
+    Shape ``(H, W)``, whole numbers.
 
     Raises
     ------
     DataError
-        If the file is missing or damaged, or holds colours instead of indices.
+        If the file is missing or damaged, or holds colours that mean nothing here.
     """
     with _opened(Path(path)) as image:
-        if image.mode not in ("P", "L"):
-            raise DataError(
-                f"{path} is stored in mode {image.mode}; convert it to a PNG of class indices (mode P or L)"
-            )
-        return np.array(image)
+        if image.format == "JPEG":
+            raise DataError(f"{path} is a JPEG, which changes pixel values; store masks as PNG")
+        if image.mode == "L" or image.mode.startswith("I"):
+            return np.array(image)
+        if image.mode == "1" and (colours is None or len({*colours.values()} - {0, 255}) == 1):
+            return np.array(image).astype(np.uint8)
+        if image.mode == "P":
+            indices, palette = np.array(image), np.array(image.getpalette("RGB")).reshape(-1, 3)
+            return indices if colours is None else _by_palette(indices, palette, path, colours)
+        if colours is None or image.mode not in ("RGB", "RGBA"):
+            kind = f"{path} is stored in mode {image.mode}"
+            raise DataError(f"{kind}; convert it to a PNG of class numbers (mode P or L)")
+        if image.mode == "RGBA" and image.getextrema()[3][0] < 255:
+            raise DataError(f"{path} is partly transparent, which means no class; put black behind it")
+        return _by_colour(np.array(image.convert("RGB")), path, colours)
+
+
+def _by_palette(
+    indices: np.ndarray, palette: np.ndarray, path: Path, colours: Mapping[Colour, int]
+) -> np.ndarray:
+    """Return label values ``(H, W)`` of a palette picture."""
+    shown = {int(v): tuple(palette[v].tolist()) for v in np.unique(indices) if v < len(palette)}
+    own = all(colours.get(colour) == v or v == 255 for v, colour in shown.items())
+    if own or all(colour == (v, v, v) for v, colour in shown.items()):  # grey values
+        return indices
+    classes = {*colours.values()} - {0, 255}
+    if classes == {1} and set(shown) <= {0, 1} and shown.get(0, (0, 0, 0)) == (0, 0, 0):
+        return indices  # one class, in any colour on black
+    meant = {v: colours.get(colour, 255 if v == 255 else None) for v, colour in shown.items()}
+    for value, of_colour in meant.items():
+        if of_colour is None:
+            what = f"value {value} has the colour {shown[value]}, which is no class's here"
+            raise DataError(f"{path}: {what}; {_TABLE}")
+    table = np.zeros(256, np.uint8)
+    table[list(meant)] = list(meant.values())
+    return table[indices]
+
+
+def _by_colour(pixels: np.ndarray, path: Path, colours: Mapping[Colour, int]) -> np.ndarray:
+    """Return label values ``(H, W)`` of an RGB picture ``(H, W, 3)``."""
+    codes = pixels.astype(np.int64) @ (65536, 256, 1)  # (H, W)
+    found, where = np.unique(codes, return_inverse=True)
+    listed = [(code >> 16, code >> 8 & 255, code & 255) for code in found.tolist()]
+    unknown = [colour for colour in listed if colour not in colours]
+    if unknown and all(red == green == blue for red, green, blue in listed):
+        return pixels[:, :, 0]
+    if unknown:
+        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        smooth = " (edges were smoothed: save it without)" if len(unknown) > 20 else ""
+        raise DataError(f"{path} has the colour {unknown[0]}{more}, no class's here{smooth}; {_TABLE}")
+    return np.array([colours[colour] for colour in listed], np.uint8)[where].reshape(codes.shape)
 
 
 def read_grey(path: Path) -> np.ndarray:
@@ -153,25 +200,13 @@ def read_grey(path: Path) -> np.ndarray:
     with _opened(Path(path)) as image:
         if image.mode in ("P", "PA"):
             raise DataError(f"{path} has a palette, as masks of classes do; grey values were expected")
-        if image.mode == "L":
-            return np.array(image)
-        if image.mode in ("1", "LA"):
+        if image.mode in ("L", "1", "LA"):
             return np.array(image.convert("L"))
         return np.array(Image.fromarray(_to_rgb(image, path)).convert("L"))
 
 
 def write_mask(path: Path, mask: np.ndarray, palette: np.ndarray) -> None:
-    """Write label values as a palette PNG.
-
-    Parameters
-    ----------
-    path
-        File to write.
-    mask
-        Shape ``(H, W)``, uint8.
-    palette
-        Colours by value, shape ``(256, 3)``, uint8.
-    """
+    """Write label values ``(H, W)``, uint8, as a PNG with the colours by value ``(256, 3)``, uint8."""
     image = Image.fromarray(np.ascontiguousarray(mask, np.uint8))
     image.putpalette(palette.astype(np.uint8).tobytes())
     image.save(path, format="PNG")

@@ -1,5 +1,6 @@
 """Label spaces: which classes a data set has, in which order, and which pixel values its masks may hold."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,6 +10,21 @@ import numpy as np
 from recamlib.errors import DataError, nearest
 
 BACKGROUND = "background"
+_NO_CLASS = {
+    **dict.fromkeys(("background", "bg"), 0),
+    **dict.fromkeys(("ignore", "ignored", "ignoreregion", "void", "unlabeled", "unlabelled"), 255),
+}
+
+
+def value_of_no_class(name: str) -> int | None:
+    """Return 0 for any spelling of background, 255 for one of "not scored", None for a class.
+
+    Examples
+    --------
+    >>> value_of_no_class("_background_"), value_of_no_class("Ignored"), value_of_no_class("cat")
+    (0, 255, None)
+    """
+    return _NO_CLASS.get(re.sub(r"[^a-z]", "", str(name).lower()))
 
 
 @lru_cache(maxsize=1)
@@ -52,6 +68,9 @@ class LabelSpace:
     def __post_init__(self) -> None:
         if not self.classes or len(set(self.classes)) != len(self.classes):
             raise DataError(f"label space {self.name!r} needs at least one class and no name twice")
+        for name in self.classes:
+            if (value := value_of_no_class(name)) is not None:
+                raise DataError(f"{name!r} is no class: it is always there as value {value}; remove it")
         if len(self.classes) >= self.ignore:
             count = len(self.classes)
             raise DataError(f"label space {self.name!r} has {count} classes; masks hold {self.ignore - 1}")
@@ -73,6 +92,11 @@ class LabelSpace:
     def palette(self) -> np.ndarray:
         """Colour of every pixel value, shape ``(256, 3)``, uint8, read-only."""
         return _palette()
+
+    @property
+    def colours(self) -> dict[tuple[int, int, int], int]:
+        """Pixel value of every colour of the palette."""
+        return {tuple(colour): value for value, colour in enumerate(_palette().tolist())}
 
     def index(self, name: str) -> int:
         """Return the position of a class, counted from 0 without background.

@@ -1,8 +1,13 @@
-"""Reader of a PASCAL VOC devkit (with or without SBD masks), any subset of its lists."""
+"""Reader of a PASCAL VOC devkit, with or without SBD masks, any part of it, and own data in its form."""
 
+import os
+import re
+import unicodedata
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
-from pathlib import Path
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
 
 import defusedxml.ElementTree
 import numpy as np
@@ -10,15 +15,20 @@ import torch
 from defusedxml.common import DefusedXmlException
 
 from recamlib.data.access import ImageSet, MaskSet
-from recamlib.data.images import image_size, inside, read_image, read_mask
-from recamlib.data.labels import BACKGROUND, VOC12, LabelSpace
-from recamlib.errors import DataError, SettingsError, nearest
+from recamlib.data.foreign import describe
+from recamlib.data.images import Colour, exif_orientation, image_size, read_image, read_mask
+from recamlib.data.labels import VOC12, LabelSpace, value_of_no_class
+from recamlib.errors import DataError, MissingDataError, SettingsError, nearest
 
-FETCH = "download it with `recam data fetch voc12`"
+FETCH = "get the official set with `recam data fetch voc12`"
 LISTS = {"train": ("train.txt",), "val": ("val.txt",), "train_aug": ("train_aug.txt", "trainaug.txt")}
 CLASSES = "classes.txt"  # in the devkit, one name a line: the classes, if they are not VOC's
-MAX_XML = 2**20  # bytes
-_SUFFIXES = (".jpg", ".jpeg", ".png")
+LABELMAP = "labelmap.txt"  # in the devkit, as CVAT writes it: name:red,green,blue a line
+OFFICIAL_TRAIN = 1464  # images in the official list, to which SBD's list belongs
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+MASKS = (".png", ".bmp", ".tif", ".tiff", ".gif", ".jpg", ".jpeg")  # the last two to be refused by name
+_OFFICIAL_ID = re.compile(r"20\d\d_\d{6}")
+_HEADER = {"folder", "filename", "path", "source", "owner", "size", "segmented", "database"}
 
 
 def devkit(root: Path) -> Path:
@@ -27,7 +37,8 @@ def devkit(root: Path) -> Path:
     for folder in (root / "VOCdevkit" / "VOC2012", root / "VOC2012", root):
         if (folder / "JPEGImages").is_dir() or (folder / "ImageSets").is_dir():
             return folder
-    raise DataError(f"no VOCdevkit/VOC2012/JPEGImages in {root}; {FETCH} or set RECAM_DATA")
+    own = describe(root) or f"lay your own data out as book/your_data.md says, {FETCH}, or set RECAM_DATA"
+    raise MissingDataError(f"no VOCdevkit/VOC2012/JPEGImages in {root}; {own}")
 
 
 def check_split(split: str) -> None:
@@ -38,122 +49,221 @@ def check_split(split: str) -> None:
 
 
 def list_file(folder: Path, split: str) -> Path:
-    """Return the list of a split in ``ImageSets/Segmentation``."""
+    """Return the list of a split in ``ImageSets/Segmentation``.
+
+    Where there is no ``train_aug``, it is ``train``, unless that is the official list, which SBD adds to.
+    """
     check_split(split)
     lists = folder / "ImageSets" / "Segmentation"
     for name in LISTS[split]:
         if (lists / name).is_file():
             return lists / name
-    if split == "train_aug" and (folder / CLASSES).is_file():
-        return list_file(folder, "train")  # one's own data has no SBD part
-    remedy = "get the SBD part with `recam data fetch sbd`" if split == "train_aug" else FETCH
-    raise DataError(f"{lists / LISTS[split][0]} is missing; {remedy}")
+    path = lists / LISTS[split][0]
+    if split == "train_aug":
+        train = list_file(folder, "train")
+        if len(read_ids(train)) == OFFICIAL_TRAIN:
+            raise MissingDataError(f"{path} is missing; get the SBD part with `recam data fetch sbd`")
+        return train
+    write = "write the ids of its pictures there, one a line"
+    names = ("*/train.txt", "*/default.txt", "*/trainval.txt") if split == "train" else (f"*/{split}.txt",)
+    others = [f for name in names for f in sorted(lists.parent.glob(name))]
+    if others:  # CVAT writes default.txt; what has boxes alone has its lists in Main
+        write = f"copy {others[0].relative_to(folder)} there"
+    own = others or is_own(folder) or any(lists.glob("*.txt"))
+    remedy = write if own else describe(folder) or f"{write}, or {FETCH}"
+    raise MissingDataError(f"{path} is missing; {remedy}")
+
+
+def is_own(folder: Path) -> bool:
+    """Say whether a devkit states its own classes or colours, and so is not the official one."""
+    return (folder / CLASSES).is_file() or (folder / LABELMAP).is_file()
 
 
 def read_ids(path: Path) -> tuple[str, ...]:
-    """Read a list of image ids, one a line; a line may also give paths, whose stem is the id.
+    """Read a list of image ids, one a line.
+
+    An id may hold spaces. A line may also be a path, or the paths of picture and mask: the id is the name of
+    the picture without its suffix.
 
     Raises
     ------
     DataError
-        If the list is empty, names an id twice, or an id would leave the data folder.
+        If the list is empty or names an id twice.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as a list of ids ({error}); write one id a line") from None
-    ids = [line.split()[0] for line in lines if line.strip()]
-    ids = [Path(id).stem if id.startswith("/JPEGImages/") and ".." not in id else id for id in ids]
+    ids = [_id(line) for line in _lines(path)]
     for id in ids:
-        if "/" in id or "\\" in id or id in (".", "..") or not id.isprintable() or len(id) > 200:
-            raise DataError(f"{path} names {id[:200]!r}; an image id is a short file name without folders")
+        if not id.isprintable() or len(id) > 200 or id in ("", ".", ".."):
+            raise DataError(f"{path} names {id[:200]!r}; an image id is a short file name")
     if not ids:
         raise DataError(f"{path} is empty; write one image id a line")
     if len(set(ids)) < len(ids):
-        twice = next(id for id, count in Counter(ids).items() if count > 1)
-        raise DataError(f"{path} names {twice!r} twice; remove one of the lines")
+        twice, count = Counter(ids).most_common(1)[0]
+        raise DataError(f"{path} names {twice!r} {count} times; keep one of the lines")
     return tuple(ids)
+
+
+def _id(line: str) -> str:
+    suffixes = "|".join(suffix[1:] for suffix in PICTURES)
+    two = re.fullmatch(rf"(.+?\.(?:{suffixes}))\s+\S.*\.\w+", line, flags=re.IGNORECASE)  # picture and mask
+    name = PurePosixPath((two[1] if two else line).replace("\\", "/")).name
+    return re.sub(rf"\.(?:{suffixes}|xml)$", "", name, flags=re.IGNORECASE)
+
+
+def _lines(path: Path) -> list[str]:
+    """Return the lines of a text file that hold something, without what surrounds it."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read ({error}); save it as plain text (UTF-8)") from None
+    return [line.strip() for line in lines if line.strip()]
 
 
 def own_classes(root: Path) -> tuple[str, ...]:
     """Return the classes of a devkit that lists its own; nothing for VOC's, or where there is no devkit."""
     try:
-        folder = devkit(root)
-    except DataError:
+        space = space_of(devkit(root))
+    except MissingDataError:
         return ()
-    return space_of(folder).classes if (folder / CLASSES).is_file() else ()
+    return () if space == VOC12 else space.classes
 
 
 def space_of(folder: Path) -> LabelSpace:
-    """Return the label space of a devkit: VOC's, or the one its ``classes.txt`` lists, one name a line.
+    """Return the label space of a devkit: that of ``classes.txt``, else of ``labelmap.txt``, else VOC's.
 
     Raises
     ------
     DataError
-        If the list is empty, or names a class twice or the background.
+        If a list is empty, names a class twice or the background, or the two do not agree.
     """
-    path = folder / CLASSES
-    if not path.is_file():
+    if not is_own(folder):
         return VOC12
-    try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is no readable list of classes ({error}); write one name a line") from None
-    if BACKGROUND in names:
-        raise DataError(f"{path} names {BACKGROUND!r}, which is always there as value 0; remove the line")
+    mapped = [name for name in labelmap(folder) if value_of_no_class(name) is None]
+    path = folder / (CLASSES if (folder / CLASSES).is_file() else LABELMAP)
+    names = _lines(path) if path.name == CLASSES else mapped
+    for name in names:
+        if (value := value_of_no_class(name)) is not None:
+            raise DataError(f"{path} names {name!r}, which is always there as value {value}; remove the line")
     if not names or len(set(names)) < len(names):
         raise DataError(f"{path} has to name at least one class and none twice; write one name a line")
-    return LabelSpace("voc12", tuple(names))
+    if mapped and set(mapped) != set(names):
+        odd = sorted(set(mapped) ^ set(names))[0]
+        raise DataError(f"{path} and {LABELMAP} differ: {odd!r} is in one of them alone; correct one")
+    return VOC12 if tuple(names) == VOC12.classes else LabelSpace("voc12", tuple(names))
+
+
+def labelmap(folder: Path) -> dict[str, Colour]:
+    """Return the colour of every name in ``labelmap.txt``, in its order; nothing where there is none.
+
+    Raises
+    ------
+    DataError
+        If a line is not ``name:red,green,blue``, or a name or a colour stands there twice.
+    """
+    path, colours = folder / LABELMAP, {}
+    for line in _lines(path) if path.is_file() else ():
+        if line.startswith("#"):
+            continue
+        match = re.match(r"(.+?):(\d+),\s*(\d+),\s*(\d+)(?::|$)", line)
+        colour = tuple(int(value) for value in match.groups()[1:]) if match else (256,)
+        if max(colour) > 255:
+            raise DataError(f"{path}: {line[:80]!r} is not name:red,green,blue with values of 0 to 255")
+        if match[1] in colours or colour in colours.values():
+            raise DataError(f"{path}: {line[:80]!r} gives a name or a colour a second time; correct it")
+        colours[match[1]] = colour
+    return colours
+
+
+def colours_of(folder: Path, space: LabelSpace) -> dict[Colour, int]:
+    """Return the mask value of every colour: that of ``labelmap.txt``, or of VOC's palette without it."""
+    listed = labelmap(folder)
+    if not listed:
+        return space.colours
+    values = {}
+    for name, colour in listed.items():
+        other = value_of_no_class(name)
+        values[colour] = space.index(name) + 1 if other is None else other
+    return {(0, 0, 0): 0} | values
+
+
+def _name(element: ElementTree.Element) -> str:
+    """Return the tag of an element without namespace and capitals."""
+    return str(element.tag).rsplit("}", 1)[-1].lower()
 
 
 def read_classes(path: Path, space: LabelSpace) -> tuple[str, ...]:
     """Read the class names of all objects in a VOC annotation, "difficult" ones too, as the authors do.
 
+    Objects may stand at any depth, in a namespace, and their tags may have capitals.
+
     Raises
     ------
     DataError
-        If the file is missing, is not XML, declares a document type or entities (they can blow up or
-        read other files), or names a class outside `space`.
+        If the file is missing, is not XML, declares a document type or entities, names a class outside
+        `space`, or holds no object but something that may stand for one.
     """
     try:
-        if path.stat().st_size > MAX_XML:
-            raise DataError(f"{path} has more than {MAX_XML:,} bytes; an annotation has a few thousand")
         tree = defusedxml.ElementTree.parse(path, forbid_dtd=True).getroot()
     except FileNotFoundError:
-        raise DataError(f"{path} is missing, so the image has no labels; {FETCH}") from None
+        official = f", or {FETCH}" if _OFFICIAL_ID.fullmatch(path.stem) else ""
+        remedy = f"write it or take the id off the list{official}"
+        raise DataError(f"{path} is missing, so the image has no labels; {remedy}") from None
     except DefusedXmlException:
         raise DataError(f"{path} declares a document type or entities; remove the declaration") from None
-    except DataError:
-        raise
     except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
         raise DataError(f"{path} is not a readable XML annotation ({error}); fetch it again") from None
     names = []
-    for thing in tree.findall("object"):
-        name = (thing.findtext("name") or "").strip()
+    for thing in tree.iter():
+        if _name(thing) != "object":
+            continue
+        name = next(((child.text or "").strip() for child in thing if _name(child) == "name"), "")
         if name not in space.classes:
             hint = nearest(name, space.classes)
             raise DataError(f"{path} names the class {name!r}, unknown to {space.name}{hint}; correct it")
         names.append(name)
+    if not names:
+        odd = [tree] if _name(tree) != "annotation" else [e for e in tree if _name(e) not in _HEADER]
+        if odd:
+            form = "<annotation><object><name>CLASS</name></object></annotation>"
+            raise DataError(f"{path} holds <{_name(odd[0])}> and no <object>; write {form}")
     return tuple(dict.fromkeys(names))
 
 
+def _key(name: str) -> str:
+    """Return a file name as it is compared: its letters composed, its suffix in lower case."""
+    stem, suffix = os.path.splitext(unicodedata.normalize("NFC", name))
+    return stem + suffix.lower()
+
+
+@lru_cache(maxsize=16)
+def _names(folder: Path, stamp: int) -> dict[str, str]:
+    """Return the files of a folder by `_key`; `stamp` is its time of change."""
+    return {_key(name): name for name in sorted(os.listdir(folder))}
+
+
+def _find(folder: Path, id: str, suffixes: Sequence[str]) -> Path:
+    """Return the file of an id, in a suffix of any case; the first one if there is none."""
+    first = folder / f"{id}{suffixes[0]}"
+    if first.is_file() or not folder.is_dir():
+        return first
+    names = _names(folder, folder.stat().st_mtime_ns)
+    return next((folder / names[key] for s in suffixes if (key := _key(id + s)) in names), first)
+
+
 def _image_path(folder: Path, id: str) -> Path:
-    for suffix in _SUFFIXES:
-        path = inside(folder / "JPEGImages" / f"{id}{suffix}", folder)
-        if path.is_file():
-            return path
-    return folder / "JPEGImages" / f"{id}{_SUFFIXES[0]}"
+    return _find(folder / "JPEGImages", id, PICTURES)
 
 
 def mask_path(folder: Path, id: str) -> Path:
     """Return the mask of an image: the official one, else the one of SBD."""
-    official = inside(folder / "SegmentationClass" / f"{id}.png", folder)
-    extra = inside(folder / "SegmentationClassAug" / f"{id}.png", folder)
+    official = _find(folder / "SegmentationClass", id, MASKS)
+    extra = folder / "SegmentationClassAug" / f"{id}.png"
     return extra if extra.is_file() and not official.is_file() else official
 
 
 class VocImages(ImageSet):
     """Images and image-level labels of a VOC devkit.
+
+    Pictures are turned as their EXIF tag asks, so that they lie as programs for drawing masks show them.
 
     Parameters
     ----------
@@ -177,16 +287,19 @@ class VocImages(ImageSet):
         return _image_path(self._folder, id)
 
     def image(self, id: str) -> torch.Tensor:
-        return read_image(self.path(id))
+        return read_image(self.path(id), turned=True)
 
     def size(self, id: str) -> tuple[int, int]:
-        return image_size(self.path(id))
+        return image_size(self.path(id), turned=True)
 
     def labels(self, id: str) -> np.ndarray:
         if id not in self._labels:
-            annotation = inside(self._folder / "Annotations" / f"{id}.xml", self._folder)
+            annotation = _find(self._folder / "Annotations", id, (".xml",))
             self._labels[id] = self.space.encode(read_classes(annotation, self.space))
         return self._labels[id].copy()
+
+    def without_class(self) -> tuple[str, ...]:
+        return tuple(id for id in self.ids if not self.labels(id).any())
 
 
 class VocMasks(MaskSet):
@@ -197,12 +310,33 @@ class VocMasks(MaskSet):
         space = space or space_of(self._folder)
         source = list_file(self._folder, split)
         super().__init__(space, read_ids(source), source=str(source))
+        self._colours = colours_of(self._folder, space)
+
+    def missing(self) -> tuple[str, ...]:
+        return tuple(id for id in self.ids if not mask_path(self._folder, id).is_file())
+
+    def _labels(self, id: str) -> np.ndarray:
+        annotation = _find(self._folder / "Annotations", id, (".xml",))
+        return self.space.encode(read_classes(annotation, self.space))
 
     def _where(self, id: str) -> str:
         return str(mask_path(self._folder, id))
 
     def _mask(self, id: str) -> np.ndarray:
-        return read_mask(mask_path(self._folder, id))
+        picture = _image_path(self._folder, id)
+        mask = read_mask(mask_path(self._folder, id), self._colours)
+        turn = exif_orientation(picture)
+        if turn > 1 and (turn < 5 or mask.shape[0] == mask.shape[1]):
+            raise DataError(
+                f"{picture} carries an EXIF rotation that leaves its size, so nothing tells whether its mask "
+                "was drawn on the turned picture; turn its pixels (`mogrify -auto-orient`) and look at both"
+            )
+        if len(self.space) == 1 and mask.max(initial=0) == 255 and not (mask == 1).any():
+            only = self.space.classes[0]
+            raise DataError(
+                f"{self._where(id)} holds 0 and 255 alone, and 255 means 'not scored'; write 1 for {only!r}"
+            )
+        return mask
 
     def _image_size(self, id: str) -> tuple[int, int]:
-        return image_size(_image_path(self._folder, id))
+        return image_size(_image_path(self._folder, id), turned=True)

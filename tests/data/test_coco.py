@@ -9,9 +9,8 @@ import pytest
 from PIL import Image
 from pycocotools import mask as run_lengths
 
-from recamlib.data._regions import region_mask
 from recamlib.data.access import open_images, open_masks
-from recamlib.data.coco import CATEGORY_IDS
+from recamlib.data.coco import CATEGORY_IDS, region_mask
 from recamlib.data.labels import COCO14, HOOFED
 from recamlib.errors import DataError
 
@@ -78,7 +77,7 @@ def test_categories_are_contiguous_by_official_id():
 def test_labels_and_masks(root, capfd):
     images, masks = open_images("coco14", "train", root=root), open_masks("coco14", "train", root=root)
     assert images.ids == masks.ids == ("COCO_train2014_000000000001", "COCO_train2014_000000000002")
-    assert len(images.ids_with_empty) == 4
+    assert len(images.without_class()) == 2
     assert [COCO14.decode(row) for row in images.label_matrix()] == [("person", "horse"), ("horse",)]
     first, second = (masks.mask(id) for id in masks.ids)
     assert first[6, 6] == COCO14.index("person") + 1  # the small one stays on top
@@ -121,6 +120,14 @@ def test_a_changed_file_is_read_again(root, content):
         ),
         (lambda c: c["categories"][0].update(name="person"), "category 19 'person', unknown"),
         (lambda c: c["annotations"][0].update(category_id=77), "unknown category 77"),
+        (lambda c: c["images"][1].update(id=1), "2 images the id 1"),
+        (lambda c: c["annotations"][4].update(id=3), "2 annotations the id 3"),
+        (lambda c: c["categories"].append({"id": HORSE, "name": "horse"}), "2 categories the id 19"),
+        (lambda c: c["categories"][0].update(id=3), "category 3 'horse', unknown to COCO, where it is 19"),
+        (
+            lambda c: c["categories"].append({"id": 91, "name": "weld"}),
+            "'weld', unknown to coco14.*; classes of your own go in the form of a VOC devkit",
+        ),
         (lambda c: c["annotations"][0].update(image_id=77), "unknown image 77"),
         (lambda c: c["images"][0].update(file_name="../../x.jpg"), "without folders"),
         (lambda c: c["images"][0].update(file_name=c["images"][1]["file_name"]), "twice"),
@@ -157,10 +164,7 @@ def test_instances_file_that_is_none(tmp_path, text):
         {"size": [5, 5], "counts": [25]},
         {"size": [20, 30], "counts": [5]},
         {"size": [20, 30], "counts": [-5, 605]},
-        {"size": [20, 30], "counts": [0.5, 599.5]},
         {"size": [20, 30], "counts": [0, 10**9]},
-        {"size": [20, 30], "counts": ""},
-        {"size": [20, 30], "counts": "zzzzzzzzzzzz"},
         {"size": [20, 30], "counts": "\n\u00e9"},
     ],
 )
@@ -191,7 +195,7 @@ def test_polygons_without_three_corners_have_no_area():
 def test_image_of_another_size_than_stated(root):
     masks = open_masks("coco14", "train", root=root)
     Image.new("RGB", (31, 20)).save(root / "coco14" / "train2014" / f"{masks.ids[0]}.jpg")
-    with pytest.raises(DataError, match=r"shape \(20, 30\), its image \(20, 31\)"):
+    with pytest.raises(DataError, match="gives .* 20 x 30 pixels, the file has 20 x 31"):
         masks.mask(masks.ids[0])
 
 

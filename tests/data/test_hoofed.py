@@ -4,9 +4,10 @@ import hashlib
 
 import numpy as np
 import pytest
+from coco_writer import write_coco
 
 from recamlib.data.access import open_images, open_masks
-from recamlib.data.export import write_coco, write_voc
+from recamlib.data.export import write_voc
 from recamlib.data.hoofed.coats import GROUNDS, PATTERNS
 from recamlib.data.hoofed.drawing import Frame
 from recamlib.data.hoofed.scenes import MIN_AREA, scene_size

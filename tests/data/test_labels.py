@@ -47,6 +47,9 @@ def test_impossible_spaces_are_refused():
         LabelSpace("none", ())
     with pytest.raises(DataError, match="no name twice"):
         LabelSpace("twice", ("a", "a"))
+    for name in ("background", "Background", "_background_", "BG", "back-ground", "__ignore__", "Void"):
+        with pytest.raises(DataError, match=f"'{name}' is no class"):
+            LabelSpace("own", ("cat", name))
     with pytest.raises(DataError, match="300 classes"):
         LabelSpace("many", tuple(map(str, range(300))))
 

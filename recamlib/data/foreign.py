@@ -1,0 +1,84 @@
+"""Exports of annotation programs: what each is, and the three steps that make it readable."""
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+_KIT = "VOCdevkit/VOC2012"
+_PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+_STEPS = {
+    "roboflow": (
+        "a Roboflow export (Pascal VOC): (1) put the pictures of {0}/ into {kit}/JPEGImages, its XML files "
+        "into {kit}/Annotations, (2) write the names of the pictures, one a line, to "
+        "{kit}/ImageSets/Segmentation/train.txt, those of valid/ to val.txt, (3) write your classes to "
+        "{kit}/classes.txt"
+    ),
+    "label studio": (
+        "a Label Studio export: (1) export as Pascal VOC XML, and put images/ into {kit}/JPEGImages and "
+        "Annotations/ into {kit}/Annotations, (2) write the names of the pictures, one a line, to train.txt "
+        "and val.txt in {kit}/ImageSets/Segmentation, (3) write your classes to {kit}/classes.txt"
+    ),
+    "labelme": (
+        "files of labelme ({0}): (1) put the pictures into {kit}/JPEGImages, (2) write an annotation for "
+        "each with the lines of book/your_data.md that read labelme's JSON, and train.txt and val.txt in "
+        "{kit}/ImageSets/Segmentation, (3) write your classes, without _background_, to {kit}/classes.txt"
+    ),
+    "coco": (
+        "a file in the form of COCO ({0}), which is read with the 80 classes of COCO alone: (1) put the "
+        "pictures into {kit}/JPEGImages, (2) write an annotation for each with the lines of "
+        "book/your_data.md that read it, and train.txt and val.txt in {kit}/ImageSets/Segmentation, (3) "
+        "write your classes to {kit}/classes.txt"
+    ),
+    "yolo": (
+        "an export for YOLO ({0}), which is not read: (1) export as Pascal VOC instead, (2) lay it out as "
+        "book/your_data.md says, (3) write your classes to {kit}/classes.txt"
+    ),
+}
+
+
+def describe(root: Path) -> str:
+    """Say which program wrote a folder and how to make it readable, or nothing if that is not clear."""
+    if not root.is_dir():
+        return ""
+    for folder in (root, root / _KIT, root / "VOCdevkit"):
+        kind, name = _kind(folder) if folder.is_dir() else ("", "")
+        if kind:
+            return "this looks like " + _STEPS[kind].format(name, kit=_KIT)
+    return ""
+
+
+def _kind(root: Path) -> tuple[str, str]:
+    """Return the program and the file or folder that gives it away."""
+    for part in ("train", "valid", "test"):
+        files = [*islice((root / part).glob("*"), 1000)] if (root / part).is_dir() else []
+        suffixes = {f.suffix.lower() for f in files}
+        if ".xml" in suffixes and suffixes & _PICTURES:
+            return "roboflow", part
+    if (root / "class_names.txt").is_file():
+        return "labelme", "class_names.txt"
+    for name in ("data.yaml", "data.yml", "obj.names"):
+        if (root / name).is_file() and not any(root.glob("*.json")):
+            return "yolo", name
+    for path, content in _json(root):
+        if isinstance(content, dict) and "shapes" in content:
+            return "labelme", path.name
+        if isinstance(content, dict) and "images" in content and "annotations" in content:
+            return "coco", path.relative_to(root).as_posix()
+        if isinstance(content, list) and content and isinstance(content[0], dict) and (
+            {"annotations", "image", "data"} & set(content[0])
+        ):  # fmt: skip
+            return "label studio", path.name
+    if (root / "images").is_dir() and (root / "Annotations").is_dir():
+        return "label studio", "images"
+    return "", ""
+
+
+def _json(root: Path) -> Iterator[tuple[Path, object]]:
+    """Yield the first JSON files of a folder and its subfolders, read."""
+    for path in islice((f for pattern in ("*.json", "*/*.json") for f in sorted(root.glob(pattern))), 5):
+        try:
+            if path.stat().st_size < 2**28:
+                yield path, json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            continue

@@ -1,0 +1,311 @@
+"""Own data: what is read as it comes, what is refused before a number is printed, and in which words."""
+
+import json
+import unicodedata
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from recamlib.data.access import open_images, open_masks
+from recamlib.data.check import check_dataset
+from recamlib.errors import DataError
+from recamlib.stages.base import DataSettings
+
+NAMES = ("cat", "dog", "hen")
+SHOWN = ((0,), (1,), (2,), (0, 1), (1, 2), (0,), (1,), (2,))  # classes of each picture
+
+
+def annotation(*names):
+    return "<annotation>" + "".join(f"<object><name>{n}</name></object>" for n in names) + "</annotation>"
+
+
+@pytest.fixture
+def kit(tmp_path):
+    """Eight pictures of three classes with masks of class numbers; six to train on, two to look at."""
+    folder = tmp_path / "VOCdevkit" / "VOC2012"
+    for part in ("JPEGImages", "Annotations", "SegmentationClass", "ImageSets/Segmentation"):
+        (folder / part).mkdir(parents=True)
+    (folder / "classes.txt").write_text("\n".join(NAMES))
+    for number, shown in enumerate(SHOWN):
+        mask = np.zeros((20, 24), np.uint8)
+        for place, k in enumerate(shown):
+            mask[4 : 10 + k, 2 + 10 * place : 10 + 10 * place] = k + 1
+        picture = Image.new("RGB", (24, 20), (30 * number,) * 3)
+        picture.save(folder / f"JPEGImages/p{number}.jpg")
+        Image.fromarray(mask).save(folder / f"SegmentationClass/p{number}.png")
+        (folder / f"Annotations/p{number}.xml").write_text(annotation(*(NAMES[k] for k in shown)))
+    (folder / "ImageSets/Segmentation/train.txt").write_text("\n".join(f"p{n}" for n in range(6)))
+    (folder / "ImageSets/Segmentation/val.txt").write_text("p6\np7\n")
+    return folder
+
+
+def check(kit):
+    return check_dataset("voc12", kit.parent.parent, progress=False)
+
+
+def each_mask(kit, change):
+    """Rewrite every mask by a function of its array."""
+    for path in (kit / "SegmentationClass").iterdir():
+        mask = np.array(Image.open(path))
+        Image.fromarray(change(mask)).save(path)
+
+
+def refused(kit, message, monkeypatch):
+    """The check calls it a problem, and scoring stops with the same words before it has a number."""
+    report = check(kit)
+    assert not report.ok and [line for line in report.problems if message in line], report
+    monkeypatch.setenv("RECAM_DATA", str(kit.parent.parent))
+    settings = DataSettings(name="voc12", fingerprint="x", limit=5)
+    truth = settings.masks("train")
+    with pytest.raises(DataError, match=message):
+        truth.mask(truth.ids[0])
+
+
+def test_what_the_page_describes_can_run(kit):
+    report = check(kit)
+    assert report.ok, report
+    assert report.present == report.masks == {"train": 6, "val": 2, "train_aug": 6}
+    assert [number for number, lack in report.notebooks.items() if not lack] == ["02", "03", "04", "05", "06"]
+    assert "no cow, horse, sheep" in report.notebooks["01"]
+    assert "can run: notebooks 02, 03, 04, 05, 06" in str(report)
+
+
+# what the values of a mask mean
+
+
+def test_masks_of_0_and_255_for_several_classes(kit, monkeypatch):
+    each_mask(kit, lambda mask: np.where(mask > 0, 255, 0).astype(np.uint8))
+    refused(kit, "6 of 6 masks hold 0 and 255 alone", monkeypatch)
+
+
+def test_masks_numbered_in_another_order(kit, monkeypatch):
+    each_mask(kit, lambda mask: np.array([0, 3, 1, 2], np.uint8)[mask])
+    refused(kit, "masks show other classes than the labels", monkeypatch)
+
+
+def test_masks_numbered_from_0(kit, monkeypatch):
+    each_mask(kit, lambda mask: np.where(mask > 0, mask - 1, 0).astype(np.uint8))
+    refused(kit, "masks show other classes than the labels name", monkeypatch)
+
+
+def test_one_class_of_0_and_255_in_one_picture_only(kit):
+    (kit / "classes.txt").write_text("thing")
+    for path in (kit / "Annotations").iterdir():
+        path.write_text(annotation("thing"))
+    each_mask(kit, lambda mask: (mask > 0).astype(np.uint8))
+    Image.fromarray(np.array(Image.open(kit / "SegmentationClass/p3.png")) * np.uint8(255)).save(
+        kit / "SegmentationClass/p3.png"
+    )
+    (problem,) = check(kit).problems
+    assert "p3.png holds 0 and 255 alone" in problem and "write 1 for 'thing'" in problem
+    with pytest.raises(DataError, match="p3.png holds 0 and 255"):
+        open_masks("voc12", "train", root=kit).mask("p3")
+    assert open_masks("voc12", "train", root=kit).mask("p2").max() == 1
+
+
+@pytest.mark.parametrize("first", ["Background", "__background__", "BG", "__ignore__", "void"])
+def test_a_first_line_that_is_no_class(kit, first):
+    (kit / "classes.txt").write_text("\n".join([first, *NAMES]))
+    with pytest.raises(DataError, match=f"classes.txt names '{first}', which is always there as value"):
+        open_masks("voc12", "train", root=kit)
+    assert not check(kit).ok
+
+
+def test_a_class_that_no_mask_shows(kit):
+    each_mask(kit, lambda mask: np.where(mask == 3, 0, mask).astype(np.uint8))
+    line = "no mask shows the class 'hen' (value 3); 3 images are labelled so"
+    assert line in check(kit).problems
+    (kit / "classes.txt").write_text("\n".join([*NAMES, "emu"]))
+    assert any("'emu' (value 4); no image is labelled so" in line for line in check(kit).problems)
+
+
+def test_a_few_masks_that_show_other_classes_are_a_remark(kit):
+    (kit / "Annotations/p0.xml").write_text(annotation("hen"))
+    report = check(kit)
+    assert report.ok and "in 1 of 8 images the mask shows other classes" in report.remarks[0]
+    assert open_masks("voc12", "train", root=kit).mask("p0").any()
+
+
+@pytest.mark.parametrize(("orientation", "kept"), [(3, False), (2, False), (6, True), (8, True)])
+def test_rotation_is_that_of_the_viewer_for_image_and_mask(kit, orientation, kept):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    with Image.open(kit / "JPEGImages/p0.jpg") as picture:
+        picture.save(kit / "JPEGImages/p0.jpg", exif=exif)
+    masks = open_masks("voc12", "train", root=kit)
+    if not kept:  # nothing tells which way the mask was drawn
+        with pytest.raises(DataError, match=r"p0.jpg carries an EXIF rotation that leaves its size"):
+            masks.mask("p0")
+        return
+    with pytest.raises(DataError, match="sides are swapped"):
+        masks.mask("p0")  # drawn on the stored pixels
+    with Image.open(kit / "SegmentationClass/p0.png") as mask:
+        mask.rotate(90, expand=True).save(kit / "SegmentationClass/p0.png")
+    images = open_images("voc12", "train", root=kit)
+    assert masks.mask("p0").shape == images.size("p0") == images.image("p0").shape[1:] == (24, 20)
+    assert any("1 images carry an EXIF rotation, which is applied" in line for line in check(kit).remarks)
+
+
+def test_colours_of_a_labelmap_are_read_and_its_order_is_that_of_the_classes(kit):
+    colours = {"background": (0, 0, 0), "hen": (9, 8, 7), "ignored": (224, 224, 192)}
+    colours |= {"cat": (250, 50, 83), "dog": (1, 2, 3)}
+    (kit / "labelmap.txt").write_text(
+        "# label:color_rgb:parts:actions\n"
+        + "".join(f"{name}:{','.join(map(str, rgb))}::\n" for name, rgb in colours.items())
+    )
+    table = np.array([colours[name] for name in ("background", *NAMES)], np.uint8)
+    each_mask(kit, lambda mask: table[mask])
+    images, masks = (door("voc12", "train", root=kit) for door in (open_images, open_masks))
+    assert images.space.classes == NAMES and masks.mask("p3").max() == 2  # classes.txt has the say
+    (kit / "classes.txt").unlink()
+    assert open_images("voc12", "train", root=kit).space.classes == ("hen", "cat", "dog")
+    assert open_masks("voc12", "train", root=kit).mask("p3").max() == 3
+    assert check(kit).ok
+    for line, message in (("ox:1,2,300\n", "is not name:red,green,blue"), ("ox:1,2,3\n", "a second time")):
+        (kit / "labelmap.txt").write_text((kit / "labelmap.txt").read_text().split("ox")[0] + line)
+        with pytest.raises(DataError, match=message):
+            open_images("voc12", "train", root=kit)
+    (kit / "labelmap.txt").write_text("cat:1,1,1\ndog:2,2,2\n")
+    (kit / "classes.txt").write_text("cat\nhen\n")
+    with pytest.raises(DataError, match="labelmap.txt differ: 'dog' is in one"):
+        open_images("voc12", "train", root=kit)
+
+
+# what a run can use
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("", "train.txt is empty"), ("\n \n", "train.txt is empty"), ("p0\np1\np0.jpg\n", "names 'p0' 2 times")],
+)
+def test_a_list_that_is_broken_is_a_problem(kit, content, message):
+    (kit / "ImageSets/Segmentation/train.txt").write_text(content)
+    report = check(kit)
+    assert not report.ok and not report.missing
+    assert sum(message in line for line in report.problems) == 1
+    assert all("train" in lack for lack in report.notebooks.values())
+
+
+def test_without_masks_networks_train_and_nothing_is_a_problem(kit):
+    for path in (kit / "SegmentationClass").iterdir():
+        path.unlink()
+    (kit / "SegmentationClass").rmdir()
+    report = check(kit)
+    assert report.ok, report
+    assert report.masks == {"train": 0, "val": 0, "train_aug": 0}
+    assert report.notebooks["02"] == "no masks to score train with (training and maps need none)"
+    assert report.notebooks["04"].startswith("no masks to score train_aug and val with")
+    with pytest.raises(DataError, match="p0.png is missing"):
+        open_masks("voc12", "train", root=kit).mask("p0")
+
+
+def test_one_mask_too_few_is_a_problem(kit):
+    (kit / "SegmentationClass/p2.png").unlink()
+    (problem,) = check(kit).problems
+    assert "p2.png is missing" in problem
+    assert open_masks("voc12", "train", root=kit).missing() == ("p2",)
+
+
+def test_pictures_without_an_object_are_left_out_and_counted(kit, monkeypatch):
+    for name in ("p1", "p2"):
+        (kit / f"Annotations/{name}.xml").write_text("<annotation><filename>x</filename></annotation>")
+        Image.new("L", (24, 20)).save(kit / f"SegmentationClass/{name}.png")
+    report = check(kit)
+    assert report.ok and "2 of 8 images show no class; they are left out" in report.remarks[0]
+    monkeypatch.setenv("RECAM_DATA", str(kit.parent.parent))
+    settings = DataSettings(name="voc12", fingerprint="negatives")
+    with pytest.warns(UserWarning, match="2 of 6 images of .*train.txt show no class"):
+        images = settings.images("train")
+    assert images.ids == settings.masks("train").ids == ("p0", "p3", "p4", "p5")
+    assert images.label_matrix().any(1).all()
+    for name in ("p6", "p7"):
+        (kit / f"Annotations/{name}.xml").write_text("<annotation/>")
+    assert any("no image of val shows a class" in line for line in check(kit).problems)
+
+
+def test_what_is_missing_stops_every_notebook(kit):
+    (kit / "ImageSets/Segmentation/val.txt").unlink()
+    report = check(kit)
+    assert not report.ok and list(report.missing) == ["val"]
+    assert "write the ids of its pictures there" in report.missing["val"] and "fetch" not in str(report)
+    assert set(report.notebooks.values()) == {"every notebook opens val, too"}
+
+
+def test_images_on_both_lists_are_said(kit):
+    (kit / "ImageSets/Segmentation/val.txt").write_text("p0\np7\n")
+    assert any("1 images of val are in train, too" in line for line in check(kit).remarks)
+
+
+# names, and words of one's own
+
+
+@pytest.mark.parametrize("suffix", ["JPG", "Jpeg", "PNG", "bmp", "WEBP", "tif"])
+def test_pictures_in_any_suffix(kit, suffix):
+    with Image.open(kit / "JPEGImages/p0.jpg") as picture:
+        picture.save(kit / f"JPEGImages/p0.{suffix}")
+    (kit / "JPEGImages/p0.jpg").unlink()
+    for part, name in (("Annotations", "p0.xml"), ("SegmentationClass", "p0.png")):
+        (kit / part / name).rename(kit / part / name.upper().replace("P0", "p0"))
+    assert check(kit).ok, check(kit)
+
+
+def test_names_with_spaces_and_letters_in_pieces(kit):
+    name = "meine Hündin 1"
+    for part in ("JPEGImages", "Annotations", "SegmentationClass"):
+        (path,) = (kit / part).glob("p0.*")
+        path.rename(path.with_name(unicodedata.normalize("NFD", name) + path.suffix))
+    (kit / "ImageSets/Segmentation/train.txt").write_text(f"{name}\np1.jpg\n./JPEGImages/p2.jpg\n")
+    assert open_images("voc12", "train", root=kit).ids == (name, "p1", "p2")
+    assert check(kit).ok, check(kit)
+
+
+def test_own_pictures_get_own_words(kit):
+    (kit / "Annotations/p0.xml").unlink()
+    (kit / "JPEGImages/p1.jpg").unlink()
+    text = str(check(kit))
+    assert "p0.xml is missing, so the image has no labels; write it or take the id off the list" in text
+    assert "p1.jpg is missing; put it there or take the id off the list" in text
+    assert "recam data fetch" not in text
+
+
+@pytest.mark.parametrize("names", [("Segmentation/default.txt",), ("Main/train.txt",), ("Main/default.txt",)])
+def test_lists_under_other_names(kit, names):
+    (kit / "ImageSets/Main").mkdir()
+    for name in names:
+        (kit / "ImageSets/Segmentation/train.txt").rename(kit / "ImageSets" / name)
+    with pytest.raises(DataError, match=f"train.txt is missing; copy ImageSets/{names[0]} there$"):
+        open_images("voc12", "train", root=kit)
+
+
+SHAPES = json.dumps({"version": "5.0", "shapes": [{"label": "cat"}], "imagePath": "a.jpg"})
+OWN_COCO = json.dumps({"images": [], "annotations": [], "categories": [{"id": 0, "name": "weld"}]})
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"valid/a.rf.1.jpg": "", "valid/a.rf.1.xml": "<annotation/>"}, "Roboflow export"),
+        ({"images/a.jpg": "", "Annotations/a.xml": "<annotation/>"}, "Label Studio export"),
+        ({"project-1.json": '[{"id": 1, "annotations": [], "data": {}}]'}, "Label Studio export"),
+        ({"a.jpg": "", "a.json": SHAPES}, "labelme .a.json"),
+        ({"class_names.txt": "_background_\ncat", "JPEGImages/a.jpg": ""}, "labelme .class_names"),
+        ({"annotations/instances_default.json": OWN_COCO, "images/a.jpg": ""}, "form of COCO .annot"),
+        ({"result.json": OWN_COCO, "images/a.jpg": ""}, "form of COCO .result.json"),
+        ({"data.yaml": "nc: 1", "train/images/a.jpg": ""}, "YOLO .data.yaml"),
+    ],
+)
+def test_exports_are_named_with_three_steps(tmp_path, files, message):
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=rf"this looks like .*{message}.*\(1\).*\(2\).*\(3\)") as caught:
+        open_images("voc12", "train", root=tmp_path)
+    assert "fetch" not in str(caught.value)
+    assert not check_dataset("voc12", tmp_path, progress=False).ok
+
+
+def test_a_folder_of_nothing_known_says_both_ways(tmp_path):
+    (tmp_path / "notes.json").write_text("{")
+    with pytest.raises(DataError, match="lay your own data out as .*says, .*recam data fetch voc12"):
+        open_images("voc12", "train", root=tmp_path)
