@@ -100,16 +100,73 @@ def extract_scale_maps(
                     views = normalise(rescale(batch, scale_here), mean, std)
                     features = _paired_features(backbone, views, dtype=PRECISIONS[precision])
                     for i, pair in zip(group, features, strict=True):
-                        if background is None:
-                            maps = F.relu(_scores(pair, weights[:, classes[i]]))  # (2, N, P, h, w)
-                        else:
-                            rivals = background.to(weights).expand(len(weights), 1, -1)  # (N, 1, C)
-                            shares = _scores(pair, torch.cat([weights, rivals], 1)).softmax(2)
-                            maps = shares[:, :, classes[i]]
-                        found[i].append((maps[0] + maps[1].flip(3)).cpu())  # mirror added
+                        found[i].append(pair_maps(pair, weights, classes[i], background=background).cpu())
     finally:
         model.train(was_training)
     return [[m.clone() for m in maps] for maps in found]  # clones may be changed in place, unlike these
+
+
+def pair_maps(
+    pair: Tensor, weights: Tensor, classes: Tensor, *, background: Tensor | None = None
+) -> Tensor:
+    """Maps of one image at one scale, its own and its mirror image's added up.
+
+    Parameters
+    ----------
+    pair
+        Features of the image and of its mirror image, shape ``(2, C, h, w)``.
+    weights
+        Shape ``(N, K, C)``: weight options.
+    classes
+        Indices of the classes present, shape ``(P,)``.
+    background
+        See :func:`extract_scale_maps`.
+
+    Returns
+    -------
+    Shape ``(N, P, h, w)``, not normalised.
+    """
+    if background is None:
+        maps = F.relu(_scores(pair, weights[:, classes]))  # (2, N, P, h, w)
+    else:
+        rivals = background.to(weights).expand(len(weights), 1, -1)  # (N, 1, C)
+        maps = _scores(pair, torch.cat([weights, rivals], 1)).softmax(2)[:, :, classes]
+    return maps[0] + maps[1].flip(3)
+
+
+@torch.inference_mode()
+def image_features(
+    backbone: Backbone, images: Sequence[Tensor], *, scale: float = 1.0, mirror: bool = False
+) -> list[Tensor]:
+    """Features of whole images as the backbone gives them.
+
+    Parameters
+    ----------
+    backbone
+        In evaluation mode; its device is used.
+    images
+        Shape ``(3, H, W)`` each, uint8. Images of one size share a forward pass.
+    scale
+        Factor that each image is resized by, bicubically.
+    mirror
+        Whether the features of the mirror image come after those of the image.
+
+    Returns
+    -------
+    One tensor an image, ``(1, C, h, w)``, or ``(2, C, h, w)`` with the mirror image: float32, on the CPU.
+    """
+    device = next(backbone.parameters()).device
+    found: dict[int, Tensor] = {}
+    pixels = 2**19 if device.type == "cpu" else 2**23
+    for group in _groups([tuple(i.shape[1:]) for i in images], scale, pixels):
+        batch = torch.stack([images[i] for i in group]).to(device)  # (n, 3, H, W)
+        views = normalise(rescale(batch, min(scale, LONGEST / max(batch.shape[2:]))))
+        if mirror:
+            features = _paired_features(backbone, views, dtype=None)
+        else:
+            features = padded_features(backbone, views, dtype=None)[:, None]
+        found |= {i: each.cpu().clone() for i, each in zip(group, features, strict=True)}
+    return [found[i] for i in range(len(images))]
 
 
 def _groups(sizes: list[tuple[int, int]], scale: float, pixels: int) -> list[list[int]]:

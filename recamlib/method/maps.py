@@ -4,23 +4,26 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recamlib.engine.extract import extract_scale_maps
 from recamlib.errors import SettingsError, nearest
 
 __all__ = [
+    "CONTROLS",
     "OPTIONS",
     "class_activation_maps",
     "class_features",
     "combine_weights",
-    "extract_scale_maps",
     "merge_scales",
 ]
 
 OPTIONS = ("w", "w'", "w+w'", "w*w'")
 """Weight options of Eq. (9)."""
+
+CONTROLS = ("relu(w)", "w*w", "w*random", "relu(w)*relu(w')")
+"""Weight options of our own, which cost no training: what a gain of Eq. (9) has to be compared with."""
 
 Gap = Literal["pixels", "mask"]
 """What the sum of Eq. (5) is divided by."""
@@ -102,15 +105,18 @@ def class_features(features: Tensor, maps: Tensor, *, gap: Gap = "pixels", eps: 
     return sums / (maps.sum((2, 3))[..., None] + eps)
 
 
-def combine_weights(fc1: Tensor, fc2: Tensor, option: str) -> Tensor:
+def combine_weights(fc1: Tensor, fc2: Tensor | None, option: str, *, seed: int = 0) -> Tensor:
     """Combine the weights of the two classifiers into those of the final map.
 
     Parameters
     ----------
     fc1, fc2
-        Shape ``(K, C)``, the paper's w and w'.
+        Shape ``(K, C)``, the paper's w and w'. Options without w' take None for it.
     option
-        One of `OPTIONS`: ``"w"``, ``"w'"``, ``"w+w'"`` or ``"w*w'"``, element by element.
+        One of `OPTIONS` or of `CONTROLS`; products and sums are element by element, ``relu`` sets negative
+        weights to 0, and ``random`` is a layer of the shape of FC2 that nobody trained.
+    seed
+        Of that layer.
 
     Returns
     -------
@@ -123,7 +129,8 @@ def combine_weights(fc1: Tensor, fc2: Tensor, option: str) -> Tensor:
 
     Notes
     -----
-    Source: below Eq. (9).
+    Source: below Eq. (9); `CONTROLS` are our own. In ``w*w'`` two negative weights count as evidence for
+    the class, in ``relu(w)*relu(w')`` they do not.
 
     Examples
     --------
@@ -131,11 +138,20 @@ def combine_weights(fc1: Tensor, fc2: Tensor, option: str) -> Tensor:
     >>> combine_weights(torch.tensor([[2.0]]), torch.tensor([[3.0]]), "w*w'").item()
     6.0
     """
-    if option not in OPTIONS:
-        raise SettingsError(f"unknown weight option {option!r}{nearest(option, OPTIONS)}: use {OPTIONS}")
-    if option in ("w", "w'"):
-        return fc1 if option == "w" else fc2
-    return fc1 + fc2 if option == "w+w'" else fc1 * fc2
+    known = OPTIONS + CONTROLS
+    if option not in known:
+        raise SettingsError(f"unknown weight option {option!r}{nearest(option, known)}: use {known}")
+    if option == "w*random":
+        bound = fc1.shape[1] ** -0.5  # as torch starts a linear layer
+        draws = torch.rand(fc1.shape, generator=torch.Generator().manual_seed(seed))
+        return fc1 * ((2 * draws - 1) * bound).to(fc1)
+    if "w'" not in option:
+        return {"w": fc1, "relu(w)": fc1.relu(), "w*w": fc1 * fc1}[option]
+    if fc2 is None:
+        raise SettingsError(f"weight option {option!r} needs w', the weights of FC2")
+    if option == "relu(w)*relu(w')":
+        return fc1.relu() * fc2.relu()
+    return {"w'": fc2, "w+w'": fc1 + fc2, "w*w'": fc1 * fc2}[option]
 
 
 def merge_scales(

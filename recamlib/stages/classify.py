@@ -1,30 +1,51 @@
 """Stages that train: the classifier (Eq. 1, 4), its reactivation (Eq. 5 to 8), and what they classify."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import pydantic
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recamlib.data.access import labels_only
+from recamlib.data.access import ImageSet, labels_only
 from recamlib.data.views import LabelledViews, SaliencyViews, TrainView
+from recamlib.engine import fit as engine
 from recamlib.engine.device import default_device, measured
+from recamlib.engine.extract import image_features
 from recamlib.engine.predict import image_logits
+from recamlib.errors import SettingsError
+from recamlib.method.convergence import convergence, fit_softmax, head_numbers, one_class_features
 from recamlib.method.losses import bce_loss, reactivation_loss, sce_loss, sce_single_loss
 from recamlib.method.maps import Gap, class_activation_maps, class_features
 from recamlib.method.saliency import eps_loss
+from recamlib.method.scores import mean_average_precision
 from recamlib.models.backbones import build_backbone
 from recamlib.models.base import freeze_batch_norm, freeze_stem
 from recamlib.models.classifier import CamClassifier, ReactivationHead
-from recamlib.stages.base import DataSettings, Split, Stage, check_weights, load_weights_into
+from recamlib.models.fold import fold_batch_norm
+from recamlib.stages.base import (
+    DataSettings,
+    Split,
+    Stage,
+    check_weights,
+    load_weights_into,
+    store_trained,
+)  # fmt: skip
+from recamlib.stages.features import WINDOW, Features, FeatureViews, split_cells
 from recamlib.stages.infra import StageCache
 from recamlib.stages.saliency import Saliency, SaliencyMaps
-from recamlib.stages.training import run_training, trained
 
 LOSSES = {"bce": bce_loss, "sce": sce_loss, "sce_single": sce_single_loss}
+# FC1 alone on untouched features: what every classifier has to reach (METHOD, "Is it converged?")
+LINEAR: dict[str, Any] = {
+    "train": "heads", "optimizer": "adam", "lr": 1e-3, "fc_lr_factor": 1.0, "epochs": 40, "batch_size": 64,
+}  # fmt: skip
+PROBED = 200  # training images, whole, that show after every epoch how far FC2 is
+TOLD = 300  # training images that the classifier's mean average precision is taken on
+OTHER_DRAWS = 7919  # reactivation draws its crops and their order with this added to the seed of its base
 
 
 class TrainClassifier(Stage):
@@ -32,10 +53,14 @@ class TrainClassifier(Stage):
 
     Defaults train the small embedded network from scratch; profiles hold the paper's settings.
     With pre-trained ``weights``, BatchNorm keeps its running statistics (scale and shift are trained) and the
-    stem stays fixed, as in the authors' code. ``probe`` keeps the logits of the val images after every epoch,
-    for Figure 4. With ``saliency`` there is one more channel, for the background, and ``saliency_weight``
-    times the loss of EPS is added (Table 4); what is reactivated from such a classifier keeps that loss.
-    ``checkpointing`` saves memory, not time, and is for transformers.
+    stem stays fixed, as in the authors' code. ``probe`` stores the logits of the val images after every
+    epoch, for Figure 4. With ``saliency`` there is one more channel, for the background, and
+    ``saliency_weight`` times the loss of EPS is added (Table 4); what is reactivated from such a classifier
+    keeps that loss. ``checkpointing`` saves memory, not time, and is for transformers.
+
+    ``train="heads"`` leaves the backbone as loaded: FC1 is trained on features of whole images, resized by
+    ``scale``, that are computed once. ``fc_init="linear"`` starts FC1 from that layer and then trains
+    everything. ``scale`` is also the size at which convergence is measured.
     """
 
     dataset: DataSettings = DataSettings()
@@ -43,6 +68,9 @@ class TrainClassifier(Stage):
     weights: str | None = None
     output_stride: Literal[8, 14, 16, 32] = 16
     loss: Literal["bce", "sce", "sce_single"] = "bce"
+    train: Literal["all", "heads"] = "all"
+    scale: float = pydantic.Field(1.0, gt=0)
+    fc_init: Literal["random", "linear"] = "random"
     epochs: int = pydantic.Field(12, ge=1)
     batch_size: int = pydantic.Field(16, ge=1)
     optimizer: Literal["sgd", "adam"] = "sgd"
@@ -57,30 +85,54 @@ class TrainClassifier(Stage):
     saliency_weight: float = pydantic.Field(1.0, ge=0)
     checkpointing: bool = False
     seed: int = pydantic.Field(0, ge=0)
-    stage: Literal["TrainClassifier/2"] = "TrainClassifier/2"
+    stage: Literal["TrainClassifier/3"] = "TrainClassifier/3"
     infra: StageCache = StageCache(work="training")
+
+    def __init__(self, **data: Any) -> None:
+        super().__init__(**data)
+        if self.train == "heads" and (self.saliency is not None or self.probe):
+            raise SettingsError(
+                "TrainClassifier.train: 'heads' trains FC1 alone, without saliency and probe; use 'all'"
+            )
 
     @property
     def upstream(self) -> tuple[Stage, ...]:
-        """The saliency maps, where there are any."""
-        return (SaliencyMaps(dataset=self.dataset, saliency=self.saliency),) if self.saliency else ()
+        """Saliency maps, stored features and the layer fitted on them, where they are used."""
+        maps = (SaliencyMaps(dataset=self.dataset, saliency=self.saliency),) if self.saliency else ()
+        features = (self.features,) if self.train == "heads" else ()
+        return maps + features + ((self.linear,) if self.fc_init == "linear" else ())
 
     def prepare(self, items: Sequence[str]) -> None:
         """Make the saliency maps, where there are any."""
         if self.saliency is not None:
             self.views()
 
-    def views(self) -> LabelledViews:
+    def views(self, *, draws: int = 0) -> LabelledViews:
         """Return the training crops of this run, from images and image-level labels alone.
 
         The long side is drawn from 0.625 to 1.25 crops, as the published [320, 640] for a crop of 512.
+        `draws` is added to the seed that crops are drawn with.
         """
-        images = self.dataset.images("train_aug")
+        images, seed = self.dataset.images("train_aug"), self.seed + draws
         sizes = {"crop": self.crop, "long_side": (round(0.625 * self.crop), round(1.25 * self.crop))}
         if self.saliency is None:
-            return LabelledViews(images, TrainView(**sizes), seed=self.seed)
+            return LabelledViews(images, TrainView(**sizes), seed=seed)
         maps = SaliencyMaps(dataset=self.dataset, saliency=self.saliency)
-        return SaliencyViews(images, maps.reader("train_aug"), **sizes, seed=self.seed)
+        return SaliencyViews(images, maps.reader("train_aug"), **sizes, seed=seed)
+
+    @property
+    def features(self) -> Features:
+        """Features of whole images from the backbone as it was loaded."""
+        return Features(
+            dataset=self.dataset, backbone=self.backbone, weights=self.weights, scale=self.scale,
+            output_stride=self.output_stride,
+        )  # fmt: skip
+
+    @property
+    def linear(self) -> "TrainClassifier":
+        """FC1 alone on those features: what this classifier has to be as good as."""
+        names = ("dataset", "backbone", "weights", "output_stride", "loss", "scale", "seed")
+        return TrainClassifier(**{name: getattr(self, name) for name in names}, **LINEAR)
 
     def build(self, weights: str | None = None) -> CamClassifier:
         """Return the untrained classifier, its fixed parts fixed."""
@@ -101,12 +153,17 @@ class TrainClassifier(Stage):
         return {"eps": self.saliency_weight * eps_loss(net.scores(features), views[:, 3], labels)}
 
     @infra.apply(item_uid=str, cache_type="Auto")
-    def train(self, items: Sequence[str]) -> Iterator[dict[str, Any]]:
+    def run(self, items: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Train and yield file, digest, history and cost; the weights are a safetensors file beside it."""
         for name in items:
+            if self.train == "heads":
+                yield self._train_fc1(name)
+                continue
             torch.manual_seed(self.seed)
             model = self.build(self.weights)
-            loss = LOSSES[self.loss]
+            if self.fc_init == "linear":
+                model.fc1.load_state_dict(self.linear.fc1().state_dict())
+            loss, val = LOSSES[self.loss], self.dataset.images("val")
 
             def step(net: nn.Module, views: Tensor, labels: Tensor, loss=loss) -> dict[str, Tensor]:
                 if self.saliency is None:
@@ -119,25 +176,123 @@ class TrainClassifier(Stage):
 
             heads = [p for n, p in model.named_parameters() if not n.startswith("backbone.")]
             groups = [
-                {"params": trained(model.backbone), "lr": self.lr},
+                {"params": _trained(model.backbone), "lr": self.lr},
                 {"params": heads, "lr": self.lr * self.fc_lr_factor},
             ]
-            yield run_training(self, name, model, step, groups, base=self)
+            probe = (lambda net, epoch, val=val: {"logits": image_logits(net, val)}) if self.probe else None
+            yield _run_training(
+                self, name, model, self.views(), step, groups, kind=self.optimizer, probe=probe, base=self,
+                told=lambda net: self._told(lambda _, images: image_logits(net, images, scale=self.scale)),
+            )  # fmt: skip
+
+    def _train_fc1(self, name: str) -> dict[str, Any]:
+        images = self.dataset.images("train_aug")
+        pooled = self.features.pooled("train_aug")  # (N, C)
+        views = FeatureViews(images, list(pooled[:, :, None, None]))
+        torch.manual_seed(self.seed)
+        model = nn.ModuleDict({"fc1": nn.Linear(pooled.shape[1], views.labels.shape[1], bias=False)})
+        loss = LOSSES[self.loss]
+
+        def step(net: nn.Module, samples: Tensor, labels: Tensor) -> dict[str, Tensor]:
+            return {"loss": loss(net["fc1"](split_cells(samples)[0].mean((2, 3))), labels)}
+
+        def told(net: nn.Module) -> dict[str, float]:
+            fc1 = net["fc1"].cpu()
+            return self._told(lambda *part: fc1(self._pooled_of(*part)))
+
+        groups = [{"params": list(model.parameters()), "lr": self.lr * self.fc_lr_factor}]
+        return _run_training(
+            self, name, model, views, step, groups, kind=self.optimizer, told=told, base=self
+        )
+
+    def _pooled_of(self, split: Split, images: ImageSet) -> Tensor:
+        """Return the mean features (N, C) of some images of a split, from the cache."""
+        return self.features.pooled(split, images.ids)
+
+    def _told(self, logits: Callable[[Split, ImageSet], Any]) -> dict[str, float]:
+        """Return the mean average precision, percent, on training and val images, and that of FC1 alone."""
+        told = {}
+        parts: tuple[tuple[str, Split, int], ...] = (("train_map", "train_aug", TOLD), ("val_map", "val", 0))
+        for key, split, limit in parts:
+            images = self.dataset.images(split).select(limit=limit)
+            with torch.inference_mode():
+                scores = torch.as_tensor(logits(split, images))
+            told[key] = 100 * mean_average_precision(scores, torch.from_numpy(images.label_matrix()))
+        linear = self.linear
+        alone = told if _same(self, linear) else linear.result["convergence"]
+        return {**told, "fc1_map": alone["val_map"]}
 
     @cached_property
     def result(self) -> dict[str, Any]:
-        """History, cost and weights entry; trains if that was not done yet."""
-        return self._single(self.train, "model")
+        """History, cost, convergence and weights entry; trains if that was not done yet."""
+        return self._single(self.run, "model")
+
+    def fc1(self) -> nn.Linear:
+        """Return FC1 of a classifier whose backbone was left as loaded."""
+        path = check_weights(self.folder, self.result["weights"])
+        classes, channels = self.result["shape"]
+        model = nn.ModuleDict({"fc1": nn.Linear(channels, classes, bias=False)})
+        return load_weights_into(model, path)["fc1"]
 
     def load(self) -> tuple[CamClassifier, None]:
         """Return the trained classifier on the CPU in evaluation mode."""
         path = check_weights(self.folder, self.result["weights"])
-        return load_weights_into(self.build(), path).eval(), None
+        model = self.build()
+        if self.train == "heads":
+            model.backbone = self.features.build()
+            model.fc1.load_state_dict(self.fc1().state_dict())
+            return model.eval(), None
+        return load_weights_into(model, path).eval(), None
 
 
 def images_of(views: Tensor) -> Tensor:
     """Return the images ``(B, 3, H, W)`` of views that may have a saliency map as fourth channel."""
     return views if views.shape[1] == 3 else views[:, :3].contiguous(memory_format=torch.channels_last)
+
+
+def _trained(module: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters of a module that are not fixed."""
+    return [p for p in module.parameters() if p.requires_grad]
+
+
+def _same(one: Stage, other: Stage) -> bool:
+    return one.model_dump(exclude={"infra"}) == other.model_dump(exclude={"infra"})
+
+
+def _run_training(
+    stage: Stage, name: str, model: nn.Module, views: Any, step: Callable, groups: list[dict], *,
+    kind: str, base: TrainClassifier, told: Callable[[nn.Module], dict[str, Any]],
+    probe: Callable | None = None, draws: int = 0,
+) -> dict[str, Any]:  # fmt: skip
+    """Run one training stage: optimizer, loop, convergence, stored weights, cost; then the checkpoint goes.
+
+    `base` is the stage of the classifier, which may be `stage` itself: it knows seed and precision.
+    """
+    optimizer = engine.make_optimizer(
+        groups, kind=kind, momentum=stage.momentum, weight_decay=stage.weight_decay
+    )
+    with measured() as cost:
+        history = engine.fit(
+            model, views, step, optimizer, epochs=stage.epochs, batch_size=stage.batch_size,
+            seed=base.seed + draws, checkpoint=stage.folder / "checkpoint", precision=base.precision,
+            after_epoch=probe, describe=type(stage).__name__,
+        )  # fmt: skip
+    probes = history.pop("probes", [])
+    with labels_only():
+        record = told(model)
+    result = store_trained(stage.folder, model, name, history=history, cost=cost, images=len(views))
+    if probes and "logits" in probes[0]:
+        result["probe_logits"] = np.array([p["logits"] for p in probes], dtype=np.float32)  # (E + 1, N, K)
+    elif probes:
+        record["epochs"] = probes
+    answer = convergence(record)
+    if not answer.converged:
+        print(
+            f"{type(stage).__name__} has not converged ({answer.text}), so that it carries no verdict: "
+            "try a higher rate (lr) or more epochs"
+        )
+    shape = next(v.shape for k, v in model.state_dict().items() if k.endswith("fc1.weight"))
+    return {**result, "convergence": record, "shape": list(shape)}
 
 
 class _Joint(nn.Module):
@@ -151,16 +306,29 @@ class _Joint(nn.Module):
         return self.classifier.features(images)
 
 
+class _Heads(nn.Module):
+    """FC1 and FC2 without a backbone."""
+
+    def __init__(self, fc1: nn.Linear) -> None:
+        super().__init__()
+        self.fc1 = fc1
+        self.head = ReactivationHead(fc1.in_features, fc1.out_features)
+
+
 class Reactivate(Stage):
     """Reactivate a converged BCE classifier with SCE (Eq. 5 to 8).
 
     ``sce_weight=0`` is the control of Table 1: as many further epochs at the same rates, with BCE alone.
     A base that was trained with saliency keeps the loss of EPS beside the two: ReCAM-E of Table 4.
+    ``lr`` is the rate of FC2; backbone and FC1 have ``base_lr_factor`` times that.
     The maps of Eq. 5 pass gradients to FC1 and the backbone, as in the authors' code, unless ``detach_maps``.
     ``gap`` is what Eq. 5 divides by (:func:`recamlib.method.maps.class_features`).
+    ``train="heads"`` trains FC1 and FC2 on the features of a base that was itself trained so.
+    Crops and their order are drawn anew, not as its base drew them. Images without a class are left out.
     """
 
     base: TrainClassifier = TrainClassifier()
+    train: Literal["all", "heads"] = "all"
     sce_weight: float = pydantic.Field(1.0, ge=0)
     epochs: int = pydantic.Field(4, ge=1)
     batch_size: int = pydantic.Field(16, ge=1)
@@ -170,8 +338,18 @@ class Reactivate(Stage):
     weight_decay: float = pydantic.Field(1e-4, ge=0)
     detach_maps: bool = False
     gap: Gap = "pixels"
-    stage: Literal["Reactivate/2"] = "Reactivate/2"
+    stage: Literal["Reactivate/3"] = "Reactivate/3"
     infra: StageCache = StageCache(work="training")
+
+    def __init__(self, **data: Any) -> None:
+        super().__init__(**data)
+        if self.train == "heads" and self.base.train != "heads":
+            raise SettingsError(
+                "Reactivate.train: 'heads' needs the features of a base with train='heads'; this one trained "
+                "its backbone: use 'all'"
+            )
+        if len(self.dataset.classes) == 1:
+            raise SettingsError(_ONE_CLASS)
 
     @property
     def dataset(self) -> DataSettings:
@@ -190,18 +368,39 @@ class Reactivate(Stage):
         return _Joint(classifier, ReactivationHead(classifier.backbone.channels, classifier.fc1.out_features))
 
     @infra.apply(item_uid=str, cache_type="Auto")
-    def train(self, items: Sequence[str]) -> Iterator[dict[str, Any]]:
+    def run(self, items: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Train from the base's weights and yield file, digest, history and cost."""
         for name in items:
-            path = check_weights(self.base.folder, self.base.result["weights"])
-            torch.manual_seed(self.seed)
-            model = self.build()
-            load_weights_into(model.classifier, path)
+            _ = self.base.result  # trains what has to be there first
+            if len(self.dataset.images("train_aug").space) == 1:
+                raise SettingsError(_ONE_CLASS)
+            heads = self.train == "heads"
+            torch.manual_seed(self.seed + OTHER_DRAWS)
+            if heads:
+                model: _Heads | _Joint = _Heads(self.base.fc1())
+                views: Any = FeatureViews(
+                    self.dataset.images("train_aug"), [f[0] for f in self.base.features.of("train_aug")]
+                )
+                first, step = list(model.fc1.parameters()), self._head_step
+            else:
+                model = self.build()
+                model.classifier.load_state_dict(self.base.load()[0].state_dict())
+                views = self.base.views(draws=OTHER_DRAWS)
+                first, step = _trained(model.classifier), self._step
+            if self.sce_weight:
+                views = Labelled(views)
             groups = [
-                {"params": trained(model.classifier), "lr": self.lr * self.base_lr_factor},
+                {"params": first, "lr": self.lr * self.base_lr_factor},
                 {"params": list(model.head.parameters()), "lr": self.lr},
             ]
-            yield run_training(self, name, model, self._step, groups, base=self.base)
+            start = model.head.fc2.weight.detach().clone()
+            probe = None
+            if self.sce_weight:
+                probe = lambda net, epoch, start=start: self._head_record(net, start, limit=PROBED)  # noqa: E731
+            yield _run_training(
+                self, name, model, views, step, groups, kind="sgd", base=self.base, probe=probe,
+                draws=OTHER_DRAWS, told=lambda net, start=start: self._told(net, start),
+            )  # fmt: skip
 
     def _step(self, net: _Joint, views: Tensor, labels: Tensor) -> dict[str, Tensor]:
         features = net(images_of(views)).float()  # (B, C, h, w)
@@ -216,16 +415,121 @@ class Reactivate(Stage):
             sce = reactivation_loss(pooled, labels, classifier=net.head)
         return {"loss": bce + self.sce_weight * sce + sum(eps.values()), "bce": bce, "sce": sce, **eps}
 
+    def _head_step(self, net: _Heads, samples: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Return the losses of `_step` on stored features; maps are made of the classes present alone."""
+        features, ratio = split_cells(samples)  # (B, C, 1, n), (B, 1, 1)
+        bce = bce_loss(net.fc1(features.mean((2, 3)) * ratio[..., 0]), labels)
+        if self.sce_weight == 0:
+            return {"loss": bce, "bce": bce}
+        present = labels.topk(int(labels.sum(1).max()), dim=1).indices  # (B, P), those present first
+        maps = class_activation_maps(features, net.fc1.weight[present])  # (B, P, 1, n)
+        maps = maps.detach() if self.detach_maps else maps
+        pooled = class_features(features, maps, gap=self.gap)  # (B, P, C)
+        pooled = pooled * ratio if self.gap == "pixels" else pooled
+        rows = pooled.new_zeros(*labels.shape, pooled.shape[2])  # (B, K, C)
+        rows = rows.scatter(1, present[..., None].expand_as(pooled), pooled)
+        sce = reactivation_loss(rows, labels, classifier=net.head)
+        return {"loss": bce + self.sce_weight * sce, "bce": bce, "sce": sce}
+
+    def _one_class(self, net: Any, *, limit: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """Return pooled features of training images as FC2 sees them, their classes and their shares."""
+        images = self.dataset.images("train_aug").select(limit=limit)
+        labels = torch.from_numpy(images.label_matrix()).float()
+        if self.train == "heads":
+            fc1, features = net.fc1, (f.float() for f in self.base.features.of("train_aug", images.ids))
+        else:
+            fc1, features = net.classifier.fc1, _whole(net.classifier, images, scale=self.base.scale)
+        weight = fc1.weight.detach().cpu()
+        parts = [
+            one_class_features(f, weight, row[None], gap=self.gap)
+            for f, row in zip(features, labels) if row.any()
+        ]  # fmt: skip
+        return tuple(torch.cat(column) for column in zip(*parts))
+
+    def _head_record(self, net: Any, start: Tensor, *, limit: int = 0) -> dict[str, float]:
+        """Return what shows how far FC2 is trained, from its start on."""
+        with torch.no_grad():
+            pooled = self._one_class(net, limit=limit)
+            fc2 = net.head.fc2.weight.detach().cpu()
+            return {
+                **head_numbers(*pooled, fc2), "length": float(pooled[0].norm(dim=1).mean()),
+                "cosine": float(F.cosine_similarity(fc2.flatten(), start.flatten(), dim=0)),
+            }  # fmt: skip
+
+    def _told(self, net: Any, start: Tensor) -> dict[str, Any]:
+        """Return what shows whether classifier and FC2 have converged."""
+        if self.train == "heads":
+            fc1 = net.fc1.cpu()
+            record: dict[str, Any] = self.base._told(lambda *part: fc1(self.base._pooled_of(*part)))
+        else:
+            record = self.base._told(
+                lambda _, images: image_logits(net.classifier, images, scale=self.base.scale)
+            )
+        if not self.sce_weight:
+            return record
+        pooled, targets, share = self._one_class(net)
+        classes = net.head.fc2.out_features
+        best = fit_softmax(pooled, targets, share, classes=classes, weight_decay=self.weight_decay)
+        mine = head_numbers(pooled, targets, share, net.head.fc2.weight.detach().cpu())
+        fitted = head_numbers(pooled, targets, share, best)
+        fc2 = net.head.fc2.weight.detach().cpu()
+        return {
+            **record, "fc2_accuracy": mine["accuracy"], "softmax_accuracy": fitted["accuracy"],
+            "sce": mine["sce"], "softmax_sce": fitted["sce"], "ln_k": float(np.log(classes)),
+            "length": float(pooled.norm(dim=1).mean()),
+            "cosine": float(F.cosine_similarity(fc2.flatten(), start.flatten(), dim=0)),
+        }  # fmt: skip
+
     @cached_property
     def result(self) -> dict[str, Any]:
-        """History, cost and weights entry; trains if that was not done yet."""
-        return self._single(self.train, "model")
+        """History, cost, convergence and weights entry; trains if that was not done yet."""
+        return self._single(self.run, "model")
 
     def load(self) -> tuple[CamClassifier, Tensor]:
         """Return the reactivated classifier and FC2's weight (K, C), on the CPU in evaluation mode."""
         path = check_weights(self.folder, self.result["weights"])
+        if self.train == "heads":
+            classifier = self.base.load()[0]
+            heads = load_weights_into(_Heads(self.base.fc1()), path)
+            classifier.fc1.load_state_dict(heads.fc1.state_dict())
+            return classifier, heads.head.fc2.weight.detach()
         model = load_weights_into(self.build(), path).eval()
         return model.classifier, model.head.fc2.weight.detach()
+
+
+_ONE_CLASS = (
+    "reactivation needs two classes or more: softmax over one class is 1 whatever its score, so that its "
+    "loss has no gradient; add a class for what the images show otherwise, or use CAM alone"
+)
+
+
+class Labelled(torch.utils.data.Dataset):
+    """The samples of a data set whose images show a class: without one there is nothing to reactivate."""
+
+    def __init__(self, views: Any) -> None:
+        self.views, self.images = views, views.images
+        self.places = np.flatnonzero(views.images.label_matrix().any(1)).tolist()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the views."""
+        self.views.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:
+        return self.views[self.places[index]]
+
+
+def _whole(classifier: CamClassifier, images: ImageSet, *, scale: float) -> Iterable[Tensor]:
+    """Yield features (1, C, h, w) of whole images from a classifier's backbone."""
+    backbone = classifier.backbone
+    was_training = backbone.training
+    folded = fold_batch_norm(backbone.eval()).to(memory_format=torch.channels_last)
+    for start in range(0, len(images.ids), WINDOW):
+        names = images.ids[start : start + WINDOW]
+        yield from image_features(folded, [images.image(name) for name in names], scale=scale)
+    backbone.train(was_training)
 
 
 class Classify(Stage):

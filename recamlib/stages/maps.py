@@ -10,16 +10,21 @@ from torch import Tensor
 
 from recamlib.data.access import ImageSet, labels_only
 from recamlib.engine.device import default_device, measured, per_image
-from recamlib.engine.extract import extract_scale_maps
+from recamlib.engine.extract import extract_scale_maps, pair_maps
 from recamlib.errors import SettingsError
+from recamlib.method.convergence import Convergence, convergence
 from recamlib.method.maps import combine_weights, merge_scales
 from recamlib.method.scores import THRESHOLDS
 from recamlib.stages.base import DataSettings, Split, Stage
 from recamlib.stages.classify import Reactivate, TrainClassifier
+from recamlib.stages.features import Features
 from recamlib.stages.infra import StageCache
 
-WeightOption = Literal["w", "w'", "w+w'", "w*w'"]
+WeightOption = Literal["w", "w'", "w+w'", "w*w'", "relu(w)", "w*w", "w*random", "relu(w)*relu(w')"]
 OPTIONS: tuple[WeightOption, ...] = ("w", "w'", "w+w'", "w*w'")
+# Options of our own that need no FC2, and all of them where there is one.
+UNTRAINED: tuple[WeightOption, ...] = ("relu(w)", "w*w", "w*random")
+CONTROLS: tuple[WeightOption, ...] = (*UNTRAINED, "relu(w)*relu(w')")
 WINDOW = 32  # images decoded at once, so that equal sizes meet in one batch; a killed run loses at most these
 BACKGROUND = {"cam": 0.15, "recam": 0.21, "eps": 0.20}  # published thresholds; 0.21 is ReCAM's on VOC
 # Nothing published fits the embedded scenes: chosen with the profile quick on scenes of another seed.
@@ -57,6 +62,11 @@ class MapStage(Stage):
     def cell(self) -> int:
         """Pixels of the image per cell of the network's features."""
         return getattr(self.model, "base", self.model).output_stride
+
+    @property
+    def convergence(self) -> Convergence:
+        """Whether the model at the root has converged; trains it if that was not done yet."""
+        return convergence(self.model.result["convergence"])
 
     @property
     def reactivated(self) -> bool:
@@ -142,18 +152,34 @@ class ExtractCams(MapStage):
         """Yield for each (split, id) the maps of every scale, (N, P, h, w), classes present and cost."""
         classifier, fc2 = self.model.load()
         fc1 = classifier.fc1.weight.detach()
-        weights = torch.stack([fc1 if o == "w" else combine_weights(fc1, fc2, o) for o in self.options])
+        weights = torch.stack([combine_weights(fc1, fc2, o, seed=self.seed) for o in self.options])
         background = classifier.background.weight.detach()[0] if self.reading == "softmax" else None
-        classifier.to(default_device())
+        heads = self.model.train == "heads"
+        if not heads:
+            classifier.to(default_device())
         for start in range(0, len(items), WINDOW):
             window = items[start : start + WINDOW]
             with labels_only(), measured() as cost:
                 present, pictures = open_window(self.dataset, window)
-                maps = extract_scale_maps(
-                    classifier, pictures, weights, scales=self.scales, classes=present,
-                    background=background, precision=self.precision,
-                )  # fmt: skip
+                if heads:
+                    maps = self._from_features(window, weights, present)
+                else:
+                    maps = extract_scale_maps(
+                        classifier, pictures, weights, scales=self.scales, classes=present,
+                        background=background, precision=self.precision,
+                    )  # fmt: skip
             yield from scale_items(pictures, present, maps, cost)
+
+    def _from_features(
+        self, requests: Sequence[Request], weights: Tensor, classes: Sequence[Tensor]
+    ) -> list[list[Tensor]]:
+        """Return the maps of some images from stored features, as `extract_scale_maps` does from pictures."""
+        base = getattr(self.model, "base", self.model)
+        given = {**dict(base.features), "mirror": True}
+        stages = [Features(**{**given, "scale": scale}) for scale in self.scales]
+        columns = [stage.extract(requests) for stage in stages]
+        pairs = zip(*[[torch.from_numpy(np.array(i["features"])).float() for i in c] for c in columns])
+        return [[pair_maps(p, weights, k) for p in scales] for scales, k in zip(pairs, classes)]
 
     def items(self, requests: Sequence[Request]) -> Iterator[dict]:
         """Yield the stored item of each request in order, computing what is missing."""
@@ -170,14 +196,16 @@ class ExtractCams(MapStage):
 
 def options_of(model: TrainClassifier | Reactivate) -> tuple[WeightOption, ...]:
     """Return the weight options that a model's maps can be read with."""
-    return OPTIONS if isinstance(model, Reactivate) and model.sce_weight > 0 else ("w",)
+    reactivated = isinstance(model, Reactivate) and model.sce_weight > 0
+    return (*OPTIONS, *CONTROLS) if reactivated else ("w", *UNTRAINED)
 
 
 def check_option(model: TrainClassifier | Reactivate, option: WeightOption) -> None:
     """Raise SettingsError if a model has no second layer to read maps with."""
     if option not in options_of(model):
         who = "Reactivate with sce_weight 0" if isinstance(model, Reactivate) else "TrainClassifier"
-        raise SettingsError(f"{who} has no FC2: its maps are read with weights 'w', not {option!r}")
+        known = ", ".join(options_of(model))
+        raise SettingsError(f"{who} has no FC2: its maps take weights {known}, not {option!r}")
 
 
 def open_window(data: DataSettings, requests: Sequence[Request]) -> tuple[list[Tensor], list[Tensor]]:

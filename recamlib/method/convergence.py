@@ -1,0 +1,147 @@
+"""Whether classifier and reactivation have converged, judged on image-level labels alone."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recamlib.method.maps import Gap, class_activation_maps, class_features
+
+MARGIN = 3.0
+"""Points of accuracy that FC2 may stay behind a softmax layer fitted to convergence."""
+
+
+class Convergence(NamedTuple):
+    """Whether a run has converged, and what says so in a few words."""
+
+    converged: bool
+    text: str
+
+
+def convergence(record: Mapping[str, Any]) -> Convergence:
+    """Judge a training by what it recorded.
+
+    A classifier has converged if its mean average precision on val is at least that of FC1 alone, trained on
+    the untouched features of the same backbone. A reactivation has converged if, besides, the accuracy of FC2
+    on the pooled one-class features of training images is within `MARGIN` points of a softmax layer fitted to
+    convergence on the same features.
+
+    Parameters
+    ----------
+    record
+        ``val_map`` and ``fc1_map``, percent; with reactivation also ``fc2_accuracy`` and
+        ``softmax_accuracy``, percent.
+
+    Examples
+    --------
+    >>> convergence({"val_map": 70.0, "fc1_map": 68.4})
+    Convergence(converged=True, text='mAP 70.0 of 68.4')
+    >>> convergence({"val_map": 70.0, "fc1_map": 68.4, "fc2_accuracy": 64.0, "softmax_accuracy": 93.0})
+    Convergence(converged=False, text='FC2 64 % of 93 %')
+    >>> convergence({"val_map": 15.0, "fc1_map": 62.9})
+    Convergence(converged=False, text='mAP 15.0 of 62.9')
+    """
+    classifier = f"mAP {record['val_map']:.1f} of {record['fc1_map']:.1f}"
+    learned = record["val_map"] >= record["fc1_map"]
+    if "fc2_accuracy" not in record:
+        return Convergence(learned, classifier)
+    head = f"FC2 {record['fc2_accuracy']:.0f} % of {record['softmax_accuracy']:.0f} %"
+    followed = record["fc2_accuracy"] >= record["softmax_accuracy"] - MARGIN
+    if learned and followed:
+        return Convergence(True, f"{classifier}, {head}")
+    return Convergence(False, ", ".join([classifier] * (not learned) + [head] * (not followed)))
+
+
+def one_class_features(
+    features: Tensor, fc1: Tensor, labels: Tensor, *, gap: Gap = "pixels"
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Pool the features of every class present in some images, as reactivation sees them (Eq. 5).
+
+    Parameters
+    ----------
+    features
+        Shape ``(B, C, h, w)``.
+    fc1
+        Weights of FC1, shape ``(K, C)``.
+    labels
+        Image-level labels in {0, 1}, shape ``(B, K)``.
+    gap
+        See :func:`recamlib.method.maps.class_features`.
+
+    Returns
+    -------
+    Pooled features ``(N, C)``, one row a class present; the classes ``(N,)``; and the share of each row in
+    the loss of Eq. 7, one over the number of classes of its image, ``(N,)``.
+    """
+    image, target = labels.nonzero(as_tuple=True)
+    maps = class_activation_maps(features, fc1)
+    pooled = class_features(features, maps, gap=gap)[image, target]
+    return pooled, target, 1 / labels.sum(1).float()[image]
+
+
+def fit_softmax(
+    features: Tensor, targets: Tensor, share: Tensor, *, classes: int, weight_decay: float = 1e-4,
+    iterations: int = 300,
+) -> Tensor:  # fmt: skip
+    """Fit a softmax layer without bias to pooled features, to convergence, with L-BFGS.
+
+    Parameters
+    ----------
+    features, targets, share
+        As from :func:`one_class_features`.
+    classes
+        ``K``.
+    weight_decay
+        Of the squared weights, as in the optimizer that FC2 is trained with.
+    iterations
+        At most; it ends before once the loss stands still.
+
+    Returns
+    -------
+    Weights, shape ``(K, C)``.
+
+    Examples
+    --------
+    >>> features = torch.eye(3).repeat(4, 1)
+    >>> weight = fit_softmax(features, torch.arange(3).repeat(4), torch.ones(12), classes=3)
+    >>> (features @ weight.T).argmax(1)[:3].tolist()
+    [0, 1, 2]
+    """
+    length = features.norm(dim=1).mean().clamp_min(1e-12)  # unit length conditions the problem
+    x = (features / length).detach()
+    weight = torch.zeros(classes, features.shape[1], requires_grad=True)
+    solver = torch.optim.LBFGS([weight], max_iter=iterations, history_size=20, line_search_fn="strong_wolfe",
+                               tolerance_grad=1e-7, tolerance_change=1e-9)  # fmt: skip
+    total = share.sum()
+
+    def closure() -> Tensor:
+        solver.zero_grad()
+        terms = F.cross_entropy(x @ weight.T, targets, reduction="none")
+        decay = 0.5 * weight_decay * (weight / length).square().sum()
+        loss = (terms * share).sum() / total + decay
+        loss.backward()
+        return loss
+
+    with torch.enable_grad():
+        solver.step(closure)
+    return (weight / length).detach()
+
+
+def head_numbers(features: Tensor, targets: Tensor, share: Tensor, fc2: Tensor) -> dict[str, float]:
+    """Return what shows how far FC2 is trained: ``sce`` in nats and ``accuracy`` in percent.
+
+    Parameters
+    ----------
+    features, targets, share
+        As from :func:`one_class_features`.
+    fc2
+        Weights, shape ``(K, C)``.
+    """
+    logits = features @ fc2.T  # (N, K)
+    terms = F.cross_entropy(logits, targets, reduction="none")
+    return {
+        "sce": float((terms * share).sum() / share.sum()),
+        "accuracy": 100 * float((logits.argmax(1) == targets).float().mean()),
+    }

@@ -1,0 +1,106 @@
+"""Stage per image: features of a backbone that nobody trained further, for heads that are trained alone."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pydantic
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from recamlib.data.access import ImageSet, labels_only
+from recamlib.engine.device import default_device, measured, per_image
+from recamlib.engine.extract import image_features
+from recamlib.models.backbones import build_backbone
+from recamlib.models.base import Backbone
+from recamlib.models.fold import fold_batch_norm
+from recamlib.stages.base import DataSettings, Split, Stage
+from recamlib.stages.infra import StageCache
+
+WINDOW = 32  # images decoded at once, so that equal sizes share a batch; a killed run loses at most these
+
+
+class Features(Stage):
+    """Features of whole images, resized by ``scale``, from a backbone as it was loaded; half precision.
+
+    With ``mirror`` those of the mirror image come after them. ``weights=None`` is a backbone as initialised.
+    """
+
+    dataset: DataSettings = DataSettings()
+    backbone: str = "resnet_small"
+    weights: str | None = None
+    output_stride: Literal[8, 14, 16, 32] = 16
+    scale: float = pydantic.Field(1.0, gt=0)
+    mirror: bool = False
+    stage: Literal["Features"] = "Features"
+    infra: StageCache = StageCache(version="1")
+
+    def build(self) -> Backbone:
+        """Return the backbone as it was loaded; without weights, the same one every time."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return build_backbone(self.backbone, output_stride=self.output_stride, weights=self.weights)
+
+    @infra.apply(item_uid=lambda item: item[1], cache_type="Auto")
+    def extract(self, items: Sequence[tuple[Split, str]]) -> Iterator[dict[str, Any]]:
+        """Yield for each (split, id) features (V, C, h, w), V 2 with mirror, and cost."""
+        backbone = fold_batch_norm(self.build().eval())
+        backbone.to(default_device(), memory_format=torch.channels_last)
+        for start in range(0, len(items), WINDOW):
+            window = items[start : start + WINDOW]
+            with labels_only(), measured() as cost:
+                pictures = [self.dataset.images(split).image(name) for split, name in window]
+                found = image_features(backbone, pictures, scale=self.scale, mirror=self.mirror)
+            for each in found:
+                yield {"features": each.half().numpy(), "cost": per_image(cost, len(window))}
+
+    def of(self, split: Split, ids: Sequence[str] = ()) -> Iterator[Tensor]:
+        """Yield features (V, C, h, w), float16, of images of a split, all unless named."""
+        names = ids or self.dataset.images(split).ids
+        for item in self.extract([(split, name) for name in names]):
+            yield torch.from_numpy(np.array(item["features"]))
+
+    def pooled(self, split: Split, ids: Sequence[str] = ()) -> Tensor:
+        """Return the mean features (N, C) of images of a split, all unless named, float32."""
+        return torch.stack([each[0].float().mean((1, 2)) for each in self.of(split, ids)])
+
+
+class FeatureViews(Dataset):
+    """Features of training images as samples of the training loop, padded to one number of cells.
+
+    A sample is ``(features (C + 1, 1, n), labels (K,), index)``; its last channel is 1 in cells of the image
+    and 0 in padding (:func:`split_cells`).
+    """
+
+    def __init__(self, images: ImageSet, features: Sequence[Tensor]) -> None:
+        self.images = images
+        self.labels = torch.from_numpy(images.label_matrix()).float()
+        cells = max(f.shape[-2] * f.shape[-1] for f in features)
+        channels = features[0].shape[-3]
+        self.cells = torch.zeros(len(features), channels + 1, 1, cells, dtype=torch.float16)
+        for row, each in zip(self.cells, features):
+            flat = each.reshape(channels, -1)
+            row[:channels, 0, : flat.shape[1]] = flat
+            row[channels, 0, : flat.shape[1]] = 1
+
+    def set_epoch(self, epoch: int) -> None:
+        """Do nothing: no view is drawn."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:
+        return self.cells[index], self.labels[index], index
+
+
+def split_cells(samples: Tensor) -> tuple[Tensor, Tensor]:
+    """Take samples ``(B, C + 1, 1, n)`` of `FeatureViews` apart.
+
+    Returns
+    -------
+    Features ``(B, C, 1, n)``, float32, 0 in padding; and n over the cells of each image, ``(B, 1, 1)``: a
+    mean over all cells times that is the mean over the image.
+    """
+    features, inside = samples[:, :-1].float(), samples[:, -1:].float()
+    return features, samples.shape[-1] / inside.sum((2, 3))[..., None]
