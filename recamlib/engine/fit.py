@@ -204,6 +204,7 @@ def fit(
             loader = DataLoader(
                 views, batch_size=batch_size // size, sampler=order[fabric.global_rank :: size],
                 num_workers=default_workers(), pin_memory=on_gpu,
+                collate_fn=getattr(views, "collate", None),
             )  # fmt: skip
             name = f"{describe} {epoch + 1}/{-(-total // per_epoch)}"
             batches = _ahead(loader, history)

@@ -1,7 +1,7 @@
 """Stages that train: the classifier (Eq. 1, 4), its reactivation (Eq. 5 to 8), and what they classify."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -190,14 +190,14 @@ class TrainClassifier(Stage):
         pooled = self.features.pooled("train_aug")  # (N, C)
         views = FeatureViews(images, list(pooled[:, :, None, None]))
         torch.manual_seed(self.seed)
-        model = nn.ModuleDict({"fc1": nn.Linear(pooled.shape[1], views.labels.shape[1], bias=False)})
+        model = _Fc1(pooled.shape[1], views.labels.shape[1])
         loss = LOSSES[self.loss]
 
         def step(net: nn.Module, samples: Tensor, labels: Tensor) -> dict[str, Tensor]:
-            return {"loss": loss(net["fc1"](split_cells(samples)[0].mean((2, 3))), labels)}
+            return {"loss": loss(net.fc1(split_cells(samples)[0].mean((2, 3))), labels)}
 
         def told(net: nn.Module) -> dict[str, float]:
-            fc1 = net["fc1"].cpu()
+            fc1 = net.fc1.cpu()
             return self._told(lambda *part: fc1(self._pooled_of(*part)))
 
         groups = [{"params": list(model.parameters()), "lr": self.lr * self.fc_lr_factor}]
@@ -231,8 +231,7 @@ class TrainClassifier(Stage):
         """Return FC1 of a classifier whose backbone was left as loaded."""
         path = check_weights(self.folder, self.result["weights"])
         classes, channels = self.result["shape"]
-        model = nn.ModuleDict({"fc1": nn.Linear(channels, classes, bias=False)})
-        return load_weights_into(model, path)["fc1"]
+        return load_weights_into(_Fc1(channels, classes), path).fc1
 
     def load(self) -> tuple[CamClassifier, None]:
         """Return the trained classifier on the CPU in evaluation mode."""
@@ -243,6 +242,14 @@ class TrainClassifier(Stage):
             model.fc1.load_state_dict(self.fc1().state_dict())
             return model.eval(), None
         return load_weights_into(model, path).eval(), None
+
+
+class _Fc1(nn.Module):
+    """FC1 without a backbone."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels, classes, bias=False)
 
 
 def images_of(views: Tensor) -> Tensor:
@@ -379,16 +386,20 @@ class Reactivate(Stage):
             if heads:
                 model: _Heads | _Joint = _Heads(self.base.fc1())
                 views: Any = FeatureViews(
-                    self.dataset.images("train_aug"), [f[0] for f in self.base.features.of("train_aug")]
-                )
+                    self.dataset.images("train_aug"), [f[0] for f in self.base.features.of("train_aug")],
+                    labelled=self.sce_weight > 0,
+                )  # fmt: skip
                 first, step = list(model.fc1.parameters()), self._head_step
+                if self.sce_weight and not self.base_lr_factor:  # then class features never change
+                    step = self._fixed_step
+                    with torch.no_grad():
+                        views.pooled = self._all_class_features(model.fc1.weight, views)[:, :, None]
             else:
                 model = self.build()
                 model.classifier.load_state_dict(self.base.load()[0].state_dict())
                 views = self.base.views(draws=OTHER_DRAWS)
+                views = Labelled(views) if self.sce_weight else views
                 first, step = _trained(model.classifier), self._step
-            if self.sce_weight:
-                views = Labelled(views)
             groups = [
                 {"params": first, "lr": self.lr * self.base_lr_factor},
                 {"params": list(model.head.parameters()), "lr": self.lr},
@@ -396,10 +407,10 @@ class Reactivate(Stage):
             start = model.head.fc2.weight.detach().clone()
             probe = None
             if self.sce_weight:
-                probe = lambda net, epoch, start=start: self._head_record(net, start, limit=PROBED)  # noqa: E731
+                probe = partial(self._head_record, start=start, views=views)
             yield _run_training(
                 self, name, model, views, step, groups, kind="sgd", base=self.base, probe=probe,
-                draws=OTHER_DRAWS, told=lambda net, start=start: self._told(net, start),
+                draws=OTHER_DRAWS, told=partial(self._told, start=start, views=views),
             )  # fmt: skip
 
     def _step(self, net: _Joint, views: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -421,42 +432,54 @@ class Reactivate(Stage):
         bce = bce_loss(net.fc1(features.mean((2, 3)) * ratio[..., 0]), labels)
         if self.sce_weight == 0:
             return {"loss": bce, "bce": bce}
+        sce = reactivation_loss(
+            self._class_features(features, ratio, net.fc1.weight, labels), labels, classifier=net.head
+        )
+        return {"loss": bce + self.sce_weight * sce, "bce": bce, "sce": sce}
+
+    def _fixed_step(self, net: _Heads, samples: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Return the loss of FC2 on class features ``(B, K, 1, C)`` where FC1 does not train."""
+        sce = reactivation_loss(samples[:, :, 0], labels, classifier=net.head)
+        return {"loss": self.sce_weight * sce, "sce": sce}
+
+    def _all_class_features(self, fc1: Tensor, views: FeatureViews, *, limit: int = 0) -> Tensor:
+        """Return the class features (N, K, C) of stored training images, or of the first so many."""
+        parts = zip(views.cells[: limit or None].split(64), views.labels[: limit or None].split(64))
+        return torch.cat([
+            self._class_features(*split_cells(cells), fc1, labels) for cells, labels in parts
+        ])  # fmt: skip
+
+    def _class_features(self, features: Tensor, ratio: Tensor, fc1: Tensor, labels: Tensor) -> Tensor:
+        """Return the features (B, K, C) of Eq. 5 of padded cells; rows of absent classes mean nothing."""
         present = labels.topk(int(labels.sum(1).max()), dim=1).indices  # (B, P), those present first
-        maps = class_activation_maps(features, net.fc1.weight[present])  # (B, P, 1, n)
+        maps = class_activation_maps(features, fc1[present])  # (B, P, 1, n)
         maps = maps.detach() if self.detach_maps else maps
         pooled = class_features(features, maps, gap=self.gap)  # (B, P, C)
         pooled = pooled * ratio if self.gap == "pixels" else pooled
-        rows = pooled.new_zeros(*labels.shape, pooled.shape[2])  # (B, K, C)
-        rows = rows.scatter(1, present[..., None].expand_as(pooled), pooled)
-        sce = reactivation_loss(rows, labels, classifier=net.head)
-        return {"loss": bce + self.sce_weight * sce, "bce": bce, "sce": sce}
+        rows = pooled.new_zeros(*labels.shape, pooled.shape[2])
+        return rows.scatter(1, present[..., None].expand_as(pooled), pooled)
 
-    def _one_class(self, net: Any, *, limit: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    def _one_class(self, net: Any, views: Any, *, limit: int = 0) -> tuple[Tensor, Tensor, Tensor]:
         """Return pooled features of training images as FC2 sees them, their classes and their shares."""
-        images = self.dataset.images("train_aug").select(limit=limit)
-        labels = torch.from_numpy(images.label_matrix()).float()
         if self.train == "heads":
-            fc1, features = net.fc1, (f.float() for f in self.base.features.of("train_aug", images.ids))
-        else:
-            fc1, features = net.classifier.fc1, _whole(net.classifier, images, scale=self.base.scale)
-        weight = fc1.weight.detach().cpu()
+            image, target = views.labels[: limit or None].nonzero(as_tuple=True)
+            rows = self._all_class_features(net.fc1.weight.detach().cpu(), views, limit=limit)
+            return rows[image, target], target, 1 / views.labels.sum(1)[image]
+        images = self.dataset.images("train_aug").select(limit=limit)
+        weight = net.classifier.fc1.weight.detach().cpu()
+        features = _whole(net.classifier, images, scale=self.base.scale)
         parts = [
             one_class_features(f, weight, row[None], gap=self.gap)
-            for f, row in zip(features, labels) if row.any()
+            for f, row in zip(features, torch.from_numpy(images.label_matrix()).float()) if row.any()
         ]  # fmt: skip
         return tuple(torch.cat(column) for column in zip(*parts))
 
-    def _head_record(self, net: Any, start: Tensor, *, limit: int = 0) -> dict[str, float]:
-        """Return what shows how far FC2 is trained, from its start on."""
+    def _head_record(self, net: Any, epoch: int, *, start: Tensor, views: Any) -> dict[str, float]:
+        """Return what shows how far FC2 is trained, on a part of the training images."""
         with torch.no_grad():
-            pooled = self._one_class(net, limit=limit)
-            fc2 = net.head.fc2.weight.detach().cpu()
-            return {
-                **head_numbers(*pooled, fc2), "length": float(pooled[0].norm(dim=1).mean()),
-                "cosine": float(F.cosine_similarity(fc2.flatten(), start.flatten(), dim=0)),
-            }  # fmt: skip
+            return _head_numbers(self._one_class(net, views, limit=PROBED), net.head, start)
 
-    def _told(self, net: Any, start: Tensor) -> dict[str, Any]:
+    def _told(self, net: Any, *, start: Tensor, views: Any) -> dict[str, Any]:
         """Return what shows whether classifier and FC2 have converged."""
         if self.train == "heads":
             fc1 = net.fc1.cpu()
@@ -467,17 +490,17 @@ class Reactivate(Stage):
             )
         if not self.sce_weight:
             return record
-        pooled, targets, share = self._one_class(net)
+        with torch.no_grad():
+            pooled = self._one_class(net, views)
+            mine = _head_numbers(pooled, net.head, start)
         classes = net.head.fc2.out_features
-        best = fit_softmax(pooled, targets, share, classes=classes, weight_decay=self.weight_decay)
-        mine = head_numbers(pooled, targets, share, net.head.fc2.weight.detach().cpu())
-        fitted = head_numbers(pooled, targets, share, best)
-        fc2 = net.head.fc2.weight.detach().cpu()
+        fitted = head_numbers(
+            *pooled, fit_softmax(*pooled, classes=classes, weight_decay=self.weight_decay)
+        )
+        record["fc2_accuracy"] = mine.pop("accuracy")
         return {
-            **record, "fc2_accuracy": mine["accuracy"], "softmax_accuracy": fitted["accuracy"],
-            "sce": mine["sce"], "softmax_sce": fitted["sce"], "ln_k": float(np.log(classes)),
-            "length": float(pooled.norm(dim=1).mean()),
-            "cosine": float(F.cosine_similarity(fc2.flatten(), start.flatten(), dim=0)),
+            **record, **mine, "softmax_accuracy": fitted["accuracy"], "softmax_sce": fitted["sce"],
+            "ln_k": float(np.log(classes)),
         }  # fmt: skip
 
     @cached_property
@@ -495,6 +518,15 @@ class Reactivate(Stage):
             return classifier, heads.head.fc2.weight.detach()
         model = load_weights_into(self.build(), path).eval()
         return model.classifier, model.head.fc2.weight.detach()
+
+
+def _head_numbers(pooled: tuple[Tensor, Tensor, Tensor], head: nn.Module, start: Tensor) -> dict[str, float]:
+    """Return SCE and accuracy of FC2, the length of its features, and its cosine to where it started."""
+    fc2 = head.fc2.weight.detach().cpu()
+    return {
+        **head_numbers(*pooled, fc2), "length": float(pooled[0].norm(dim=1).mean()),
+        "cosine": float(F.cosine_similarity(fc2.flatten(), start.flatten(), dim=0)),
+    }  # fmt: skip
 
 
 _ONE_CLASS = (

@@ -33,8 +33,8 @@ class Features(Stage):
     output_stride: Literal[8, 14, 16, 32] = 16
     scale: float = pydantic.Field(1.0, gt=0)
     mirror: bool = False
-    stage: Literal["Features"] = "Features"
-    infra: StageCache = StageCache(version="1")
+    stage: Literal["Features/1"] = "Features/1"
+    infra: StageCache = StageCache()
 
     def build(self) -> Backbone:
         """Return the backbone as it was loaded; without weights, the same one every time."""
@@ -70,19 +70,22 @@ class FeatureViews(Dataset):
     """Features of training images as samples of the training loop, padded to one number of cells.
 
     A sample is ``(features (C + 1, 1, n), labels (K,), index)``; its last channel is 1 in cells of the image
-    and 0 in padding (:func:`split_cells`).
+    and 0 in padding (:func:`split_cells`). All lie in memory in the layout that training takes them in.
+    ``labelled`` leaves out images without a class.
     """
 
-    def __init__(self, images: ImageSet, features: Sequence[Tensor]) -> None:
+    def __init__(self, images: ImageSet, features: Sequence[Tensor], *, labelled: bool = False) -> None:
         self.images = images
-        self.labels = torch.from_numpy(images.label_matrix()).float()
-        cells = max(f.shape[-2] * f.shape[-1] for f in features)
-        channels = features[0].shape[-3]
-        self.cells = torch.zeros(len(features), channels + 1, 1, cells, dtype=torch.float16)
-        for row, each in zip(self.cells, features):
-            flat = each.reshape(channels, -1)
-            row[:channels, 0, : flat.shape[1]] = flat
-            row[channels, 0, : flat.shape[1]] = 1
+        labels = torch.from_numpy(images.label_matrix()).float()
+        rows = labels.any(1).nonzero().flatten() if labelled else torch.arange(len(labels))
+        self.labels = labels[rows]
+        flat = [features[i].flatten(-2) for i in rows.tolist()]  # (C, cells)
+        cells = torch.zeros(len(flat), 1, max(f.shape[1] for f in flat), flat[0].shape[0] + 1)
+        for row, each in zip(cells, flat):
+            row[0, : each.shape[1], :-1] = each.T
+            row[0, : each.shape[1], -1] = 1
+        self.cells = cells.permute(0, 3, 1, 2)  # (N, C + 1, 1, n), channels last
+        self.pooled: Tensor | None = None  # (N, K, 1, C), if samples are class features that do not change
 
     def set_epoch(self, epoch: int) -> None:
         """Do nothing: no view is drawn."""
@@ -90,8 +93,15 @@ class FeatureViews(Dataset):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:
-        return self.cells[index], self.labels[index], index
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+        places = torch.tensor(indices)
+        samples = self.cells if self.pooled is None else self.pooled
+        return samples[places], self.labels[places], places
+
+    @staticmethod
+    def collate(batch: Any) -> Any:
+        """Return a batch as it is."""
+        return batch
 
 
 def split_cells(samples: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,8 +109,8 @@ def split_cells(samples: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns
     -------
-    Features ``(B, C, 1, n)``, float32, 0 in padding; and n over the cells of each image, ``(B, 1, 1)``: a
-    mean over all cells times that is the mean over the image.
+    Features ``(B, C, 1, n)``, 0 in padding; and n over the cells of each image, ``(B, 1, 1)``: a mean over
+    all cells times that is the mean over the image.
     """
-    features, inside = samples[:, :-1].float(), samples[:, -1:].float()
-    return features, samples.shape[-1] / inside.sum((2, 3))[..., None]
+    inside = samples[:, -1:]
+    return samples[:, :-1], samples.shape[-1] / inside.sum((2, 3))[..., None]

@@ -123,7 +123,7 @@ class ExtractCams(MapStage):
     scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
     reading: Literal["relu", "softmax"] = "relu"
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    stage: Literal["ExtractCams/2"] = "ExtractCams/2"
+    stage: Literal["ExtractCams/3"] = "ExtractCams/3"
     infra: StageCache = StageCache()
 
     def __init__(self, **data: Any) -> None:

@@ -13,8 +13,10 @@ from recamlib.engine.device import bar, measured
 from recamlib.method.scores import (
     THRESHOLDS,
     ThresholdSweep,
+    background_iou,
     bootstrap_difference,
     bootstrap_interval,
+    confusion,
     iou_from_counts,
     mean_iou,
     split_single_multi,
@@ -46,7 +48,7 @@ class Score(Stage):
     of: ExtractCams | AdvCams | Walk | SaliencyMerge = pydantic.Field(ExtractCams(), discriminator="stage")
     split: Split = "train"
     limit: int = pydantic.Field(0, ge=0)
-    stage: Literal["Score/2"] = "Score/2"
+    stage: Literal["Score/3"] = "Score/3"
     infra: StageCache = StageCache(work="here")
 
     @infra.apply(item_uid=str, cache_type="Auto")
@@ -57,11 +59,15 @@ class Score(Stage):
             classes = images.space.with_background
             thresholds = self.of.thresholds
             halves = [ThresholdSweep(classes, thresholds=thresholds) for _ in range(2)]
+            painted = np.zeros((classes, classes), dtype=np.int64)
             self.of.run(self.split, limit=self.limit)  # what is missing upstream is made first, and not read
             with measured() as cost:
                 stream = self.of.maps(self.split, limit=self.limit)
                 for name, maps, present in bar(stream, total=len(images.ids), desc="score"):
-                    halves[fold_of(name)].add(maps, present, truth.mask(name))
+                    mask = truth.mask(name)
+                    halves[fold_of(name)].add(maps, present, mask)
+                    label = present[0] + 1 if present else 0
+                    painted += confusion(np.full(mask.shape, label), mask, num_classes=classes)
             filled = [half for half in halves if len(half)]
             miou = np.array([mean_iou(sum(half.at(t) for half in filled)) for t in thresholds])
             chosen = [other.best if len(other) else half.best for half, other in (halves, halves[::-1])]
@@ -73,7 +79,7 @@ class Score(Stage):
             yield {
                 "miou": miou.tolist(), "thresholds": list(thresholds), "cross_thresholds": chosen,
                 **{name: np.concatenate(parts)[order].astype(np.int32) for name, parts in counts.items()},
-                "images": len(images.ids), "cost": cost,
+                "one_label": mean_iou(painted), "images": len(images.ids), "cost": cost,
             }  # fmt: skip
 
     @property
@@ -100,6 +106,11 @@ class Score(Stage):
     def fixed(self) -> float:
         """mIoU in percent at the published threshold."""
         return 100 * self._mean(self.result["fixed"])
+
+    @property
+    def floor(self) -> float:
+        """mIoU in percent that needs no map, at most: all background, or one label of each image all over."""
+        return 100 * max(background_iou(self.result["cross"]), self.result["one_label"])
 
     @property
     def best(self) -> float:

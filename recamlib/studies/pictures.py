@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from recamlib.engine.device import bar
-from recamlib.method.scores import background_iou, iou_from_counts, masked_argmax, mean_average_precision
+from recamlib.method.scores import iou_from_counts, masked_argmax, mean_average_precision
 from recamlib.report.claims import table_row
 from recamlib.report.plots import overlay, paint
 from recamlib.stages.base import Split
@@ -53,7 +53,7 @@ def score_table(
             per_class=mine[0].per_class(),
             by_label_count=mine[0].by_label_count(),
             images=mine[0].result["images"],
-            floor=100 * background_iou(mine[0].result["cross"]),
+            floor=mine[0].floor,
             **({"average_precision": [average_precision(s.of) for s in mine]} if classify else {}),
         )
     return table
