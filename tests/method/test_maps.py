@@ -83,8 +83,21 @@ def test_map_without_evidence_is_zero_and_has_a_gradient():
 def test_combine_weights_names_the_options():
     a, b = torch.full((2, 3), 2.0), torch.full((2, 3), 5.0)
     assert [combine_weights(a, b, o)[0, 0].item() for o in OPTIONS] == [2, 5, 7, 10]
-    with pytest.raises(SettingsError, match=r"unknown weight option 'w\*w'"):
-        combine_weights(a, b, "w*w")
+    with pytest.raises(SettingsError, match=r"unknown weight option 'w-w'"):
+        combine_weights(a, b, "w-w")
+
+
+def test_weight_options_that_cost_no_training():
+    a, b = torch.tensor([[2.0, -2.0, -2.0]]), torch.tensor([[3.0, -3.0, 3.0]])
+    assert combine_weights(a, None, "relu(w)").tolist() == [[2, 0, 0]]
+    assert combine_weights(a, None, "w*w").tolist() == [[4, 4, 4]]
+    assert combine_weights(a, b, "w*w'").tolist() == [[6, 6, -6]]  # two negative weights count for the class
+    assert combine_weights(a, b, "relu(w)*relu(w')").tolist() == [[6, 0, 0]]  # here they do not
+    one, two = (combine_weights(torch.ones(2, 400), None, "w*random", seed=s) for s in (0, 1))
+    assert one.equal(combine_weights(torch.ones(2, 400), None, "w*random")) and not one.equal(two)
+    assert one.abs().max() <= 400**-0.5 and abs(one.mean()) < 0.005
+    with pytest.raises(SettingsError, match="needs w', the weights of FC2"):
+        combine_weights(a, None, "w+w'")
 
 
 @pytest.fixture(scope="module")

@@ -217,7 +217,7 @@ def test_a_softmax_reading_is_the_share_of_each_class_and_needs_a_background():
         cams(plain(), reading="softmax")
     with pytest.raises(SettingsError, match="read with weights 'w' alone, not"):
         cams(recam_e(), reading="softmax", weights="w*w'")
-    assert len(next(iter(cams(recam_e()).items([("train", name)])))["scales"][0]) == 4  # all options, as ever
+    assert len(next(iter(cams(recam_e()).items([("train", name)])))["scales"][0]) == 8  # all options, as ever
 
 
 def test_maps_of_an_image_without_a_class_are_none_in_both_readings():
