@@ -211,6 +211,12 @@ class TrainClassifier(Stage):
 
     def _told(self, logits: Callable[[Split, ImageSet], Any]) -> dict[str, float]:
         """Return the mean average precision, percent, on training and val images, and that of FC1 alone."""
+        told, linear = self.precision_of(logits), self.linear
+        alone = told if _same(self, linear) else linear.result["convergence"]
+        return {**told, "fc1_map": alone["val_map"]}
+
+    def precision_of(self, logits: Callable[[Split, ImageSet], Any]) -> dict[str, float]:
+        """Return the mean average precision, percent, of logits (N, K) on training and val images."""
         told = {}
         parts: tuple[tuple[str, Split, int], ...] = (("train_map", "train_aug", TOLD), ("val_map", "val", 0))
         for key, split, limit in parts:
@@ -218,9 +224,7 @@ class TrainClassifier(Stage):
             with torch.inference_mode():
                 scores = torch.as_tensor(logits(split, images))
             told[key] = 100 * mean_average_precision(scores, torch.from_numpy(images.label_matrix()))
-        linear = self.linear
-        alone = told if _same(self, linear) else linear.result["convergence"]
-        return {**told, "fc1_map": alone["val_map"]}
+        return told
 
     @cached_property
     def result(self) -> dict[str, Any]:
@@ -480,14 +484,16 @@ class Reactivate(Stage):
             return _head_numbers(self._one_class(net, views, limit=PROBED), net.head, start)
 
     def _told(self, net: Any, *, start: Tensor, views: Any) -> dict[str, Any]:
-        """Return what shows whether classifier and FC2 have converged."""
+        """Return what shows whether the base and FC2 have converged, and how well FC1 classifies after it."""
         if self.train == "heads":
             fc1 = net.fc1.cpu()
-            record: dict[str, Any] = self.base._told(lambda *part: fc1(self.base._pooled_of(*part)))
+            after = self.base.precision_of(lambda *part: fc1(self.base._pooled_of(*part)))
         else:
-            record = self.base._told(
+            after = self.base.precision_of(
                 lambda _, images: image_logits(net.classifier, images, scale=self.base.scale)
             )
+        record: dict[str, Any] = dict(self.base.result["convergence"])
+        record |= {f"{name}_after": value for name, value in after.items()}
         if not self.sce_weight:
             return record
         with torch.no_grad():
