@@ -1,10 +1,12 @@
 """Adversarial climbing (AdvCAM): what an image climbs, and one step of it."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from recamlib.errors import DataError, SettingsError, nearest
 
 Rivals = Literal["all", "present"]
 Score = Literal["linear", "rectified"]
@@ -50,6 +52,13 @@ def climbing_gain(
     -------
     Gain ``(P,)``, and maps ``(P, h, w)``: cut at 0, mirror image's added, not normalised.
 
+    Raises
+    ------
+    SettingsError
+        If `score` or `penalty` is unknown.
+    DataError
+        If the shapes do not fit.
+
     Notes
     -----
     Source: Eq. (10), with the mask from the moved image, as the text has it. A map without any activation
@@ -71,6 +80,19 @@ def climbing_gain(
     >>> climbing_gain(features, weight, signs, torch.tensor([[[4.0, 6.0]]]), mu=7)
     (tensor([-4.]), tensor([[[4., 8.]]]))
     """
+    for name, value, known in (("score", score, get_args(Score)), ("penalty", penalty, get_args(Penalty))):
+        if value not in known:
+            raise SettingsError(f"unknown {name} {value!r}{nearest(value, known)}: use one of {known}")
+    if (
+        features.ndim != 5 or features.shape[1] != 2 or weight.ndim != 2
+        or signs.shape != (len(features), len(weight)) or features.shape[2] != weight.shape[1]
+        or (start is not None and start.shape != (len(features), *features.shape[3:]))
+    ):  # fmt: skip
+        raise DataError(
+            f"features have shape {tuple(features.shape)}, weight {tuple(weight.shape)}, signs "
+            f"{tuple(signs.shape)}; they must be (climbs, 2, channels, h, w), (classes, channels) and "
+            "(climbs, classes), and start (climbs, h, w)"
+        )
     own = weight[signs.argmax(1)]  # (P, C)
     pixels = features.shape[3] * features.shape[4]
     if score == "linear":

@@ -56,7 +56,8 @@ def boundary_loss(boundary: Tensor, labels: Tensor, *, radius: float = 10, eps: 
     Raises
     ------
     DataError
-        If the shapes disagree, the labels are no whole numbers, or the image is smaller than the window.
+        If the shapes disagree, the boundary leaves [0, 1], the labels are no whole numbers from 0 on, or the
+        image is smaller than the window.
     SettingsError
         If the radius is below 2.
 
@@ -81,6 +82,10 @@ def boundary_loss(boundary: Tensor, labels: Tensor, *, radius: float = 10, eps: 
         )
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise DataError(f"labels are {labels.dtype}; they must be whole numbers: 0, class + 1, or {IGNORE}")
+    if labels.numel() and labels.min() < 0:
+        raise DataError(f"labels hold {labels.min().item()}; unknown is {IGNORE}, all others are 0 or more")
+    if not ((boundary >= 0) & (boundary <= 1)).all():  # NaN is neither
+        raise DataError("the boundary is NaN or outside [0, 1]: pass probabilities, not logits")
     affinity = pair_affinities(boundary, radius=radius, sources="inside")  # (B, P, h', w')
     rows, columns, reach = *affinity.shape[-2:], math.ceil(radius) - 1
     source = labels[:, None, :rows, reach : reach + columns]  # (B, 1, h', w')

@@ -144,7 +144,7 @@ def crf_labels(
     >>> crf_labels(np.zeros((3, 1, 2), np.uint8), [[0, 0]], num_labels=1)
     array([[0, 0]], dtype=uint8)
     """
-    image, labels = _image(image), _array(labels)
+    image, labels = _image(image), as_array(labels)
     if not 1 <= num_labels <= 256:
         raise DataError(f"num_labels is {num_labels}, expected 1 to 256")
     if labels.ndim not in (2, 3) or labels.shape[-2:] != image.shape[1:]:
@@ -185,7 +185,7 @@ def crf_probabilities(
     -----
     Source: test-time step of DeepLabV2, on which Section 4.1 relies for Table 3.
     """
-    image, probabilities = _image(image), _array(probabilities)
+    image, probabilities = _image(image), as_array(probabilities)
     if probabilities.ndim != 3 or not len(probabilities) or probabilities.shape[1:] != image.shape[1:]:
         _, height, width = image.shape
         raise DataError(f"probabilities have shape {probabilities.shape}, expected (L, {height}, {width})")
@@ -242,7 +242,7 @@ def default_processes() -> int:
 def _collected(
     pool: joblib.Parallel, jobs: Iterable[Job], settings: CrfSettings | None
 ) -> Iterator[np.ndarray]:
-    arrays = (type(job)(*(x if isinstance(x, int) else _array(x) for x in job)) for job in jobs)
+    arrays = (type(job)(*(x if isinstance(x, int) else as_array(x) for x in job)) for job in jobs)
     results = pool(joblib.delayed(_solve)(number, job, settings) for number, job in enumerate(arrays))
     try:
         for result in results:  # noqa: UP028 - closing them is ours, see below
@@ -257,13 +257,16 @@ def _collected(
             results.close()
 
 
-def _array(values: ArrayLike) -> np.ndarray:
-    """Return a plain array of whatever was given, from any device."""
-    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+def as_array(values: ArrayLike) -> np.ndarray:
+    """Return a plain array of a tensor from any device, or of anything else; bfloat16 becomes float32."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = values.float() if str(values.dtype) == "torch.bfloat16" else values
+    return np.asarray(values)
 
 
 def _image(values: ArrayLike) -> np.ndarray:
-    image = _array(values)
+    image = as_array(values)
     if image.ndim != 3 or image.shape[0] != 3 or not image.size or image.dtype != np.uint8:
         raise DataError(f"the image is {image.dtype} of shape {image.shape}, expected uint8 of (3, H, W)")
     return image

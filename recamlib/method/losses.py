@@ -6,20 +6,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recamlib.errors import DataError, RecamError, SettingsError, nearest
+from recamlib.errors import DataError, SettingsError, nearest
 
 PLACES = ("logits", "masks")
 """Grids that the two sides of `segmentation_loss` can be compared on."""
 
 
-def _check(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the labels in the dtype of the logits, or raise if the two do not have one ``(B, K)`` shape."""
+def _check(logits: Tensor, labels: Tensor, *, softmax: bool = False) -> Tensor:
+    """Return the labels in the dtype of the logits, or raise if they are not multi-hot or do not fit."""
     if logits.ndim != 2 or logits.shape != labels.shape:
-        raise RecamError(
+        raise DataError(
             f"logits have shape {tuple(logits.shape)} and labels {tuple(labels.shape)}; "
             "both must be (images, classes)"
         )
+    _check_labels(labels, softmax=softmax)
     return labels.to(logits.dtype)
+
+
+def _check_labels(labels: Tensor, *, softmax: bool) -> None:
+    """Raise unless labels ``(B, K)`` hold 0 and 1, and two classes or more where they compete."""
+    strange = (labels != 0) & (labels != 1)
+    if strange.any():
+        raise DataError(
+            f"labels hold {labels[strange][0].item():g}; they must be multi-hot, 0 and 1: "
+            "turn class indices into them with torch.nn.functional.one_hot"
+        )
+    if softmax and labels.shape[1] < 2:
+        raise DataError(
+            "there is one class, and a softmax over one class is always 1: it has no gradient and teaches "
+            "nothing; add a class that the images can be told from, or stay with BCE and CAM alone"
+        )
 
 
 def _spread(labels: Tensor) -> Tensor:
@@ -43,8 +59,8 @@ def bce_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
     Raises
     ------
-    RecamError
-        If the shapes disagree (both are named).
+    DataError
+        If the shapes disagree (both are named) or a label is neither 0 nor 1.
 
     Notes
     -----
@@ -80,8 +96,8 @@ def sce_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
     Raises
     ------
-    RecamError
-        If the shapes disagree (both are named).
+    DataError
+        If the shapes disagree (both are named) or a label is neither 0 nor 1.
 
     Notes
     -----
@@ -95,7 +111,7 @@ def sce_loss(logits: Tensor, labels: Tensor) -> Tensor:
     >>> [round(sce_loss(torch.zeros(1, 2), torch.tensor([y])).item(), 4) for y in ([1, 0], [1, 1])]
     [0.6931, 0.6931]
     """
-    target = _spread(_check(logits, labels))  # (B, K)
+    target = _spread(_check(logits, labels, softmax=True))  # (B, K)
     return -(target * logits.log_softmax(1)).sum(1).mean()
 
 
@@ -115,8 +131,8 @@ def sce_single_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
     Raises
     ------
-    RecamError
-        If the shapes disagree (both are named).
+    DataError
+        If the shapes disagree (both are named) or a label is neither 0 nor 1.
 
     Notes
     -----
@@ -129,7 +145,7 @@ def sce_single_loss(logits: Tensor, labels: Tensor) -> Tensor:
     >>> round(sce_single_loss(torch.zeros(2, 2), torch.tensor([[1, 0], [1, 1]])).item(), 4)
     0.6931
     """
-    target = _check(logits, labels)  # (B, K)
+    target = _check(logits, labels, softmax=True)  # (B, K)
     exclusive = -(target * logits.log_softmax(1)).sum(1)  # (B,)
     separate = F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(1)  # (B,)
     return torch.where(target.sum(1) == 1, exclusive, separate).mean()
@@ -157,8 +173,9 @@ def reactivation_loss(class_features: Tensor, labels: Tensor, *, classifier: nn.
 
     Raises
     ------
-    RecamError
-        A ``ValueError``: if shapes disagree (both are named in the message) or no image has a class.
+    DataError
+        If shapes disagree (both are named), a label is neither 0 nor 1, no image has a class, or there is
+        only one class: a softmax over it is always 1.
 
     Notes
     -----
@@ -174,13 +191,14 @@ def reactivation_loss(class_features: Tensor, labels: Tensor, *, classifier: nn.
     0.5514
     """
     if class_features.ndim != 3 or class_features.shape[:2] != labels.shape:
-        raise RecamError(
+        raise DataError(
             f"class features have shape {tuple(class_features.shape)} and labels {tuple(labels.shape)}; "
             "they must be (images, classes, channels) and (images, classes)"
         )
+    _check_labels(labels, softmax=True)
     image, target = labels.nonzero(as_tuple=True)  # (N,), (N,): one entry per class present
     if not len(image):
-        raise RecamError("no image of this batch has a class: leave unlabelled images out of training")
+        raise DataError("no image of this batch has a class: leave unlabelled images out of training")
     logits = classifier(class_features[image, target])  # (N, K)
     terms = F.cross_entropy(logits, target, reduction="none")  # (N,)
     share = _spread(labels.to(terms.dtype))[image, target]  # (N,) 1 / classes of the image
@@ -204,8 +222,8 @@ def bce_gradient(logits: Tensor, labels: Tensor) -> Tensor:
 
     Raises
     ------
-    RecamError
-        If the shapes disagree (both are named).
+    DataError
+        If the shapes disagree (both are named) or a label is neither 0 nor 1.
 
     Notes
     -----
@@ -236,8 +254,8 @@ def sce_gradient(logits: Tensor, labels: Tensor) -> Tensor:
 
     Raises
     ------
-    RecamError
-        If the shapes disagree (both are named).
+    DataError
+        If the shapes disagree (both are named) or a label is neither 0 nor 1.
 
     Notes
     -----
@@ -334,8 +352,8 @@ def multiscale_loss(
     >>> round(multiscale_loss([torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 2, 2)], masks).item(), 4)
     1.3863
     """
-    if not outputs:
-        raise DataError("there are no logits to compare with the masks: pass a list with at least one tensor")
+    if isinstance(outputs, Tensor) or not outputs:
+        raise DataError("outputs are no list of logits: pass one tensor (images, classes, h, w) a size")
     return sum(segmentation_loss(logits, masks, at=at, ignore=ignore) for logits in outputs)
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from recamlib.errors import DataError, RecamError, SettingsError
+from recamlib.errors import DataError, SettingsError
+from recamlib.method.crf import as_array
 
 
 def eps_loss(
@@ -36,8 +37,8 @@ def eps_loss(
 
     Raises
     ------
-    RecamError
-        If the shapes do not fit (all are named).
+    DataError
+        If the shapes do not fit (all are named), the saliency leaves [0, 1] or a label is neither 0 nor 1.
 
     Notes
     -----
@@ -57,12 +58,17 @@ def eps_loss(
     >>> [round(eps_loss(scores, torch.tensor([[s]]), present).item(), 4) for s in ([1.0, 0.0], [0.0, 1.0])]
     [0.01, 0.5]
     """
-    if scores.ndim != 4 or saliency.ndim != 3 or labels.shape != (len(scores), scores.shape[1] - 1):
-        raise RecamError(
+    fits = scores.ndim == 4 and saliency.ndim == 3 and len(saliency) == len(scores)
+    if not fits or labels.shape != (len(scores), scores.shape[1] - 1):
+        raise DataError(
             f"scores have shape {tuple(scores.shape)}, saliency {tuple(saliency.shape)}, labels "
             f"{tuple(labels.shape)}; they must be (images, classes + 1, h, w), (images, H, W) and "
             "(images, classes)"
         )
+    if not ((labels == 0) | (labels == 1)).all():
+        raise DataError("labels must be multi-hot, 0 and 1; turn class indices into them with one_hot")
+    _check_saliency(saliency)
+    saliency = saliency.to(scores.dtype)
     target = F.interpolate(saliency[:, None], scores.shape[2:], mode="area")[:, 0]  # (B, h, w)
     shares = scores.softmax(1)  # (B, K + 1, h, w)
     claimed = shares[:, :-1].detach().round().flatten(2)  # (B, K, h*w)
@@ -100,7 +106,7 @@ def edam_merge(
     Raises
     ------
     DataError
-        If the shapes differ.
+        If the shapes differ, or maps or saliency leave [0, 1].
     SettingsError
         If not ``0 <= alpha <= beta``: a map cannot be dropped and win.
 
@@ -120,14 +126,28 @@ def edam_merge(
     >>> edam_merge(maps, np.array([[0.1, 0.2, 0.5, 0.9]]))
     array([[1, 0, 2, 0]], dtype=uint8)
     """
-    maps, saliency = np.asarray(maps), np.asarray(saliency)
+    maps, saliency = as_array(maps), as_array(saliency)
     if maps.ndim != 3 or maps.shape[1:] != saliency.shape:
         raise DataError(
             f"maps have shape {maps.shape}, the saliency map {saliency.shape}: expected (classes, height, "
             "width) and (height, width)"
+        )
+    _check_saliency(saliency)
+    if maps.size and not 0 <= maps.min() <= maps.max() <= 1:  # NaN fails every comparison
+        raise DataError(
+            f"maps run from {maps.min():g} to {maps.max():g}; they must be finite and within [0, 1]: "
+            "merge_scales brings them there"
         )
     if not 0 <= alpha <= beta:
         raise SettingsError(f"alpha is {alpha} and beta {beta}: expected 0 <= alpha <= beta")
     scores = np.where(maps < alpha, -2.0, np.where(maps > beta, 2.0, maps))  # (P, H, W)
     background = saliency.astype(np.float32) <= np.float32(theta)  # (H, W)
     return np.concatenate([background[None].astype(float), scores]).argmax(0).astype(np.uint8)
+
+
+def _check_saliency(saliency: np.ndarray | Tensor) -> None:
+    low, high = (float(saliency.min()), float(saliency.max())) if 0 not in saliency.shape else (0.0, 1.0)
+    if not 0 <= low <= high <= 1:
+        raise DataError(
+            f"saliency runs from {low:g} to {high:g}; it must be within [0, 1]: divide grey values by 255"
+        )

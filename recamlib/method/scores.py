@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from recamlib.errors import DataError, RecamError
+from recamlib.errors import DataError, RecamError, SettingsError
+from recamlib.method.crf import as_array
 
 THRESHOLDS = tuple(j / 100 for j in range(101))
 """Background scores from 0 to 1 in steps of 0.01."""
@@ -33,7 +34,7 @@ def confusion(pred: np.ndarray, truth: np.ndarray, *, num_classes: int, ignore: 
     Raises
     ------
     DataError
-        If the shapes disagree or a value is not a class.
+        If the shapes disagree or a value is not a class number.
 
     Examples
     --------
@@ -46,6 +47,8 @@ def confusion(pred: np.ndarray, truth: np.ndarray, *, num_classes: int, ignore: 
     known = truth != ignore
     pred, truth = pred[known], truth[known]
     for name, values in (("prediction", pred), ("truth", truth)):
+        if values.dtype.kind not in "biu":
+            raise DataError(f"{name} is {values.dtype}, expected class numbers of an integer dtype")
         if values.size and not 0 <= values.min() <= values.max() < num_classes:
             raise DataError(
                 f"{name} holds values {values.min()} to {values.max()}, expected 0 to {num_classes - 1}"
@@ -134,14 +137,24 @@ def masked_argmax(maps: np.ndarray, threshold: float) -> np.ndarray:
     threshold
         The background's score, which wins a tie; compared as float32.
 
+    Raises
+    ------
+    DataError
+        If the maps are not ``(P, H, W)`` or not finite.
+
     Examples
     --------
     >>> masked_argmax(np.array([[[0.2, 0.8, 0.3]], [[0.1, 0.1, 0.6]]]), 0.2)
     array([[0, 1, 2]], dtype=uint8)
     """
+    if maps.ndim != 3:
+        raise DataError(f"maps have shape {maps.shape}, expected (classes, height, width) of one image")
     if not len(maps):
         return np.zeros(maps.shape[1:], dtype=np.uint8)
-    return np.where(maps.max(0) > np.float32(threshold), maps.argmax(0) + 1, 0).astype(np.uint8)
+    highest = maps.max(0)
+    if not np.isfinite(highest).all():
+        raise DataError("a map has values that are NaN or infinite: were the weights of the network finite?")
+    return np.where(highest > np.float32(threshold), maps.argmax(0) + 1, 0).astype(np.uint8)
 
 
 class ThresholdSweep:
@@ -219,8 +232,11 @@ class ThresholdSweep:
         DataError
             If shapes, classes or values do not fit.
         """
-        maps = np.asarray(maps, dtype=np.float32)
-        classes = np.asarray(classes, dtype=np.intp)
+        maps, classes, truth = (as_array(x) for x in (maps, classes, truth))
+        maps = maps.astype(np.float32, copy=False)
+        if (classes.size and classes.dtype.kind not in "iu") or truth.dtype.kind not in "biu":
+            raise DataError(f"classes are {classes.dtype} and the mask {truth.dtype}: both must be integers")
+        classes = classes.astype(np.intp)
         if maps.ndim != 3 or maps.shape[1:] != truth.shape or len(maps) != len(classes):
             raise DataError(
                 f"maps have shape {maps.shape}, the mask {truth.shape}, {len(classes)} classes are named; "
@@ -228,6 +244,10 @@ class ThresholdSweep:
             )
         if classes.size and not 0 <= classes.min() <= classes.max() < self.num_classes - 1:
             raise DataError(f"classes {classes.tolist()} are not all within 0 to {self.num_classes - 2}")
+        if len(np.unique(classes)) < len(classes):
+            raise DataError(f"classes {classes.tolist()} name one twice: pass indices, not multi-hot labels")
+        if truth.dtype != np.uint8 and truth.size and not 0 <= truth.min() <= truth.max() <= self.ignore:
+            raise DataError(f"the mask holds {truth.min()} to {truth.max()}, expected class numbers from 0")
         joint = self._joint(maps, truth)  # (K + 1, P or 1, T + 1)
         if len(classes):
             for p, k in enumerate(classes):
@@ -343,7 +363,7 @@ def bootstrap_interval(
     Raises
     ------
     RecamError
-        If there is no image.
+        If there is no image, or `repeats` or `level` are out of range.
 
     Notes
     -----
@@ -363,8 +383,6 @@ def bootstrap_difference(
     RecamError
         If the two do not hold the same number of images.
     """
-    if a.shape != b.shape:
-        raise RecamError(f"counts have shapes {a.shape} and {b.shape}: both must be of the same images")
     return bootstrap_contrast([a, b], (1, -1), seed=seed, repeats=repeats, level=level)
 
 
@@ -380,6 +398,8 @@ def bootstrap_contrast(
 
     Whether one margin exceeds another is ``[a, b, c, d]`` with signs ``(1, -1, -1, 1)``.
     """
+    if len(samples) != len(signs):
+        raise DataError(f"{len(samples)} samples came with {len(signs)} signs: one a sample is expected")
     drawn = _resampled(list(samples), seed=seed, repeats=repeats)  # (S, repeats)
     return _interval(np.asarray(signs, dtype=np.float64) @ drawn, level)
 
@@ -388,6 +408,7 @@ def bootstrap_average_precision(
     scores: Tensor, labels: Tensor, *, seed: int, repeats: int = 200, level: float = 0.95
 ) -> tuple[float, float]:
     """Interval of `mean_average_precision` that drawing the images ``(N, K)`` again would give, in [0, 1]."""
+    _check_scores(scores, labels)
     rng = np.random.default_rng(seed)
     drawn = [rng.integers(0, len(scores), len(scores)) for _ in range(repeats)]
     return _interval(np.array([mean_average_precision(scores[i], labels[i]) for i in drawn]), level)
@@ -410,12 +431,22 @@ def accuracy(scores: Tensor, labels: Tensor) -> float:
     >>> accuracy(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([[1, 0], [0, 1]]))
     0.5
     """
+    _check_scores(scores, labels)
     hit = labels.gather(1, scores.argmax(1, keepdim=True))[:, 0]  # (N,)
     return (hit[labels.sum(1) > 0] > 0).double().mean().item()
 
 
 def mean_average_precision(scores: Tensor, labels: Tensor) -> float:
-    """Average precision of the scores ``(N, K)`` of a class, mean over the classes that occur, in [0, 1]."""
+    """Average precision of the scores ``(N, K)`` of a class, mean over the classes that occur, in [0, 1].
+
+    Scores are logits, labels ``(N, K)`` multi-hot. Without any class it is NaN.
+
+    Raises
+    ------
+    DataError
+        If the shapes differ, a score is not finite, or a label is neither 0 nor 1.
+    """
+    _check_scores(scores, labels)
     from torchmetrics.functional.classification import multilabel_average_precision  # slow to import
 
     occurs = labels.sum(0) > 0
@@ -428,8 +459,24 @@ def mean_average_precision(scores: Tensor, labels: Tensor) -> float:
     return multilabel_average_precision(scores, labels, num_labels=scores.shape[1]).item()
 
 
+def _check_scores(scores: Tensor, labels: Tensor) -> None:
+    """Raise unless scores and multi-hot labels ``(N, K)`` fit each other."""
+    if scores.ndim != 2 or scores.shape != labels.shape:
+        raise DataError(
+            f"scores have shape {tuple(scores.shape)} and labels {tuple(labels.shape)}; "
+            "both must be (images, classes)"
+        )
+    if not scores.isfinite().all():
+        raise DataError("a score is NaN or infinite: the classifier has diverged, train it at a lower rate")
+    if not ((labels == 0) | (labels == 1)).all():
+        raise DataError("labels must be multi-hot, 0 and 1; turn class indices into them with one_hot")
+
+
 def _resampled(samples: list[np.ndarray], *, seed: int, repeats: int) -> np.ndarray:
     """Return the mIoU of every sample on every draw, shape ``(len(samples), repeats)``."""
+    if len({s.shape for s in samples}) != 1 or samples[0].ndim != 3 or samples[0].shape[2] != 3:
+        shapes = ", ".join(str(s.shape) for s in samples)
+        raise DataError(f"counts have shapes {shapes}: all must be (images, classes, 3), of the same images")
     images, classes = samples[0].shape[:2]
     if not images:
         raise RecamError("no image to draw from: an interval needs at least one scored image")
@@ -448,5 +495,7 @@ def _resampled(samples: list[np.ndarray], *, seed: int, repeats: int) -> np.ndar
 
 
 def _interval(values: np.ndarray, level: float) -> tuple[float, float]:
+    if not (len(values) and 0 < level < 1):
+        raise SettingsError(f"repeats is {len(values)} and level {level}: use 1 or more, and between 0 and 1")
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from numbers import Integral
 from typing import Literal
@@ -14,6 +15,9 @@ from torch import Tensor
 from recamlib.errors import DataError, SettingsError
 
 Offset = tuple[int, int]
+
+ONE_THREAD = 2**24
+"""Multiplications in a product of the matrix with the maps below which one thread does them on a CPU."""
 
 
 def pair_offsets(radius: float) -> list[Offset]:
@@ -42,11 +46,14 @@ def pair_offsets(radius: float) -> list[Offset]:
     >>> pair_offsets(2)
     [(0, 1), (1, -1), (1, 0), (1, 1)]
     """
+    _check_radius(radius)
+    side = math.ceil(radius)  # of a grid in which every pair fits
+    return _offsets_within(radius, side, side)
+
+
+def _check_radius(radius: float) -> None:
     if not 2 <= radius < math.inf:
         raise SettingsError(f"radius is {radius!r}: pairs need a radius of at least 2 cells")
-    reach = math.ceil(radius) - 1
-    near = [(y, x) for y in range(reach + 1) for x in range(-reach, reach + 1) if y * y + x * x < radius**2]
-    return [(y, x) for y, x in near if y > 0 or x > 0]
 
 
 def straight_path(dy: int, dx: int) -> list[Offset]:
@@ -74,17 +81,26 @@ def straight_path(dy: int, dx: int) -> list[Offset]:
     return [(y, x) for y, x in box if (dy * x - dx * y) ** 2 < dy * dy + dx * dx]
 
 
+def _offsets_within(radius: float, height: int, width: int) -> list[Offset]:
+    """Return the `pair_offsets` that fit into a grid, without listing those that do not."""
+    reach = math.ceil(radius) - 1
+    rows, columns = range(min(reach + 1, height)), range(-min(reach, width - 1), min(reach, width - 1) + 1)
+    return [(y, x) for y in rows for x in columns if y * y + x * x < radius**2 and (y > 0 or x > 0)]
+
+
 @lru_cache
-def _maxima(radius: float) -> list[tuple[Offset, list[tuple[Offset, Offset]]]]:
+def _maxima(radius: float, height: int, width: int) -> list[tuple[Offset, list[tuple[Offset, Offset]]]]:
     """For each displacement, shorter ones and where in its box to put them: together they cover its path.
+
+    Displacements beyond `height` rows or `width` columns are left out.
 
     A maximum over a union is the maximum of the maxima, so about two operations a displacement do for a path
     of up to 20 cells. Boxes are told by their upper left corner; ``(0, 0)`` is the single cell.
     """
-    row = 4 * math.ceil(radius)  # longer than any box: cell (y, x) of a box is bit y * row + x
+    row = 4 * width  # longer than any box: cell (y, x) of a box is bit y * row + x
     known: dict[Offset, int] = {(0, 0): 1}
     plan = []
-    for dy, dx in sorted(pair_offsets(radius), key=lambda d: (d[0] ** 2 + d[1] ** 2, d)):
+    for dy, dx in sorted(_offsets_within(radius, height, width), key=lambda d: (d[0] ** 2 + d[1] ** 2, d)):
         path = sum(1 << (y * row + x - min(dx, 0)) for y, x in straight_path(dy, dx))
         placed = [
             (mask << (y * row + x), part, (y, x))
@@ -105,16 +121,15 @@ def _maxima(radius: float) -> list[tuple[Offset, list[tuple[Offset, Offset]]]]:
 
 def _highest_on_paths(boundary: Tensor, radius: float) -> dict[Offset, Tensor]:
     """Highest boundary on the path of every pair inside the image: offset to ``(..., h - dy, w - |dx|)``."""
-    height, width = boundary.shape[-2:]
+    (height, width), side = boundary.shape[-2:], math.ceil(radius)
     found = {(0, 0): boundary}
-    for (dy, dx), parts in _maxima(radius):
+    for (dy, dx), parts in _maxima(radius, min(height, side), min(width, side)):  # one plan for large images
         rows, columns = height - dy, width - abs(dx)
-        if rows > 0 and columns > 0:
-            views = [found[p][..., y : y + rows, x : x + columns] for p, (y, x) in parts]
-            highest = views[0]
-            for view in views[1:]:
-                highest = torch.maximum(highest, view)
-            found[dy, dx] = highest
+        views = [found[p][..., y : y + rows, x : x + columns] for p, (y, x) in parts]
+        highest = views[0]
+        for view in views[1:]:
+            highest = torch.maximum(highest, view)
+        found[dy, dx] = highest
     del found[0, 0]
     return found
 
@@ -175,13 +190,17 @@ def pair_affinities(boundary: Tensor, *, radius: float, sources: Literal["inside
     for dy, dx in offsets:
         if (dy, dx) not in highest:  # longer than the image
             planes.append(torch.zeros_like(boundary))
-            continue
-        plane, left, right = 1 - highest[dy, dx], max(-dx, 0), max(dx, 0)  # boxes start `left` of sources
-        if sources == "inside":
-            planes.append(plane[..., : height - reach, reach - left : width - reach - left])
+        elif sources == "inside":
+            left = reach - max(-dx, 0)  # boxes start there
+            planes.append(1 - highest[dy, dx][..., : height - reach, left : left + width - 2 * reach])
         else:
-            planes.append(F.pad(plane, (left, right, 0, dy)))
+            planes.append(_padded(1 - highest[dy, dx], dy, dx))
     return torch.stack(planes, -3)
+
+
+def _padded(plane: Tensor, dy: int, dx: int) -> Tensor:
+    """Return a plane of pairs with a zero for every source whose pair leaves the image."""
+    return F.pad(plane, (max(-dx, 0), max(dx, 0), 0, dy))
 
 
 def random_walk(
@@ -273,8 +292,8 @@ def random_walks(
     _check_settings(radius, beta, steps)
     for image, (m, b) in enumerate(zip(maps, boundaries)):
         _check(m, b, f"image {image}: " if len(maps) > 1 else "")
-    walked = [m.clone() for m in maps]  # without classes or cells they stay as they are
-    full = [i for i, m in enumerate(maps) if m.numel()]
+    walked = [m * (1 - b).to(m.dtype) for m, b in zip(maps, boundaries)]  # all there is without a neighbour
+    full = [i for i, m in enumerate(maps) if _walks(m)]
     limit = cells_per_product or (2**18 if full and maps[full[0]].is_cuda else 1)
     for group in _groups([boundaries[i].numel() for i in full], limit):
         images = [full[g] for g in group]
@@ -306,10 +325,15 @@ def walk_lengths(
     _check(maps, boundary, "")
     for number in steps:
         _check_settings(radius, beta, number)
-    if not maps.numel():
-        return [maps.clone() for _ in steps]
+    if not _walks(maps):
+        return [maps * (1 - boundary).to(maps.dtype) for _ in steps]
     walked = _walk([maps], [boundary], radius=radius, beta=beta, steps=steps)
     return [parts[0] for parts in walked]
+
+
+def _walks(maps: Tensor) -> bool:
+    """Return whether there is a class and a neighbour to walk to."""
+    return len(maps) > 0 and maps[0].numel() > 1
 
 
 def _check_settings(radius: float, beta: float, steps: int) -> None:
@@ -318,7 +342,7 @@ def _check_settings(radius: float, beta: float, steps: int) -> None:
         raise SettingsError(f"beta is {beta!r}: the power of the affinities must be above 0 and finite")
     if isinstance(steps, bool) or not isinstance(steps, Integral) or steps < 0:
         raise SettingsError(f"steps is {steps!r}: it must be a whole number, 0 or more")
-    pair_offsets(radius)
+    _check_radius(radius)
 
 
 def _check(maps: Tensor, boundary: Tensor, image: str) -> None:
@@ -351,15 +375,15 @@ def _groups(cells: Sequence[int], limit: int) -> Iterator[list[int]]:
 def _transitions(boundary: Tensor, radius: float, beta: float) -> tuple[Tensor, Tensor]:
     """Weights of every cell's neighbours and itself, and where they are; both ``(h*w, 2 * P + 1)``.
 
-    A neighbour outside the image has weight 0 and some place inside.
+    P counts the pairs that fit into the image. A neighbour outside it has weight 0 and some place inside.
     """
-    offsets, cells, width = pair_offsets(radius), boundary.numel(), boundary.shape[1]
-    pairs = pair_affinities(boundary, radius=radius, sources="all").pow_(beta).flatten(1)  # (P, h*w)
+    highest, cells, width = _highest_on_paths(boundary, radius), boundary.numel(), boundary.shape[1]
+    planes = [_padded(1 - plane, *offset) for offset, plane in sorted(highest.items())]
+    pairs = torch.stack([torch.zeros_like(boundary), *planes])[1:].pow_(beta).flatten(1)  # (P, h*w)
     back = torch.zeros_like(pairs)
-    steps = [dy * width + dx for dy, dx in offsets]
+    steps = [dy * width + dx for dy, dx in sorted(highest)]
     for step, forth, there in zip(steps, pairs, back):
-        if 0 < step < cells:  # otherwise no such pair is inside
-            there[step:] = forth[:-step]
+        there[step:] = forth[:-step]
     weights = torch.cat([back.flip(0), torch.ones_like(pairs[:1]), pairs])  # (2P + 1, h*w)
     weights = weights.mT.to(torch.float64, memory_format=torch.contiguous_format)
     steps = torch.tensor([-s for s in steps[::-1]] + [0] + steps, dtype=torch.int32, device=pairs.device)
@@ -371,7 +395,7 @@ def _walk(
     maps: Sequence[Tensor], boundaries: Sequence[Tensor], *, radius: float, beta: float, steps: Sequence[int]
 ) -> list[list[Tensor]]:
     """Walk some images in one block-diagonal matrix; for every number of steps, one tensor an image."""
-    weights, places, starts, cut = [], [], [], 1e-6
+    weights, places, lengths, starts, cut = [], [], [], [], 1e-6
     for m, boundary in zip(maps, boundaries):
         weight, place = _transitions(boundary.float(), radius, beta)
         sums = weight.sum(1, keepdim=True)  # (h*w, 1)
@@ -379,21 +403,40 @@ def _walk(
         # The mean weighted by these sums outlasts every step, so no result has a lower maximum.
         lowest = (sums * start.abs()).sum(0) / sums.sum() / start.abs().amax(0)
         cut = min([cut, *(1e-6 * lowest[start.any(0)]).tolist()])
-        places.append(place.add_(sum(len(s) for s in starts)))
-        weights.append(weight.div_(sums))
+        places.append(place.add_(sum(len(s) for s in starts)).flatten())
+        weights.append(weight.div_(sums).flatten())
+        lengths.append(torch.full_like(place[:, 0], place.shape[1]))
         starts.append(start)
     classes, counts = max(len(m) for m in maps), [len(s) for s in starts]
     start = torch.cat([F.pad(s, (0, classes - s.shape[1])) for s in starts])  # (cells, K)
     weights, places = (p[0] if len(p) == 1 else torch.cat(p) for p in (weights, places))
-    ends = torch.arange(len(weights) + 1, dtype=torch.int32, device=weights.device) * weights.shape[1]
+    ends = F.pad(torch.cat(lengths).cumsum(0, dtype=torch.int32), (1, 0))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse")  # "in beta state"
-        matrix = torch.sparse_csr_tensor(ends, places.flatten(), weights.flatten(), size=(len(start),) * 2)
-    walked = _matrix_powers(matrix, start, [_power_terms(number, max(cut, 1e-15)) for number in steps])
+        matrix = torch.sparse_csr_tensor(ends, places, weights, size=(len(start),) * 2)
+    with _few_threads(len(weights) * classes if start.device.type == "cpu" else ONE_THREAD):
+        walked = _matrix_powers(matrix, start, [_power_terms(number, max(cut, 1e-15)) for number in steps])
     return [
         [part[:, : len(m)].mT.reshape(m.shape).to(m.dtype) for m, part in zip(maps, one.split(counts))]
         for one in walked
     ]
+
+
+@contextmanager
+def _few_threads(products: int) -> Iterator[None]:
+    """Let torch use one thread for a small matrix: several would wait for each other at every product.
+
+    On a busy machine that wait is many times the work.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1 or products >= ONE_THREAD:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _matrix_powers(matrix: Tensor, start: Tensor, weights: Sequence[Sequence[float]]) -> list[Tensor]:

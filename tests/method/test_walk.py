@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recamlib.errors import DataError, SettingsError
+from recamlib.method import walk
 from recamlib.method.walk import (
     _power_terms,
     pair_affinities,
@@ -301,3 +302,57 @@ def test_several_lengths_are_the_walks_of_each():
     assert [m.shape for m in walk_lengths(maps[:0], boundary, steps=lengths)] == [(0, 9, 13)] * 4
     with pytest.raises(SettingsError, match="steps is -1"):
         walk_lengths(maps, boundary, steps=(1, -1))
+
+
+@pytest.mark.parametrize(("size", "radius"), [((6, 7), 50), ((1, 9), 30), ((5, 1), 400), ((1, 1), 5)])
+def test_no_pair_is_planned_that_does_not_fit_into_the_image(size, radius, monkeypatch):
+    planned = []
+    monkeypatch.setattr(
+        walk, "straight_path", lambda dy, dx: planned.append((dy, dx)) or straight_path(dy, dx)
+    )
+    walk._maxima.cache_clear()
+    maps, boundary = scene(*size)
+    far = random_walk(maps, boundary, radius=radius, steps=8)
+    height, width = size
+    inside = {(dy, dx) for dy in range(height) for dx in range(1 - width, width) if dy > 0 or dx > 0}
+    assert len(planned) == len(set(planned)) and set(planned) == inside
+    # a radius over the diagonal joins all cells: the walk of any larger one is the same
+    whole = random_walk(maps, boundary, radius=max(2.0, math.hypot(height, width)), steps=8)
+    torch.testing.assert_close(far, whole)
+
+
+def test_radius_is_refused_before_any_pair_is_listed():
+    with pytest.raises(SettingsError, match="at least 2"):
+        random_walk(*scene(3, 4), radius=1)
+    random_walk(*scene(3, 4), radius=1e9, steps=2)  # a billion rows of pairs were never an option
+
+
+def test_images_of_different_numbers_of_pairs_share_a_matrix():
+    images = [scene(*size, seed=i) for i, size in enumerate([(2, 3), (12, 11), (1, 1), (4, 9)])]
+    together = random_walks(*zip(*images), radius=5, steps=20, cells_per_product=10**6)
+    for image, walked in zip(images, together):
+        torch.testing.assert_close(walked, random_walk(*image, radius=5, steps=20), rtol=0, atol=1e-6)
+
+
+def test_small_products_use_one_thread_and_give_the_others_back(monkeypatch):
+    maps, boundary = scene(20, 30)
+    before = torch.get_num_threads()
+    used, products = [], walk._matrix_powers
+    monkeypatch.setattr(
+        walk, "_matrix_powers", lambda *args: used.append(torch.get_num_threads()) or products(*args)
+    )
+    try:
+        torch.set_num_threads(2)
+        one = random_walk(maps, boundary)
+        assert torch.get_num_threads() == 2
+        monkeypatch.setattr(walk, "ONE_THREAD", 0)  # nothing is small
+        two = random_walk(maps, boundary)
+        monkeypatch.setattr(walk, "ONE_THREAD", 10**9)
+        monkeypatch.setattr(walk, "_matrix_powers", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            random_walk(maps, boundary)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert used == [1, 2]
+    torch.testing.assert_close(one, two, rtol=0, atol=1e-9)
