@@ -116,7 +116,7 @@ def test_sum_over_sizes():
         expected = sum(segmentation_loss(x, masks, at=at) for x in outputs)
         torch.testing.assert_close(multiscale_loss(outputs, masks, at=at), expected)
     torch.testing.assert_close(multiscale_loss([logits], masks), segmentation_loss(logits, masks))
-    with pytest.raises(DataError, match="no logits"):
+    with pytest.raises(DataError, match="no list of logits"):
         multiscale_loss([], masks)
 
 

@@ -1,0 +1,116 @@
+"""What is easily mixed up is refused with the way out, instead of a plausible number."""
+
+import numpy as np
+import pytest
+import torch
+
+from recamlib.errors import DataError, SettingsError
+from recamlib.method import losses, scores
+from recamlib.method.advcam import climbing_gain
+from recamlib.method.boundary import boundary_loss
+from recamlib.method.crf import MissingCrfError, crf_labels, crf_probabilities, load_densecrf
+from recamlib.method.saliency import edam_merge, eps_loss
+
+G = torch.Generator().manual_seed(0)
+LOGITS, LABELS = torch.randn(2, 3, generator=G), torch.tensor([[1, 0, 1], [0, 1, 0]])
+SCORES, SALIENCY = torch.randn(2, 4, 5, 6, generator=G), torch.rand(2, 20, 24, generator=G)
+MAPS, SALIENT = np.random.default_rng(0).random((2, 4, 5)), np.random.default_rng(1).random((4, 5))
+NAN = float("nan")
+LABEL_GRID = torch.zeros(1, 4, 7, dtype=torch.int64)
+FEATURES, WEIGHT = torch.rand(1, 2, 3, 2, 2, generator=G), torch.rand(4, 3, generator=G)
+SIGNS = torch.tensor([[1.0, -1.0, 0.0, 0.0]])
+TRUTH = np.zeros((4, 5), np.uint8)
+COUNTS = np.ones((6, 3, 3), np.int64)
+
+
+def reactivate(labels, classes=3):
+    return losses.reactivation_loss(torch.rand(2, classes, 3), labels, classifier=torch.nn.Identity())
+
+
+def sweep(maps=MAPS, classes=(0, 1), truth=TRUTH):
+    scores.ThresholdSweep(3).add(maps, classes, truth)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        # labels
+        (lambda: losses.bce_loss(LOGITS, LABELS * 255), "labels hold 255; .* 0 and 1"),
+        (lambda: losses.sce_loss(LOGITS, LABELS - 1), "labels hold -1"),
+        (lambda: reactivate(torch.tensor([[0, 2, 0], [1, 1, 1]])), "labels hold 2; .*one_hot"),
+        (lambda: reactivate(torch.zeros(2, 3)), "no image of this batch has a class"),
+        # one class
+        (lambda: reactivate(torch.ones(2, 1), classes=1), "one class.* no gradient .*BCE and CAM alone"),
+        (lambda: losses.sce_loss(torch.zeros(2, 1), torch.ones(2, 1)), "softmax over one class"),
+        (lambda: losses.sce_single_loss(torch.zeros(2, 1), torch.ones(2, 1)), "softmax over one class"),
+        # saliency
+        (lambda: eps_loss(SCORES, SALIENCY * 255, LABELS), r"saliency runs .*\[0, 1\]: divide .* by 255"),
+        (lambda: eps_loss(SCORES, SALIENCY[:1], LABELS), r"saliency \(1, 20, 24\)"),
+        (lambda: eps_loss(SCORES, SALIENCY * NAN, LABELS), "saliency runs from nan"),
+        (lambda: eps_loss(SCORES, SALIENCY, LABELS + 1), "multi-hot, 0 and 1"),
+        (lambda: edam_merge(MAPS, (SALIENT * 255).astype(np.uint8)), "divide grey values by 255"),
+        (lambda: edam_merge(MAPS * NAN, SALIENT), "maps run from nan"),
+        (lambda: edam_merge(MAPS * 3, SALIENT), r"within \[0, 1\]: merge_scales"),
+        # scores of classifiers
+        (lambda: scores.mean_average_precision(LOGITS * NAN, LABELS), "NaN or infinite: .*diverged"),
+        (lambda: scores.mean_average_precision(LOGITS, LABELS[:1]), r"scores have shape \(2, 3\)"),
+        (lambda: scores.mean_average_precision(LOGITS, 2 * LABELS), "multi-hot, 0 and 1"),
+        (lambda: scores.accuracy(LOGITS, LABELS.argmax(1)), r"labels \(2,\)"),
+        (lambda: scores.bootstrap_average_precision(LOGITS * NAN, LABELS, seed=0), "NaN or infinite"),
+        # masks and maps
+        (lambda: scores.confusion(MAPS[0], TRUTH, num_classes=2), "prediction is float64"),
+        (lambda: scores.confusion(TRUTH, TRUTH + 0.5, num_classes=2), "truth is float64"),
+        (lambda: scores.masked_argmax(MAPS[0], 0.5), r"shape \(4, 5\), expected \(classes, height"),
+        (lambda: scores.masked_argmax(MAPS * NAN, 0.5), "NaN or infinite"),
+        (lambda: sweep(maps=MAPS.swapaxes(1, 2)), r"maps have shape \(2, 5, 4\)"),
+        (lambda: sweep(classes=(1, 1)), "name one twice: .*multi-hot"),
+        (lambda: sweep(classes=(0.0, 1.0)), "classes are float64"),
+        (lambda: sweep(truth=TRUTH.astype(int) - 1), "the mask holds -1"),
+        (lambda: sweep(truth=TRUTH.astype(int) + 300), "the mask holds 300"),
+        (lambda: scores.bootstrap_contrast([COUNTS, COUNTS], [1], seed=0), "2 samples came with 1 signs"),
+        (lambda: scores.bootstrap_interval(COUNTS[..., 0], seed=0), r"shapes \(6, 3\)"),
+        # boundaries
+        (lambda: boundary_loss(torch.full((1, 4, 7), 3.0), LABEL_GRID, radius=2), "pass probabilities"),
+        (lambda: boundary_loss(torch.rand(1, 4, 7), LABEL_GRID - 1, radius=2), "labels hold -1"),
+        # networks' outputs
+        (lambda: losses.multiscale_loss(SCORES, TRUTH), "no list of logits"),
+        (lambda: climbing_gain(FEATURES[0], WEIGHT, SIGNS, None, mu=7), r"features have shape \(2, 3"),
+        (lambda: climbing_gain(FEATURES, WEIGHT.T, SIGNS, None, mu=7), r"weight \(3, 4\)"),
+    ],
+)  # fmt: skip
+def test_mixed_up_data_is_refused(call, message):
+    with pytest.raises(DataError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: climbing_gain(FEATURES, WEIGHT, SIGNS, None, mu=7, score="linaer"), "did you mean 'linear'"),
+        (lambda: climbing_gain(FEATURES, WEIGHT, SIGNS, None, mu=7, penalty="pixel"), "mean 'pixels'"),
+        (lambda: scores.bootstrap_interval(COUNTS, seed=0, level=95), "level 95"),
+        (lambda: scores.bootstrap_interval(COUNTS, seed=0, repeats=0), "repeats is 0"),
+    ],
+)
+def test_words_and_ranges_of_settings_are_checked(call, message):
+    with pytest.raises(SettingsError, match=message):
+        call()
+
+
+def test_half_precision_from_a_network_is_taken():
+    maps, salient = torch.from_numpy(MAPS).bfloat16(), torch.from_numpy(SALIENT).bfloat16()
+    np.testing.assert_array_equal(edam_merge(maps, salient), edam_merge(maps.float(), salient.float()))
+    one, other = scores.ThresholdSweep(3), scores.ThresholdSweep(3)
+    one.add(maps, [0, 1], TRUTH)
+    other.add(maps.float(), torch.tensor([0, 1]), torch.from_numpy(TRUTH))
+    np.testing.assert_array_equal(one.miou, other.miou)
+    assert eps_loss(SCORES.bfloat16(), SALIENCY, LABELS).isfinite()
+    try:
+        load_densecrf()
+    except MissingCrfError:
+        return
+    image = torch.randint(0, 256, (3, 4, 5), generator=G, dtype=torch.uint8)
+    shares = torch.from_numpy(np.stack([MAPS[0], 1 - MAPS[0]])).bfloat16()
+    np.testing.assert_array_equal(crf_probabilities(image, shares), crf_probabilities(image, shares.float()))
+    with pytest.raises(DataError, match="labels are float32, expected integers"):
+        crf_labels(image, shares[0], num_labels=2)
