@@ -1,7 +1,7 @@
 """The paper's numbers against measured ones: addressed results, comparisons, verdicts by a stated rule."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,15 +23,18 @@ __all__ = [
 RULE = (
     "A row of a table holds here if the 95 % interval of its difference to its baseline lies wholly on "
     "the paper's side of zero, does not hold if it lies wholly on the other side, and cannot be told if "
-    "it contains zero. The baseline is BCE alone in Table 1, CAM in the same row and column in Tables 2 and "
-    "3, and in Table 4 IRN for ReCAM, EPS for ReCAM-E and EDAM's merge of CAM for ReCAM-M; a row no better "
-    "than calling every pixel background tells nothing. A claim made in a sentence is tested by the rule "
-    "printed in its notebook. Absolute numbers are compared only on the full official data; on any other "
-    "data they are shown for scale. Numbers of the test split come from its server and are entered with "
-    "their link, not measured: no verdict."
+    "it contains zero. The baseline is BCE alone in Table 1, CAM in the same row and column in Tables 2 "
+    "and 3, and in Table 4 IRN for ReCAM, EPS for ReCAM-E and EDAM's merge of CAM for ReCAM-M. A row "
+    "tells nothing if it or its baseline is no better than its floor, which needs no map: the higher of "
+    "all background and one label of each image all over. A run that has not converged has no verdict. A "
+    "claim made in a sentence is tested by the rule printed in its notebook. Absolute numbers are "
+    "compared only on the full official data; on any other data they are shown for scale. Numbers of the "
+    "test split come from its server and are entered with their link, not measured: no verdict."
 )
 TABLE4 = {"ReCAM": "IRN", "ReCAM-E": "EPS", "ReCAM-M": "EDAM"}  # rows that are judged, and their baselines
-VERDICTS = ("holds", "does not hold", "cannot tell", "reference", "entered", "not run")
+VERDICTS = (
+    "holds", "does not hold", "cannot tell", "not converged", "reference", "entered", "not run"
+)  # fmt: skip
 SYNTHETIC = {"hoofed"}
 
 
@@ -148,10 +151,22 @@ def verdict(difference: tuple[float, float], paper_sign: float) -> str:
 
 
 def row_verdict(row: dict[str, Any], paper_sign: float) -> str:
-    """Return the verdict on a row's difference, if it has one; one no better than its ``floor`` has none."""
+    """Return the verdict on a row's difference, if it has one.
+
+    A row that has not ``converged``, or whose baseline has not, is "not converged". One that is no better
+    than its ``floor``, or whose baseline is not, cannot be told.
+
+    Examples
+    --------
+    >>> row = {"mean": 30.0, "difference": 2.0, "difference_interval": [1.0, 3.0], "floor": 17.0}
+    >>> [row_verdict(row | more, +6) for more in ({}, {"converged": False}, {"floor": 29.0})]
+    ['holds', 'not converged', 'cannot tell']
+    """
     if "difference_interval" not in row:
         return "reference"
-    if row["mean"] <= row.get("floor", -np.inf):
+    if row.get("converged") is False:
+        return "not converged"
+    if min(row["mean"], row["mean"] - row["difference"]) <= row.get("floor", -np.inf):
         return "cannot tell"
     return verdict(tuple(row["difference_interval"]), paper_sign)
 
@@ -180,10 +195,18 @@ def table_row(
     return {**row, **more}
 
 
-def sentence(answer: str, evidence: str, **numbers: Any) -> dict[str, Any]:
-    """Return the verdict on a claim made in a sentence, with what it rests on."""
+def sentence(
+    answer: str, evidence: str, *, rows: Iterable[Mapping[str, Any]] = (), **numbers: Any
+) -> dict[str, Any]:
+    """Return the verdict on a claim made in a sentence, with what it rests on.
+
+    If one of the `rows` it rests on has not converged, that is the answer.
+    """
     if answer not in VERDICTS:
         raise RecamError(f"{answer!r} is no verdict; use one of {', '.join(VERDICTS)}")
+    late = next((row["convergence"] for row in rows if row.get("converged") is False), None)
+    if late and answer in ("holds", "does not hold", "cannot tell"):
+        answer, evidence = "not converged", f"not converged: {late}; {evidence}"
     return {"verdict": answer, "evidence": evidence, "numbers": numbers}
 
 
@@ -209,6 +232,7 @@ def compare(table: str, result: dict[str, Any]) -> pd.DataFrame:
             "low": row["low"], "high": row["high"], "difference": row.get("difference"),
             "difference low": row.get("difference_interval", [None])[0],
             "difference high": row.get("difference_interval", [None])[-1],
+            "convergence": "not converged: " * (not row.get("converged", True)) + row.get("convergence", ""),
             "fixed threshold": row.get("fixed"), "best threshold": row.get("best"),
             "images": result["images"]["scored"], "seeds": row["seeds"], "data": data,
         })  # fmt: skip

@@ -1,8 +1,10 @@
 """Rows of tables and rows of pictures, from scored stages."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import joblib
 import numpy as np
 import torch
 
@@ -26,17 +28,19 @@ def score_table(
 ) -> dict[str, dict[str, Any]]:
     """Score rows and return them for :func:`recamlib.report.claims.record`.
 
-    ``floor`` is the mIoU, percent, of calling every pixel background.
+    ``floor`` is what no map is needed for (:attr:`recamlib.stages.score.Score.floor`); ``converged`` says
+    whether the row and its baseline have, ``convergence`` by what, and ``records`` what each training told.
 
     Parameters
     ----------
     scores
-        Row to one score per seed.
+        Row to one score per seed. Seeds are computed side by side, one process a core.
     baseline
         Row that every other one is compared with, or the row to compare each row with, by name.
     classify
         Whether rows also tell how well their classifiers classify, see `average_precision`.
     """
+    _compute(list(zip(*scores.values())) if len({len(row) for row in scores.values()}) == 1 else [])
     table: dict[str, dict[str, Any]] = {}
     for name, mine in bar(scores.items(), desc="rows"):
         partner = baseline.get(name) if isinstance(baseline, Mapping) else baseline
@@ -53,10 +57,32 @@ def score_table(
             per_class=mine[0].per_class(),
             by_label_count=mine[0].by_label_count(),
             images=mine[0].result["images"],
-            floor=mine[0].floor,
+            floor=mine[0].floor, **_convergence([*mine, *(base or ())]),
+            records=[s.of.model.result["convergence"] for s in mine],
             **({"average_precision": [average_precision(s.of) for s in mine]} if classify else {}),
         )
     return table
+
+
+def _convergence(scores: Sequence[Score]) -> dict[str, Any]:
+    """Return whether all have converged; in words, the first that has not, or the first."""
+    answers = [score.of.convergence for score in scores]
+    worst = next((a for a in answers if not a.converged), answers[0])
+    return {"converged": worst.converged, "convergence": worst.text}
+
+
+def _compute(by_seed: Sequence[Sequence[Score]]) -> None:
+    """Score what is missing, seeds side by side where photographs and cores make that worth it."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    if min(cores, len(by_seed)) < 2 or by_seed[0][0].of.dataset.name == "hoofed" or torch.cuda.is_available():
+        return
+    with joblib.parallel_config("loky", n_jobs=min(cores, len(by_seed)), inner_max_num_threads=1):
+        joblib.Parallel()(joblib.delayed(_all_results)(seed) for seed in by_seed)
+
+
+def _all_results(scores: Sequence[Score]) -> None:
+    for score in scores:
+        _ = score.result
 
 
 def logits_of(maps: MapStage) -> tuple[torch.Tensor, torch.Tensor]:

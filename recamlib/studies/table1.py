@@ -16,6 +16,25 @@ ROWS: dict[WeightOption, str] = dict(
 """Weight option to the row of Table 1 that reads the reactivated maps with it."""
 
 
+CONTROLS: dict[WeightOption, str] = {
+    "relu(w)": "relu_w", "w*w": "w_times_w", "w*random": "w_times_random",
+    "relu(w)*relu(w')": "relu_w_times_relu_w_prime",
+}  # fmt: skip
+"""Weight options of our own to the end of their rows' names; those of the base need no FC2."""
+
+BASE_ROWS: dict[WeightOption, str] = {o: f"bce_{row} (ours)" for o, row in CONTROLS.items() if "w'" not in o}
+OUR_ROWS: dict[WeightOption, str] = {o: f"recam_{row} (ours)" for o, row in CONTROLS.items()}
+
+# A row of ReCAM, and the same weights, or weights as strong, before reactivation.
+PAIRS = (
+    ("recam_w", "bce_only"), ("recam_relu_w (ours)", "bce_relu_w (ours)"),
+    ("recam_w_times_w (ours)", "bce_w_times_w (ours)"), ("recam_w_prime", "bce_only"),
+    ("recam_w_plus_w_prime", "bce_only"), ("recam_w_times_w_prime", "bce_w_times_random (ours)"),
+    ("recam_w_times_w_prime", "bce_relu_w (ours)"), ("recam_w_times_w_prime", "bce_w_times_w (ours)"),
+    ("recam_relu_w_times_relu_w_prime (ours)", "bce_relu_w (ours)"),
+)  # fmt: skip
+
+
 def option_of(dataset: str) -> WeightOption:
     """Return the weight option that the paper reports on a data set: ``"w"`` on COCO, else ``"w*w'"``."""
     return "w" if dataset == "coco14" else "w*w'"
@@ -32,7 +51,38 @@ def any_option_beats_cam(rows: Mapping[str, Any]) -> dict[str, Any]:
         f"{name} {rows[name]['difference']:+.1f} [{a:+.1f}, {b:+.1f}]" for name, (a, b) in spans.items()
     )
     rule = "every reactivated row has an interval above BCE only"
-    return {"prose.any_option_beats_cam": sentence(answer, text, rule=rule)}
+    judged = [rows[name] for name in ROWS.values()]
+    return {"prose.any_option_beats_cam": sentence(answer, text, rows=judged, rule=rule)}
+
+
+def reactivation_or_weights(rows: Mapping[str, Any]) -> dict[str, Any]:
+    """Judge a question of our own: is the gain of ``w*w'`` reactivation, or how weights are combined?
+
+    It is reactivation if ``w*w'`` lies above each of relu(w), w*w and w*random of the classifier before it;
+    it is not if it lies below one of them. Differences are paired by seed; with one seed nothing is told.
+    """
+    parts, answers = [], []
+    for name, other in PAIRS:
+        _, low, high = seed_interval(np.subtract(rows[name]["per_seed"], rows[other]["per_seed"]))
+        change = rows[name]["mean"] - rows[other]["mean"]
+        parts.append(f"{_plain(name)} less {_plain(other)} {change:+.1f} [{low:+.1f}, {high:+.1f}]")
+        if name == ROWS["w*w'"] and other != "bce_only":
+            answers.append(verdict((low, high), +1))
+    answer = "does not hold" if "does not hold" in answers else "cannot tell"
+    if set(answers) == {"holds"}:
+        answer = "holds"
+    rule = "w*w' lies above relu(w), w*w and w*random of weights that were not reactivated"
+    judged = [rows[name] for pair in PAIRS for name in pair]
+    return {"ours.gain_is_reactivation": sentence(answer, "; ".join(parts), rows=judged, rule=rule)}
+
+
+def _plain(row: str) -> str:
+    """Return the name of a row as people write it."""
+    words = row.removesuffix(" (ours)").replace("_times_", "*").replace("_plus_", "+")
+    words = words.replace("w_prime", "w'")
+    for name in ("recam_", "bce_"):
+        words = words.replace(name, {"recam_": "ReCAM ", "bce_": "BCE "}[name])
+    return words.replace("relu_w'", "relu(w')").replace("relu_w", "relu(w)").replace("BCE only", "BCE w")
 
 
 def lambda_sweep(curve: Mapping[str, Any], *, margin: float = 2.0) -> dict[str, Any]:
@@ -47,7 +97,7 @@ def lambda_sweep(curve: Mapping[str, Any], *, margin: float = 2.0) -> dict[str, 
     if len(curve) < 2:
         return {"prose.lambda_insensitive": sentence("not run", text or "not swept", rule=rule)}
     if reference is None or len(curve) < 3 or reference["seeds"] < 2:
-        return {"prose.lambda_insensitive": sentence("cannot tell", text, rule=rule)}
+        return {"prose.lambda_insensitive": sentence("cannot tell", text, rows=curve.values(), rule=rule)}
     answer = "holds"
     for row in curve.values():
         difference = np.subtract(row["per_seed"], reference["per_seed"])
@@ -59,7 +109,7 @@ def lambda_sweep(curve: Mapping[str, Any], *, margin: float = 2.0) -> dict[str, 
             break
         if low < -margin or high > margin:
             answer = "cannot tell"
-    return {"prose.lambda_insensitive": sentence(answer, text, rule=rule)}
+    return {"prose.lambda_insensitive": sentence(answer, text, rows=curve.values(), rule=rule)}
 
 
 def single_label_share(labels: np.ndarray, *, dataset: str) -> dict[str, Any]:
