@@ -232,6 +232,9 @@ class PairedView:
         Height and width of the view, pixels; a multiple of `stride`.
     scale
         Range that the factor of the size is drawn from, evenly.
+    short_side
+        If not 0, the factor is of this size of the image's shorter side, as long as the longer one is at most
+        four times as long.
     stride
         Pixels of the view per cell of the label map that is returned.
     ignore
@@ -244,7 +247,8 @@ class PairedView:
     Notes
     -----
     Source: IRN voc12/dataloader.py (facts: scale in [0.5, 1.5], label maps rescaled to the nearest value and
-    taken at every fourth pixel, an image smaller than the crop lands in it at random).
+    taken at every fourth pixel, an image smaller than the crop lands in it at random). With ``short_side``,
+    mmsegmentation's resize to 2048 x 512 with a ratio, which Section 5 names for UperNet.
     """
 
     def __init__(
@@ -252,6 +256,7 @@ class PairedView:
         *,
         crop: int,
         scale: tuple[float, float] = (0.5, 1.5),
+        short_side: int = 0,
         stride: int = 4,
         ignore: int = 255,
         jitter: bool = False,
@@ -263,7 +268,7 @@ class PairedView:
         if not 0 < scale[0] <= scale[1]:
             raise SettingsError(f"scale must be 0 < low <= high, got {tuple(scale)}")
         self.crop, self.scale, self.stride, self.ignore = crop, tuple(scale), stride, ignore
-        self.jitter, self.mean, self.std = jitter, tuple(mean), tuple(std)
+        self.jitter, self.mean, self.std, self.short_side = jitter, tuple(mean), tuple(std), short_side
 
     def __call__(
         self, image: Tensor, labels: np.ndarray, generator: torch.Generator | None = None
@@ -292,6 +297,8 @@ class PairedView:
             raise DataError(f"label map of shape {labels.shape} for an image of {tuple(image.shape[1:])}")
         low, high = self.scale
         factor = low + (high - low) * torch.rand((), generator=generator).item()
+        if self.short_side:
+            factor *= min(self.short_side / min(labels.shape), 4 * self.short_side / max(labels.shape))
         size = [max(1, round(side * factor)) for side in labels.shape]
         image = resize(image, *size)
         coarse = F.interpolate(torch.from_numpy(labels)[None, None], size, mode="nearest-exact")[0, 0]

@@ -4,18 +4,14 @@ import logging
 import os
 
 from recamlib.stages.base import DataSettings, Stage
-from recamlib.stages.boundary import BoundaryMaps, ConfidentLabels, TrainBoundary
 from recamlib.stages.classify import Classify, Reactivate, TrainClassifier
 from recamlib.stages.climb import AdvCams
 from recamlib.stages.maps import OPTIONS, ExtractCams, MapStage
-from recamlib.stages.masks import PseudoMasks
-from recamlib.stages.merge import SaliencyMerge
 from recamlib.stages.predict import MULTI_SCALES, SegmentationScore
+from recamlib.stages.refine import BoundaryMaps, ConfidentLabels, SaliencyMerge, TrainBoundary, Walk
 from recamlib.stages.saliency import Saliency, SaliencyMaps
 from recamlib.stages.score import SaliencyScore, Score
-from recamlib.stages.segment import TrainSegmenter
-from recamlib.stages.upper_bound import TrainUpperBound
-from recamlib.stages.walk import Walk
+from recamlib.stages.segment import PseudoMasks, TrainSegmenter, TrainUpperBound
 
 __all__ = [
     "MULTI_SCALES", "OPTIONS", "AdvCams", "BoundaryMaps", "Classify", "ConfidentLabels", "DataSettings",

@@ -17,8 +17,7 @@ from recamlib.method.scores import bootstrap_difference, bootstrap_interval, cla
 from recamlib.models.fold import fold_batch_norm
 from recamlib.stages.base import Split, Stage
 from recamlib.stages.infra import StageCache
-from recamlib.stages.segment import TrainSegmenter
-from recamlib.stages.upper_bound import TrainUpperBound
+from recamlib.stages.segment import TrainSegmenter, TrainUpperBound
 
 MULTI_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 """Scales of multi-scale evaluation, each with its mirror image."""

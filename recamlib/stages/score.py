@@ -25,9 +25,8 @@ from recamlib.stages.base import DataSettings, Split, Stage
 from recamlib.stages.climb import AdvCams
 from recamlib.stages.infra import StageCache
 from recamlib.stages.maps import ExtractCams
-from recamlib.stages.merge import SaliencyMerge
+from recamlib.stages.refine import SaliencyMerge, Walk
 from recamlib.stages.saliency import Saliency, SaliencyMaps
-from recamlib.stages.walk import Walk
 
 
 def fold_of(name: str) -> int:

@@ -1,4 +1,4 @@
-"""Stages of segmentation: a network trained on pseudo masks, and its predictions scored on true ones."""
+"""Stages of segmentation: pseudo masks, a network that learns from them, and its upper bound."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -9,16 +9,75 @@ import pydantic
 import torch
 from torch import Tensor, nn
 
-from recamlib.data.access import ImageSet
-from recamlib.data.images import labels_from_png
+from recamlib.data.access import ImageSet, labels_only
+from recamlib.data.images import labels_from_png, labels_to_png
 from recamlib.data.views import PairedView, PairedViews
 from recamlib.engine import fit as engine
-from recamlib.engine.device import measured
+from recamlib.engine.device import measured, per_image
+from recamlib.errors import DataError
 from recamlib.method.losses import multiscale_loss
+from recamlib.method.scores import masked_argmax
 from recamlib.models.segmenters import Segmenter, build_segmenter
-from recamlib.stages.base import DataSettings, Stage, check_weights, load_weights_into, store_trained
+from recamlib.stages.base import DataSettings, Split, Stage, check_weights, load_weights_into, store_trained
+from recamlib.stages.climb import AdvCams
 from recamlib.stages.infra import StageCache
-from recamlib.stages.masks import PseudoMasks
+from recamlib.stages.maps import ExtractCams, Request
+from recamlib.stages.refine import SaliencyMerge, Walk
+
+
+class PseudoMasks(Stage):
+    """0-1 masks of maps: the class with the highest map where it is above the threshold, else background.
+
+    ``threshold`` is that of ``fixed`` in :class:`Score` unless given: one that was swept on true masks of the
+    same images would let those masks reach the training that follows.
+    """
+
+    maps: ExtractCams | AdvCams | Walk | SaliencyMerge = pydantic.Field(ExtractCams(), discriminator="stage")
+    threshold: float | None = pydantic.Field(None, ge=0, lt=1)
+    stage: Literal["PseudoMasks/2"] = "PseudoMasks/2"
+    infra: StageCache = StageCache()
+
+    @infra.apply(item_uid=lambda item: item[1], cache_type="Auto")
+    def make(self, items: Sequence[Request]) -> Iterator[dict[str, Any]]:
+        """Yield for each (split, id) the mask as PNG bytes, its pixels per class and ignored, and cost."""
+        threshold = self.maps.fixed_threshold if self.threshold is None else self.threshold
+        space = self.maps.dataset.images("train_aug").space
+        values = [*range(space.with_background), space.ignore]
+        for item in self.maps.items(items):
+            with labels_only(), measured() as cost:
+                names = np.array([0, *(k + 1 for k in item["classes"])], dtype=np.uint8)
+                mask = names[masked_argmax(self.maps.merge(item).numpy(), threshold)]
+                png = labels_to_png(mask)
+            pixels = np.bincount(mask.ravel(), minlength=256)[values]
+            yield {"png": png, "pixels": pixels, "cost": per_image(cost, 1)}
+
+    def one(self, split: Split, name: str) -> np.ndarray:
+        """Return the pseudo mask (H, W), uint8, of one image, from the classes in its image-level label."""
+        return labels_from_png(np.asarray(next(iter(self.make([(split, name)])))["png"]))
+
+    def training_set(self, *, limit: int = 0) -> dict[str, np.ndarray]:
+        """Return the PNG bytes of the pseudo masks of the training images, by id.
+
+        Raises
+        ------
+        DataError
+            If not one pixel belongs to a class: there is nothing to learn.
+        """
+        ids = self.maps.images("train_aug", limit=limit).ids
+        stored = list(self.make([("train_aug", name) for name in ids]))
+        if not sum(np.asarray(item["pixels"])[1:-1].sum() for item in stored):
+            raise DataError(
+                f"the {len(ids)} pseudo masks hold background alone, so there is nothing to learn; "
+                "lower the threshold, or look at the maps they are made from"
+            )
+        return {name: np.asarray(item["png"]) for name, item in zip(ids, stored)}
+
+    def balance(self, *, limit: int = 0) -> dict[str, float]:
+        """Return the share of the training images' pixels that are background, of each class and ignored."""
+        images = self.maps.images("train_aug", limit=limit)
+        stored = self.make([("train_aug", name) for name in images.ids])
+        pixels = sum(np.asarray(item["pixels"], dtype=np.int64) for item in stored)
+        return dict(zip((*images.space.names, "ignored"), (pixels / pixels.sum()).tolist()))
 
 
 class SegmenterStage(Stage):
@@ -37,6 +96,7 @@ class SegmenterStage(Stage):
     accumulate: int = pydantic.Field(1, ge=1)
     crop: int = pydantic.Field(96, ge=32)
     scale: tuple[float, float] = (0.5, 1.5)
+    short_side: int = pydantic.Field(0, ge=0)
     jitter: bool = False
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = pydantic.Field(2.5e-4, gt=0)
@@ -62,7 +122,9 @@ class SegmenterStage(Stage):
 
     def fit(self, name: str, read: Callable[[str], np.ndarray]) -> dict[str, Any]:
         """Train on the masks that `read` gives by id and return file, digest, history and cost."""
-        view = PairedView(crop=self.crop, scale=self.scale, stride=1, jitter=self.jitter)
+        view = PairedView(
+            crop=self.crop, scale=self.scale, short_side=self.short_side, stride=1, jitter=self.jitter
+        )
         views = PairedViews(self.images(), read, view, seed=self.seed)
         net = self.build(self.weights, fixed_norm=self.fixed_norm)
         optimizer = engine.make_optimizer(
@@ -124,3 +186,25 @@ class TrainSegmenter(SegmenterStage):
             shares = ", ".join(f"{key} {share:.1%}" for key, share in balance.items())
             print(f"{len(made)} pseudo masks to learn from: {shares}")
             yield self.fit(name, lambda id, made=made: labels_from_png(made[id])) | {"balance": balance}
+
+
+class TrainUpperBound(SegmenterStage):
+    """Train a segmentation network on *true* masks: fully supervised, what weak methods are measured against.
+
+    It breaks the rule that masks are for metrics only, on purpose and alone: no stage but
+    :class:`recamlib.stages.SegmentationScore` accepts it, and everything it gives is labelled as such.
+    """
+
+    dataset: DataSettings = DataSettings()
+    stage: Literal["TrainUpperBound/2"] = "TrainUpperBound/2"
+    infra: StageCache = StageCache(work="training")
+
+    @infra.apply(item_uid=str, cache_type="Auto")
+    def train(self, items: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Train and yield file, digest, history and cost."""
+        for name in items:
+            truth = self.dataset.masks("train_aug")
+            # read before the loop starts, which shuts the door to masks
+            made = {id: labels_to_png(truth.mask(id)) for id in self.images().ids}
+            result = self.fit(name, lambda id, made=made: labels_from_png(made[id]))
+            yield result | {"supervision": "true masks"}

@@ -10,11 +10,9 @@ import numpy as np
 
 from recamlib.method.scores import masked_argmax
 from recamlib.stages.base import Split, Stage
-from recamlib.stages.boundary import TrainBoundary
 from recamlib.stages.classify import Reactivate, TrainClassifier
 from recamlib.stages.maps import ExtractCams, MapStage
-from recamlib.stages.merge import SaliencyMerge
-from recamlib.stages.walk import Walk
+from recamlib.stages.refine import SaliencyMerge, TrainBoundary, Walk
 
 TIMED = 16  # images whose masks are made once more to time the last step, which no stage stores
 

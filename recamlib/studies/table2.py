@@ -15,7 +15,8 @@ from recamlib.studies.costs import pipeline_cost
 
 METHODS = ("none", "irn", "advcam", "advcam_irn")
 KINDS = ("cam", "recam")
-POWER = 1.5  # of AdvCAM's maps before IRN, as published
+POWER = 1.5  # of AdvCAM's maps before the random walk; IRN's labels come from the maps as they are
+BACKGROUND = 0.15  # below it IRN's labels on AdvCAM's maps are background, as published
 TITLES = {"none": "no refinement", "irn": "IRN", "advcam": "AdvCAM", "advcam_irn": "AdvCAM + IRN"}
 
 
@@ -70,13 +71,15 @@ def refined(
         maps, block = make(AdvCams, settings, **given), {**block, "limit": advcam_images}
     if not method.endswith("irn"):
         return maps
-    given = {"cams": maps, "power": POWER if advanced else 1.0, "seed": maps.seed}
+    given = {"cams": maps, "seed": maps.seed}
+    if advanced:
+        block = {"background": BACKGROUND, **block}
     net = make(TrainBoundary, {"TrainBoundary": block}, **given)
     if net.limit:
         repeats = len(maps.dataset.images("train_aug")) / len(net.images())
         block = {**block, "epochs": round(net.epochs * repeats)}
         net = make(TrainBoundary, {"TrainBoundary": block}, **given)
-    return make(Walk, settings, cams=maps, boundary=net, power=net.power)
+    return make(Walk, settings, cams=maps, boundary=net, power=POWER if advanced else 1.0)
 
 
 def title(row: str) -> str:

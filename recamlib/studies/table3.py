@@ -32,7 +32,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "deeplabv3plus": {"lr": 7e-3, "weight_decay": 1e-4, "batch_size": 10, "crop": 512, "steps": 20_000},
     "upernet_swin": {
         "optimizer": "adamw", "lr": 6e-5, "weight_decay": 0.01, "power": 1.0, "batch_size": 16, "crop": 512,
-        "jitter": True, "steps": 40_000,
+        "scale": (0.5, 2.0), "short_side": 512, "jitter": True, "steps": 40_000,
     },
     "deeplabv2_small": _SMALL | {"steps": 200},  # after 100, on true masks, it calls nearly all background
     "deeplabv3plus_small": _SMALL,

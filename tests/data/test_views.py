@@ -209,6 +209,14 @@ def test_a_scaled_view_keeps_the_share_of_every_label(scale):
     assert (out != 255).sum() == side * side
 
 
+@pytest.mark.parametrize(("size", "short"), [((100, 133), 64), ((60, 600), 25.6)])
+def test_a_view_by_the_short_side_is_bounded_by_the_long_one(size, short):
+    image, labels = torch.zeros(3, *size, dtype=torch.uint8), np.zeros(size, np.uint8)
+    view = PairedView(crop=400, scale=(1.0, 1.0), short_side=64, stride=1)
+    _, out = view(image, labels, torch.Generator().manual_seed(0))
+    assert (out != 255).any(1).sum() == round(short)
+
+
 def test_views_depend_on_seed_epoch_and_image_alone():
     images = open_images("hoofed", "train", count=4, size=64)
     made = {name: np.full((48, 64), 1 + number, np.uint8) for number, name in enumerate(images.ids)}

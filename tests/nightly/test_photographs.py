@@ -103,7 +103,7 @@ def test_real_photographs_go_through_refinement():
         crop=64, lr=0.001,
     )  # fmt: skip
     maps = rc.AdvCams(model=model, scales=(0.5,), steps=2)
-    net = rc.TrainBoundary(cams=maps, power=1.5, epochs=1, batch_size=2, crop=128, crf=False)
+    net = rc.TrainBoundary(cams=maps, epochs=1, batch_size=2, crop=128, crf=False)
     score = rc.Score(of=rc.Walk(cams=maps, boundary=net, power=1.5, steps=16), split="train")
     assert 0 < score.miou < 100
 

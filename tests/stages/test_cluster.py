@@ -1,4 +1,4 @@
-"""Where stages go: settings that are checked, the same bytes from jobs, errors that say why."""
+"""Where stages go: settings that are checked, errors that say why."""
 
 import os
 from pathlib import Path
@@ -7,12 +7,9 @@ import pytest
 from submitit.core.utils import FailedJobError, UncompletedJobError
 from typer.testing import CliRunner
 
-from recamlib import stages as rc
 from recamlib.cli import app
 from recamlib.errors import SettingsError
 from recamlib.stages.cluster import job_error, job_settings, read_cluster
-
-DATA = rc.DataSettings(train_count=10, val_count=6, size=48)
 
 
 def program(folder: Path, name: str, *lines: str) -> None:

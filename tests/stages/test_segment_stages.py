@@ -5,10 +5,10 @@ import typing
 import numpy as np
 import pytest
 import torch
+from chain import DATA, segmenter
 from safetensors.torch import save_file
 
 import recamlib as rc
-from recamlib.data import access
 from recamlib.engine.fit import TrainingError
 from recamlib.errors import DataError, SettingsError
 from recamlib.method.scores import confusion, mean_iou
@@ -17,39 +17,17 @@ from recamlib.stages import segment
 from recamlib.stages.base import Stage
 
 
-@pytest.fixture(autouse=True)
-def results(tmp_path, monkeypatch):
-    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setenv("RECAM_WORKERS", "0")
-
-
-DATA = {"train_count": 8, "val_count": 4, "size": 64}
-QUICK = {"steps": 3, "batch_size": 4, "crop": 64, "lr": 0.01, "checkpoint_every": 2}
-
-
-def segmenter(**more):
-    base = rc.TrainClassifier(
-        dataset=rc.DataSettings(**DATA), epochs=1, batch_size=4, crop=64, lr=0.05, fc_lr_factor=1.0
-    )
-    masks = rc.PseudoMasks(maps=rc.ExtractCams(model=base, scales=(1.0,)))
-    return rc.TrainSegmenter(masks=masks, **(QUICK | more))
-
-
 def upper_bound(**more):
-    return rc.TrainUpperBound(dataset=rc.DataSettings(**DATA), **(QUICK | more))
+    settings = {"steps": 3, "batch_size": 4, "crop": 64, "lr": 0.01}
+    return rc.TrainUpperBound(dataset=rc.DataSettings(**DATA), **(settings | more))
 
 
-def test_training_on_pseudo_masks_never_opens_a_mask(monkeypatch, capsys):
-    def closed(*args, **kwargs):
-        pytest.fail("a mask was opened")
-
-    for name in ("mask", "__init__"):
-        monkeypatch.setattr(access.MaskSet, name, closed)
+def test_training_on_pseudo_masks_never_opens_a_mask(empty, no_masks, capsys):
     result = segmenter().result
-    assert result["images"] == 8
+    assert result["images"] == 10
     assert result["history"]["steps"] == 3
     assert sum(result["balance"].values()) == pytest.approx(1)
-    assert "8 pseudo masks to learn from: background" in capsys.readouterr().out
+    assert "10 pseudo masks to learn from: background" in capsys.readouterr().out
     with pytest.raises(pytest.fail.Exception):
         _ = rc.SegmentationScore(of=segmenter()).result
     with pytest.raises(pytest.fail.Exception):
@@ -75,7 +53,7 @@ def test_the_upper_bound_reads_true_masks_and_nothing_else_can_take_it():
 def test_every_small_network_trains_and_is_scored(arch):
     stage = segmenter(arch=arch, optimizer="adamw" if arch == "upernet_small" else "sgd", jitter=True)
     score = rc.SegmentationScore(of=stage)
-    assert score.result["images"] == 4
+    assert score.result["images"] == 6
     truth, total = stage.dataset.masks("val"), np.zeros((6, 6), dtype=int)
     for name, mask in score.predictions():
         total += confusion(mask, truth.mask(name), num_classes=6)
@@ -112,9 +90,10 @@ def test_kinds_of_evaluation_are_numbers_apart():
     assert single.interval_of_difference(single) == (0, 0)
 
 
-def test_a_killed_run_gives_the_weights_of_an_unbroken_one(monkeypatch, tmp_path):
-    whole = segmenter(steps=5).result["weights"]["sha256"]
-    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "broken"))
+def test_a_killed_run_gives_the_weights_of_an_unbroken_one(monkeypatch):
+    stage = segmenter(steps=5)
+    whole = stage.result["weights"]["sha256"]
+    stage.infra.forget(["model"])
     original, calls = segment.multiscale_loss, []
 
     def interrupted(*args, **kwargs):
@@ -132,9 +111,9 @@ def test_a_killed_run_gives_the_weights_of_an_unbroken_one(monkeypatch, tmp_path
 
 def test_masks_of_background_alone_and_a_loss_that_explodes_stop_with_one_line():
     stage = segmenter()
-    nothing = rc.PseudoMasks(maps=stage.masks.maps, threshold=0.99999)
-    with pytest.raises(DataError, match="8 pseudo masks hold background alone"):
-        _ = rc.TrainSegmenter(masks=nothing, **QUICK).result
+    nothing = rc.PseudoMasks(maps=stage.masks.maps, threshold=0.99999999)
+    with pytest.raises(DataError, match="10 pseudo masks hold background alone"):
+        _ = segmenter(masks=nothing).result
     with pytest.raises(TrainingError, match=r"step \d+ \(samples hoofed_train_"):
         _ = segmenter(lr=1e30, steps=20).result
     with pytest.raises(SettingsError, match="unknown network 'deeplabv2_smal'.*deeplabv2_small"):

@@ -1,39 +1,18 @@
 """Stages: strict settings, one cache entry per meaning, nothing lost, and no way from a mask to training."""
 
 import inspect
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from chain import DATA, boundary, cams, classifier, reactivated, walked
 
 import recamlib as rc
-from recamlib.data import access
 from recamlib.errors import DataError, MaskAccessError, SettingsError
 from recamlib.method.scores import confusion, mean_iou
 from recamlib.stages import classify, maps, score
 from recamlib.studies import pictures as tables
-
-
-@pytest.fixture(autouse=True)
-def results(tmp_path, monkeypatch):
-    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "results"))
-    return tmp_path / "results"
-
-
-def classifier(**more):
-    data = rc.DataSettings(train_count=10, val_count=6, size=48)
-    settings = {"dataset": data, "epochs": 1, "batch_size": 4, "crop": 32, "lr": 0.05, "fc_lr_factor": 1.0}
-    return rc.TrainClassifier(**(settings | more))
-
-
-def reactivated(**more):
-    return rc.Reactivate(base=classifier(), epochs=1, batch_size=4, **more)
-
-
-def cams(model=None, **more):
-    return rc.ExtractCams(model=model or classifier(), scales=(1.0, 0.5), **more)
 
 
 def test_settings_name_the_nearest_field_and_the_range():
@@ -52,7 +31,7 @@ def test_description_holds_what_differs_from_the_defaults():
     text = reactivated(sce_weight=0.5).describe()
     assert "sce_weight: 0.5" in text
     assert "momentum" not in text
-    assert text.index("base:") < text.index("crop: 32")
+    assert text.index("base:") < text.index("crop: 64")
 
 
 def test_a_stage_is_printed_as_what_differs_from_the_defaults(results):
@@ -89,6 +68,18 @@ def test_a_key_does_not_depend_on_what_else_was_built_from_a_stage():
     assert rc.Reactivate(**dict(alone)).uid == before  # neither the name nor the result is a setting
 
 
+def test_a_version_reaches_all_that_is_made_from_a_stage():
+    """Also where it is no setting of what comes after, as the labels of IRN are none of the walk."""
+    before = [stage.infra.uid_folder() for stage in (walked(), boundary(), cams(), reactivated())]
+    with pytest.MonkeyPatch.context() as patch:
+        versions = rc.ConfidentLabels.versions
+        patch.setattr(rc.ConfidentLabels, "versions", lambda self: versions(self) | {"ConfidentLabels/3"})
+        after = [stage.infra.uid_folder() for stage in (walked(), boundary(), cams(), reactivated())]
+    assert [one == other for one, other in zip(before, after)] == [False, False, True, True]
+    kinds = {name: getattr(kind, "model_fields", {}).get("stage") for name, kind in vars(rc.stages).items()}
+    assert all(field.default.startswith(f"{name}/") for name, field in kinds.items() if field)
+
+
 def test_the_same_seed_gives_the_same_bytes_and_damaged_weights_are_made_again(capsys):
     stage = classifier()
     digest = stage.result["weights"]["sha256"]
@@ -103,26 +94,29 @@ def test_the_same_seed_gives_the_same_bytes_and_damaged_weights_are_made_again(c
     assert not (stage.folder / "checkpoint").exists()
 
 
-def test_no_training_stage_can_open_a_mask(monkeypatch):
-    """Every stage before Score runs with all masks out of reach, and gives what it gives with them there."""
-    before = [classifier().result["weights"], reactivated().result["weights"]]
-
-    def closed(*args, **kwargs):
-        pytest.fail("a mask was opened")
-
-    for name in ("mask", "__init__"):
-        monkeypatch.setattr(access.MaskSet, name, closed)
-    monkeypatch.setenv("RECAM_RESULTS", os.environ["RECAM_RESULTS"] + "_blind")
-    assert [classifier().result["weights"], reactivated().result["weights"]] == before
+def test_no_stage_before_the_score_can_open_a_mask(empty, no_masks):
+    model = reactivated()
     assert classifier(loss="sce_single", probe=True).result["probe_logits"].shape == (2, 6, 5)
-    assert len(list(cams(reactivated()).run("train"))) == 10
-    assert rc.Classify(model=classifier()).result["logits"].shape == (6, 5)
+    maps_of = cams(model, weights="w*w'")
+    stage = rc.SaliencyMerge(cams=walked(maps_of))
+    assert len(list(stage.run("train"))) == 10
+    assert rc.Classify(model=model).result["logits"].shape == (6, 5)
     with pytest.raises(pytest.fail.Exception):
-        _ = rc.Score(of=cams()).result
+        _ = rc.Score(of=stage).result
+    with pytest.raises(pytest.fail.Exception):
+        _ = rc.SaliencyScore(dataset=stage.dataset).result
 
 
-def test_the_door_is_shut_while_training_and_extracting(monkeypatch):
-    truth = rc.DataSettings(train_count=10, size=48).masks("train")
+def test_masks_change_nothing_that_is_trained(trained, empty, no_masks):
+    """What the chain's classifiers learnt with masks within reach is what they learn without."""
+    blind = [classifier().result["weights"], reactivated().result["weights"]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RECAM_RESULTS", str(trained))
+        assert [classifier().result["weights"], reactivated().result["weights"]] == blind
+
+
+def test_access_to_masks_is_shut_while_training_and_extracting(empty, monkeypatch):
+    truth = rc.DataSettings(**DATA).masks("train")
     seen = []
 
     def peek(*args, **kwargs):
@@ -140,11 +134,13 @@ def test_the_door_is_shut_while_training_and_extracting(monkeypatch):
     assert len(seen) >= 2
 
 
-def test_only_the_metric_side_names_the_second_door():
+def test_only_the_metric_side_names_masks():
     library = Path(rc.__file__).parent
     allowed = {"cli_data.py", "stages/base.py", "stages/score.py", "stages/predict.py", "studies/pictures.py"}
     allowed |= {"book/explorer.py"}  # the page that shows IoU per image
-    allowed |= {"stages/upper_bound.py"}  # fully supervised, by name; cli_data.py writes devkits
+    allowed |= {"stages/segment.py"}  # the upper bound, once; cli_data.py writes devkits
+    before, bound = (library / "stages/segment.py").read_text().split("class TrainUpperBound")
+    assert ".masks(" not in before and bound.count(".masks(") == 1
     for path in library.rglob("*.py"):
         name = path.relative_to(library).as_posix()
         if name in allowed or name.startswith("data/"):
@@ -154,7 +150,7 @@ def test_only_the_metric_side_names_the_second_door():
         assert ".masks(" not in text, name
 
 
-def test_one_forward_pass_serves_all_weight_options(monkeypatch):
+def test_one_forward_pass_serves_all_weight_options(empty, monkeypatch):
     calls = []
     original = maps.extract_scale_maps
     monkeypatch.setattr(maps, "extract_scale_maps", lambda *a, **k: calls.append(1) or original(*a, **k))
@@ -162,7 +158,7 @@ def test_one_forward_pass_serves_all_weight_options(monkeypatch):
     for option in rc.OPTIONS:
         merged[option] = [m for _, m, _ in cams(reactivated(), weights=option).maps("train")]
     assert len(calls) == 1
-    assert all(m.shape[1:] == (40, 48) and m.min() >= 0 and m.max() <= 1 for m in merged["w"])
+    assert all(m.shape[2] == 64 and m.min() >= 0 and m.max() <= 1 for m in merged["w"])
     assert not torch.equal(merged["w"][0], merged["w'"][0])
 
 
@@ -176,7 +172,7 @@ def test_the_control_has_no_second_layer_to_read():
         cams(weights="w*w'")
 
 
-def test_an_image_that_goes_bad_loses_none_of_the_others(monkeypatch):
+def test_an_image_that_goes_bad_loses_none_of_the_others(empty, monkeypatch):
     monkeypatch.setattr(maps, "WINDOW", 2)
     stage = cams()
     _ = stage.model.result

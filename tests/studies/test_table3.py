@@ -6,6 +6,7 @@ import pytest
 
 import recamlib as rc
 from recamlib.errors import SettingsError
+from recamlib.files import read_yaml
 
 
 @pytest.fixture(autouse=True)
@@ -33,9 +34,19 @@ def test_recipes_are_those_of_the_paper_unless_overridden():
     assert (first.lr, first.weight_decay, first.batch_size) == (2.5e-4, 5e-4, 10)
     assert (first.crop, first.steps) == (321, 7)
     assert (last.optimizer, last.lr, last.power, last.jitter, last.crop) == ("adamw", 6e-5, 1.0, True, 512)
+    assert (first.scale, first.short_side) == ((0.5, 1.5), 0)
+    assert (last.scale, last.short_side) == ((0.5, 2.0), 512)  # 2048 x 512 with ratio 0.5 to 2
     assert {claim.id for claim in rc.claims.all_claims()} >= {f"table3.{name}.voc12" for name in rows}
     with pytest.raises(SettingsError, match="unknown network 'deeplab2'.*deeplabv2"):
         rc.table3.networks(maps(), {"deeplab2": {}}, {})
+
+
+@pytest.mark.parametrize("profile", ["voc12", "coco14"])
+def test_deeplabv2_is_tested_in_one_pass_with_the_crf(profile):
+    parameters = read_yaml(rc.paths.ROOT / "notebooks" / "profiles" / f"{profile}.yml")
+    for notebook in ("04", "05"):
+        score = rc.SegmentationScore(**parameters[notebook]["settings"]["SegmentationScore"])
+        assert (score.scales, score.mirror, score.crf) == ((1.0,), False, True)
 
 
 def test_a_network_has_its_recipe_then_its_own_settings_then_those_of_all():

@@ -1,4 +1,4 @@
-"""Stages of IRN: confident labels from maps, the boundary network they train, and its boundary maps."""
+"""Stages that refine maps: IRN (labels, boundary network, random walk) and the saliency merge of EDAM."""
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pydantic
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recamlib.data.access import ImageSet, labels_only
@@ -17,36 +18,45 @@ from recamlib.engine.device import default_device, measured, per_image
 from recamlib.errors import DataError
 from recamlib.method.boundary import boundary_loss, check_thresholds, confident_labels
 from recamlib.method.crf import LabelJob, crf_many
+from recamlib.method.saliency import edam_merge
 from recamlib.method.scores import masked_argmax
+from recamlib.method.walk import random_walks
 from recamlib.models.backbones import build_backbone
 from recamlib.models.irnet import BoundaryNet
 from recamlib.stages.base import DataSettings, Stage, check_weights, load_weights_into, store_trained
+from recamlib.stages.classify import Reactivate, TrainClassifier
 from recamlib.stages.climb import AdvCams
 from recamlib.stages.infra import StageCache
-from recamlib.stages.maps import ExtractCams, Request
+from recamlib.stages.maps import EMBEDDED, ExtractCams, MapStage, Request, no_maps
+from recamlib.stages.saliency import Saliency, SaliencyMaps
 
 Cams = ExtractCams | AdvCams
 STRIDE = 4  # pixels of the image per cell of boundary, labels and walk
+BATCH = 8  # images whose walks share one sparse product
+FIXED = {"recam": 0.28, "cam": 0.25}  # published background thresholds after the walk; 0.28 is ReCAM's on VOC
 
 
-class ConfidentLabels(Stage):
-    """Pixels that maps are sure about: dense CRF at a high and at a low threshold, what agrees is kept.
-
-    Stored per image is the label map (0 background, k + 1 class k, 255 neither) as the bytes of a PNG.
-    ``power`` is applied to the maps first.
-    """
+class _Labelled(Stage):
+    """What the labels of IRN and the network that learns from them share: maps, thresholds, CRF or not."""
 
     cams: Cams = pydantic.Field(ExtractCams(), discriminator="stage")
     foreground: float = pydantic.Field(0.35, gt=0, lt=1)
     background: float = pydantic.Field(0.10, ge=0, lt=1)
-    power: float = pydantic.Field(1.0, gt=0)
     crf: bool = True
-    stage: Literal["ConfidentLabels/2"] = "ConfidentLabels/2"
-    infra: StageCache = StageCache()
 
     def __init__(self, **data: Any) -> None:
         super().__init__(**data)
         check_thresholds(self.foreground, self.background)
+
+
+class ConfidentLabels(_Labelled):
+    """Pixels that maps are sure about: dense CRF at a high and at a low threshold, what agrees is kept.
+
+    Stored per image is the label map (0 background, k + 1 class k, 255 neither) as the bytes of a PNG.
+    """
+
+    stage: Literal["ConfidentLabels/2"] = "ConfidentLabels/2"
+    infra: StageCache = StageCache()
 
     @infra.apply(item_uid=lambda item: item[1], cache_type="Auto")
     def label(self, items: Sequence[Request]) -> Iterator[dict]:
@@ -68,7 +78,7 @@ class ConfidentLabels(Stage):
         Local means 0 for the background and p + 1 for the p-th class present.
         """
         for (split, name), item in zip(items, self.cams.items(items)):
-            maps = self.cams.merge(item).numpy() ** self.power
+            maps = self.cams.merge(item).numpy()
             picture = self.cams.dataset.images(split).image(name)
             found = [masked_argmax(maps, threshold) for threshold in (self.foreground, self.background)]
             yield LabelJob(picture, np.stack(found), 1 + len(maps))
@@ -78,20 +88,15 @@ class ConfidentLabels(Stage):
         return labels_from_png(item["png"])
 
 
-class TrainBoundary(Stage):
+class TrainBoundary(_Labelled):
     """Train IRN's boundary branch on confident labels of the training images.
 
     ``trunk`` chooses the frozen backbone: ``"pretrained"`` is the classifier's architecture with its
     pre-trained weights, as published; ``"classifier"`` is the trained classifier's own, the only choice where
-    there are no pre-trained weights; ``"auto"`` takes the first where it can. ``power`` 1.5 is published for
-    AdvCAM. ``limit`` trains on a random part of the images.
+    there are no pre-trained weights; ``"auto"`` takes the first where it can. ``limit`` trains on a random
+    part of the images.
     """
 
-    cams: Cams = pydantic.Field(ExtractCams(), discriminator="stage")
-    foreground: float = pydantic.Field(0.35, gt=0, lt=1)
-    background: float = pydantic.Field(0.10, ge=0, lt=1)
-    power: float = pydantic.Field(1.0, gt=0)
-    crf: bool = True
     trunk: Literal["auto", "pretrained", "classifier"] = "auto"
     limit: int = pydantic.Field(0, ge=0)
     epochs: int = pydantic.Field(3, ge=1)
@@ -124,10 +129,7 @@ class TrainBoundary(Stage):
     @property
     def labels(self) -> ConfidentLabels:
         """The stage that makes the labels this one trains on."""
-        return ConfidentLabels(
-            cams=self.cams, foreground=self.foreground, background=self.background, power=self.power,
-            crf=self.crf,
-        )  # fmt: skip
+        return ConfidentLabels(**{name: getattr(self, name) for name in _Labelled.model_fields})
 
     def images(self) -> ImageSet:
         """Return the training images."""
@@ -212,3 +214,160 @@ class BoundaryMaps(Stage):
             if not found.isfinite().all():
                 raise DataError(f"the boundary map of {name} is not finite; train again at a lower rate")
             yield {"boundary": found.numpy().astype(np.float16), "cost": per_image(cost, 1)}
+
+
+class Walk(MapStage):
+    """Random walk of maps over the image (Eq. 11): the maps that become the pseudo masks.
+
+    ``power`` is applied to the maps before they walk: 1.5 is AdvCAM's, which IRN's labels do not get.
+
+    Stored per image are the walked maps at stride 4, half precision, divided by the largest value of all
+    classes, as published.
+    """
+
+    cams: Cams = pydantic.Field(ExtractCams(), discriminator="stage")
+    boundary: TrainBoundary = TrainBoundary()
+    power: float = pydantic.Field(1.0, gt=0)
+    radius: int = pydantic.Field(5, ge=2)
+    beta: float = pydantic.Field(10.0, gt=0)
+    steps: int = pydantic.Field(256, ge=0)
+    stage: Literal["Walk/2"] = "Walk/2"
+    infra: StageCache = StageCache()
+
+    @property
+    def model(self) -> TrainClassifier | Reactivate:
+        """The classifier at the root."""
+        return self.cams.model
+
+    @property
+    def fixed_threshold(self) -> float:
+        """The published background threshold for these maps; for the embedded scenes one of `EMBEDDED`."""
+        if self.dataset.name == "hoofed":
+            return EMBEDDED["walk"]
+        return FIXED["recam" if self.reactivated and self.dataset.name == "voc12" else "cam"]
+
+    @property
+    def upstream(self) -> tuple[Stage, ...]:
+        """The stages that give maps and boundaries."""
+        return self.cams, self.boundaries
+
+    @property
+    def boundaries(self) -> BoundaryMaps:
+        """The stage that gives the boundary maps."""
+        return BoundaryMaps(net=self.boundary)
+
+    @infra.apply(item_uid=lambda item: item[1], cache_type="Auto")
+    def walk(self, items: Sequence[Request]) -> Iterator[dict]:
+        """Yield for each (split, id) the walked maps (P, ceil(H/4), ceil(W/4)), classes, size and cost."""
+        stored, held = self.cams.items(items), self.boundaries.infer(items)
+        for start in range(0, len(items), BATCH):
+            window = items[start : start + BATCH]
+            upstream = [next(stored) for _ in window]
+            walls = [torch.from_numpy(np.array(next(held)["boundary"])).float() for _ in window]
+            with labels_only(), measured() as cost:
+                maps = [self.cams.merge(item, stride=STRIDE) ** self.power for item in upstream]
+                for (_, name), m, wall in zip(window, maps, walls):
+                    if not m.isfinite().all():
+                        raise DataError(f"the maps of {name} hold values that are not finite")
+                    if m.shape[1:] != wall.shape:
+                        raise DataError(
+                            f"the maps of {name} have shape {tuple(m.shape[1:])}, its boundary map "
+                            f"{tuple(wall.shape)}: was the image changed? delete {self.folder.name}"
+                        )
+                device = default_device()
+                walked = random_walks(
+                    [m.to(device) for m in maps], [w.to(device) for w in walls],
+                    radius=self.radius, beta=self.beta, steps=self.steps,
+                )  # fmt: skip
+            for item, m in zip(upstream, walked):
+                yield walked_item(m.cpu(), item) | {"cost": per_image(cost, len(window))}
+
+    def items(self, requests: Sequence[Request]) -> Iterator[dict]:
+        """Yield the stored item of each request in order, computing what is missing."""
+        return self.walk(requests)
+
+    def merge(self, item: dict, *, stride: int | None = None) -> Tensor:
+        """Return the walked maps (P, H, W) of a stored item, stretched to image size, peak 1."""
+        if not item["classes"]:
+            return no_maps(item["size"], stride)
+        maps = torch.from_numpy(np.array(item["maps"], dtype=np.float32))
+        if stride == STRIDE:
+            return maps
+        height, width = item["size"]
+        maps = F.interpolate(maps[None], scale_factor=STRIDE, mode="bilinear", align_corners=False)[0]
+        maps = maps[:, :height, :width]
+        return maps / maps.max().clamp(min=1e-5)
+
+
+def walked_item(maps: Tensor, item: dict) -> dict:
+    """Return what is stored of walked maps (P, h, w): divided by their largest value, in half precision."""
+    peak = maps.max().clamp(min=1e-5) if maps.numel() else 1.0
+    return {
+        "maps": (maps / peak).numpy().astype(np.float16) if item["classes"] else [],
+        "classes": item["classes"], "size": item["size"],
+    }  # fmt: skip
+
+
+class SaliencyMerge(MapStage):
+    """EDAM's merge of maps with saliency: on ReCAM's maps it is ReCAM-M (Table 4).
+
+    It is a post-processing: the last step before masks, after IRN's walk where there is one, and IRN itself
+    does not take it (its labels need maps that say how sure they are, and these are 0 or 1). There is no
+    threshold to choose either.
+    """
+
+    cams: ExtractCams | AdvCams | Walk = pydantic.Field(ExtractCams(), discriminator="stage")
+    saliency: Saliency = Saliency()
+    theta: float = pydantic.Field(0.2, ge=0, le=1)
+    alpha: float = pydantic.Field(1e-6, ge=0)
+    beta: float = pydantic.Field(0.99999, gt=0)
+    stage: Literal["SaliencyMerge/2"] = "SaliencyMerge/2"
+    infra: StageCache = StageCache()
+
+    @property
+    def model(self) -> TrainClassifier | Reactivate:
+        """The classifier at the root."""
+        return self.cams.model
+
+    @property
+    def fixed_threshold(self) -> float:
+        """Between the two values that there are."""
+        return 0.5
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """That one alone: there is nothing to choose."""
+        return (self.fixed_threshold,)
+
+    @property
+    def upstream(self) -> tuple[Stage, ...]:
+        """The stages that give maps and saliency."""
+        return self.cams, SaliencyMaps(dataset=self.dataset, saliency=self.saliency)
+
+    @infra.apply(item_uid=lambda item: item[1], cache_type="Auto")
+    def combine(self, items: Sequence[Request]) -> Iterator[dict]:
+        """Yield for each (split, id) which of its classes wins as PNG bytes, classes, size and cost."""
+        _, salient = self.upstream
+        for item, found in zip(self.cams.items(items), salient.make(items), strict=True):
+            with labels_only(), measured() as cost:
+                maps = self.cams.merge(item)  # (P, H, W)
+                if not isinstance(self.cams, Walk):  # EDAM divides by the maximum alone; the walk's is common
+                    maps = maps / maps.amax((1, 2), keepdim=True).clamp(min=1e-5)
+                mask = edam_merge(
+                    maps.numpy(), salient.read(found), theta=self.theta, alpha=self.alpha, beta=self.beta
+                )
+            yield {
+                "png": labels_to_png(mask), "classes": item["classes"], "size": item["size"],
+                "cost": per_image(cost, 1),
+            }  # fmt: skip
+
+    def items(self, requests: Sequence[Request]) -> Iterator[dict]:
+        """Yield the stored item of each request in order, computing what is missing."""
+        return self.combine(requests)
+
+    def merge(self, item: dict, *, stride: int | None = None) -> Tensor:
+        """Return maps (P, H, W) of 0 and 1, at image size or every so many pixels of it."""
+        if not item["classes"]:
+            return no_maps(item["size"], stride)
+        mask = torch.from_numpy(labels_from_png(item["png"]))[:: stride or 1, :: stride or 1]  # (H, W)
+        return (mask == torch.arange(1, len(item["classes"]) + 1)[:, None, None]).float()
