@@ -101,8 +101,8 @@ def save_measured(result: dict[str, Any]) -> Path:
     given = result["parameters"]
     parts = [result["notebook"], *(given[key] for key in ("profile", "dataset", "backbone"))]
     parts += [str(given["train_images"])] * bool(given["train_images"])
-    plans = given.get("plans", given["profile"])
-    parts += [plans] * (plans != given["profile"])
+    heads = given.get("settings", {}).get("TrainClassifier", {}).get("train") == "heads"
+    parts += ["heads"] * heads + ["sweep"] * bool(given.get("sweep"))
     methods = given.get("methods", ["none"])
     parts += methods * ("none" not in methods)  # a run of single rows
     path = folder / f"{'_'.join(parts)}.json".replace("/", "_")
