@@ -1,7 +1,6 @@
 """Stages of every kind, as small as they run, and what is compared of their results."""
 
 import hashlib
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -67,9 +66,3 @@ def meaning(value: Any) -> Any:
 def digest(entries: dict[str, Any]) -> str:
     """Return a digest of what entries mean, to the last bit."""
     return hashlib.sha256(orjson.dumps(meaning(entries))).hexdigest()
-
-
-def index_lines(stage: rc.Stage) -> Iterator[bytes]:
-    """Yield the whole lines of a stage's indexes: one an entry, with the seconds it took."""
-    for file in sorted(stage.folder.glob("*-info.jsonl")):
-        yield from (x for x in file.read_bytes().splitlines(keepends=True) if x.strip() and x.endswith(b"\n"))

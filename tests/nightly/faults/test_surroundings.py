@@ -1,17 +1,14 @@
-"""A disk that is full or read-only, folders that vanish, clocks that go back, runs beside each other."""
+"""A disk that is full or read-only, clocks that go back, loaders that die, runs beside each other."""
 
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
-import nbformat
 import pytest
 import small_stages as small
 import torch
@@ -22,12 +19,11 @@ from recamlib import files
 from recamlib.data.views import LabelledViews
 from recamlib.engine import fit as engine
 from recamlib.engine.fit import TrainingError
-from recamlib.errors import RecamError, ResultsError
+from recamlib.errors import ResultsError
 from recamlib.stages import maps
 from recamlib.stages.infra import Process
 
 FOUND: dict[str, str] = {}
-FULL = int(os.environ.get("RECAM_KILLS", 0)) >= 60
 
 
 def chain() -> dict:
@@ -60,7 +56,7 @@ def mounted(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-@pytest.mark.parametrize("free", [0, 40, 400])
+@pytest.mark.parametrize("free", [0, 40])
 def test_a_full_disk_is_named_and_the_run_goes_on_when_there_is_room(whole, mounted, monkeypatch, free):
     monkeypatch.setenv("RECAM_RESULTS", str(mounted / "results"))
     filler = mounted / "filler"
@@ -95,51 +91,7 @@ def test_a_place_that_is_no_folder_is_named(tmp_path, monkeypatch):
         chain()
 
 
-@pytest.mark.parametrize("at", [1, 5])
-def test_results_removed_during_training(whole, tmp_path, monkeypatch, at):
-    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "results"))
-    original, calls = engine._step, []
-
-    def step(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == at:
-            shutil.rmtree(tmp_path / "results")
-        return original(*args, **kwargs)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "_step", step)
-        try:
-            assert digests() == whole
-            FOUND["results removed while training"] = "correct result"
-        except ResultsError as error:
-            FOUND["results removed while training"] = "named"
-            assert "RECAM_RESULTS" in str(error)
-    assert digests() == whole
-
-
-def test_results_removed_while_maps_are_made(whole, tmp_path, monkeypatch):
-    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setattr(maps, "WINDOW", 3)
-    original, calls = maps.extract_scale_maps, []
-    _ = chain()["model"].result
-
-    def extract(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == 2:
-            shutil.rmtree(tmp_path / "results")
-        return original(*args, **kwargs)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(maps, "extract_scale_maps", extract)
-        try:
-            assert digests() == whole
-            FOUND["results removed while maps are made"] = "correct result"
-        except RecamError:
-            FOUND["results removed while maps are made"] = "named"
-    assert digests() == whole
-
-
-def test_a_clock_that_goes_back_makes_nothing_stale(whole, tmp_path, monkeypatch, capsys):
+def test_a_clock_that_goes_back_makes_nothing_stale(whole, tmp_path, monkeypatch):
     monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "results"))
     assert digests() == whole
     day = time.time() + 86_400
@@ -147,18 +99,6 @@ def test_a_clock_that_goes_back_makes_nothing_stale(whole, tmp_path, monkeypatch
         os.utime(path, (day, day))
     monkeypatch.setattr(engine, "_step", lambda *args, **kwargs: pytest.fail("trained again"))
     monkeypatch.setattr(maps, "extract_scale_maps", lambda *args, **kwargs: pytest.fail("extracted again"))
-    assert digests() == whole
-    monkeypatch.undo()
-    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "other"))
-    original, calls = engine._step, []
-
-    def step(*args, **kwargs):
-        calls.append(1)
-        offset = -3600.0 * len(calls)  # an hour back at each step
-        monkeypatch.setattr(time, "time", lambda: day + offset)
-        return original(*args, **kwargs)
-
-    monkeypatch.setattr(engine, "_step", step)
     assert digests() == whole
     FOUND["clock set back"] = "correct result, nothing made again"
 
@@ -181,63 +121,20 @@ def test_a_killed_loader_process_is_named_and_training_goes_on(whole, tmp_path, 
     FOUND["loader process killed"] = "named; goes on from the checkpoint to the same bytes"
 
 
-def test_several_runs_at_once_compute_everything_once(server, tmp_path):
-    """Processes start the same stage in an empty folder: two, and four in the full run."""
-    seen, stage = {}, "ExtractCams" if FULL else "TrainClassifier"
-    for count in (2, 4) if FULL else (2,):
-        results = tmp_path / f"results{count}"
-        logs = [tmp_path / f"{count}_{i}" for i in range(count)]
-        for log in logs:
-            server.start(stage, results, log)
-        assert [server.wait() for _ in logs] == [0] * count, [Path(f"{x}.out").read_text() for x in logs]
-        seen[count] = {json.loads(Path(f"{log}.json").read_text())["digest"] for log in logs}
-        keys = [
-            json.loads(line)["#key"] for file in results.rglob(f"*{stage}*/**/*-info.jsonl")
-            for line in file.read_bytes().splitlines() if line.strip()
-        ]  # fmt: skip
-        assert len(keys) == len(set(keys)) == (10 if FULL else 1)
-        steps = sum(log.read_bytes().count(b"s") for log in logs)
-        assert steps == (3 * 2 + 2 * 2 if FULL else 3 * 2), "trained more than once"
-    assert len(set().union(*seen.values())) == 1
-    FOUND["two and four runs at once" if FULL else "two runs at once"] = "same bytes, computed once"
-
-
-@pytest.mark.skipif(not FULL, reason="takes minutes: RECAM_KILLS=60 runs it")
-def test_several_runs_of_one_notebook_at_once(tmp_path):
-    """Two and four runs of a notebook that trains, extracts and records, in one results folder."""
-    cells = [
-        nbformat.v4.new_code_cell("seed: int = 0  # seed [0 ..]", metadata={"tags": ["parameters"]}),
-        nbformat.v4.new_code_cell(
-            f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-            "import recamlib as rc\nimport small_stages as small\n"
-            "cams = rc.ExtractCams(model=rc.TrainClassifier(**small.CLASSIFIER), scales=(1.0, 0.5))\n"
-            "digest = small.digest(small.run(cams))\n"
-            "rc.claims.record('01_small', parameters={'seed': seed}, images={'train': 10}, digests=[digest])"
-        ),
-        nbformat.v4.new_code_cell("digest"),
-    ]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "01_small.ipynb")
-    said = set()
-    for count in (2, 4):
-        results = tmp_path / f"results{count}"
-        code = "import sys; from pathlib import Path; from recamlib.book.run import run_notebook; " \
-               "run_notebook('01', folder=Path(sys.argv[1]), output_dir=Path(sys.argv[2]))"  # fmt: skip
-        runs = [
-            subprocess.Popen(
-                [sys.executable, "-c", code, str(tmp_path), str(tmp_path / f"out{count}_{i}")],
-                env=os.environ | {"RECAM_RESULTS": str(results)},
-            )
-            for i in range(count)
-        ]
-        assert [run.wait() for run in runs] == [0] * count
-        for i in range(count):
-            book = nbformat.read(tmp_path / f"out{count}_{i}" / "01_small.ipynb", as_version=4)
-            said.add(book.cells[-1].outputs[0]["data"]["text/plain"])
-        kept = [rc.claims.read(file) for file in results.glob("01_small/**/*.json")]
-        assert {repr(result["digests"][0]) for result in kept} == said
-        assert not list(results.rglob("*.part-*"))
-    assert len(said) == 1
-    FOUND["two and four runs of a notebook at once"] = "same bytes, results whole"
+def test_two_runs_at_once_compute_everything_once(server, tmp_path):
+    results, logs = tmp_path / "results", [tmp_path / "first", tmp_path / "second"]
+    for log in logs:
+        server.start("ExtractCams", results, log)
+    assert [server.wait() for _ in logs] == [0, 0], [Path(f"{x}.out").read_text() for x in logs]
+    assert len({json.loads(Path(f"{log}.json").read_text())["digest"] for log in logs}) == 1
+    keys = [
+        json.loads(line)["#key"] for file in results.rglob("*ExtractCams*/**/*-info.jsonl")
+        for line in file.read_bytes().splitlines() if line.strip()
+    ]  # fmt: skip
+    assert len(keys) == len(set(keys)) == 10
+    steps = sum(log.read_bytes().count(b"s") for log in logs)
+    assert steps == 3 * 2 + 2 * 2, "trained more than once"
+    FOUND["two runs at once"] = "same bytes, computed once"
 
 
 def test_a_claim_of_a_process_with_the_same_number_is_not_waited_for():
@@ -274,6 +171,6 @@ def test_results_written_at_once_are_whole(tmp_path, monkeypatch):
 
 def test_the_record_is_kept():
     """Last on purpose: what the tests above found."""
-    if len(FOUND) < 7:
+    if len(FOUND) < 5:
         pytest.skip("not every fault was tried in this process")
     keep("surroundings", {"faults": FOUND})
