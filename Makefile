@@ -89,7 +89,7 @@ $(STAMP): requirements.lock requirements-crf.lock pyproject.toml
 # Needs the package index; everything else works from what the lock names.
 lock:
 	@[ -x "$(UV)" ] || { $(PYTHON) -m venv .venv-uv && .venv-uv/bin/python -m pip install --quiet uv; }
-	@"$(UV)" pip compile pyproject.toml --extra compare --extra dev --universal --python-version 3.11 --generate-hashes \
+	@"$(UV)" pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --quiet \
 	  $(if $(UPGRADE),--upgrade) --output-file requirements.lock
 	@$(PYTHON) -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; \

@@ -28,7 +28,7 @@ def load_script():
 make_environment = load_script()
 PINS = make_environment.locked_pins(LOCK)
 EXTRAS = PROJECT["optional-dependencies"]
-WANTED = [Requirement(x) for x in [*PROJECT["dependencies"], *EXTRAS["compare"], *EXTRAS["dev"]]]
+WANTED = [Requirement(x) for x in [*PROJECT["dependencies"], *EXTRAS["dev"]]]
 CRF_WANTED = [Requirement(x) for x in EXTRAS["crf"]]
 
 

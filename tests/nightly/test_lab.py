@@ -67,6 +67,8 @@ def page(browser: Browser) -> Iterator[Page]:
     page = browser.new_page()
     page.set_default_timeout(PATIENCE * 1000)
     expect.set_options(timeout=PATIENCE * 1000)
+    question = page.locator("dialog.jp-Dialog")  # a slow server leads to some, about the kernel for one
+    page.add_locator_handler(question, lambda: question.locator("button.jp-mod-accept").click())
     yield page
     page.close()
 
