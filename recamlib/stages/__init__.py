@@ -7,10 +7,9 @@ from recamlib.stages.base import DataSettings, Stage
 from recamlib.stages.classify import Classify, Reactivate, TrainClassifier
 from recamlib.stages.climb import AdvCams
 from recamlib.stages.maps import OPTIONS, ExtractCams, MapStage
-from recamlib.stages.predict import MULTI_SCALES, SegmentationScore
 from recamlib.stages.refine import BoundaryMaps, ConfidentLabels, SaliencyMerge, TrainBoundary, Walk
 from recamlib.stages.saliency import Saliency, SaliencyMaps
-from recamlib.stages.score import SaliencyScore, Score
+from recamlib.stages.score import MULTI_SCALES, SaliencyScore, Score, SegmentationScore
 from recamlib.stages.segment import PseudoMasks, TrainSegmenter, TrainUpperBound
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Stages that open the true masks: mIoU of maps at all thresholds, and how good saliency itself is."""
+"""Stages that open the true masks: scores of maps, of segmentation networks and of saliency itself."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -7,26 +7,36 @@ from typing import Any, Literal
 
 import numpy as np
 import pydantic
+import torch
+from torch import Tensor
 
 from recamlib.data.access import ImageSet
-from recamlib.engine.device import bar, measured
+from recamlib.engine.device import bar, default_device, measured
+from recamlib.engine.predict import segment_image
+from recamlib.method.crf import ProbabilityJob, crf_many
 from recamlib.method.scores import (
     THRESHOLDS,
     ThresholdSweep,
     background_iou,
     bootstrap_difference,
     bootstrap_interval,
+    class_counts,
     confusion,
     iou_from_counts,
     mean_iou,
     split_single_multi,
 )  # fmt: skip
+from recamlib.models.fold import fold_batch_norm
 from recamlib.stages.base import DataSettings, Split, Stage
 from recamlib.stages.climb import AdvCams
 from recamlib.stages.infra import StageCache
 from recamlib.stages.maps import ExtractCams
 from recamlib.stages.refine import SaliencyMerge, Walk
 from recamlib.stages.saliency import Saliency, SaliencyMaps
+from recamlib.stages.segment import TrainSegmenter, TrainUpperBound
+
+MULTI_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+"""Scales of multi-scale evaluation, each with its mirror image."""
 
 
 def fold_of(name: str) -> int:
@@ -34,7 +44,57 @@ def fold_of(name: str) -> int:
     return hashlib.sha256(name.encode()).digest()[0] % 2
 
 
-class Score(Stage):
+class _Counted(Stage):
+    """What all scores share: counts per image, and intervals from drawing the images again.
+
+    Subclasses have an ``evaluate``; the number is the mean IoU of what is counted.
+    """
+
+    @cached_property
+    def result(self) -> dict[str, Any]:
+        """Everything that was counted; counts if that was not done yet."""
+        return self._single(self.evaluate, "score")
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Intersection, prediction and truth per image and class, shape (N, C, 3)."""
+        return np.asarray(self.result["counts"], dtype=np.int64)
+
+    @property
+    def miou(self) -> float:
+        """mIoU in percent."""
+        return 100 * _mean(self.counts)
+
+    def per_class(self) -> dict[str, float]:
+        """IoU in percent of background and every class."""
+        return dict(zip(self.names, (100 * iou_from_counts(self.counts.sum(0))).tolist()))
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What is counted: background and every class."""
+        return self.images.space.names
+
+    def interval(self) -> tuple[float, float]:
+        """95 % bootstrap interval over images of the number in percent."""
+        low, high = bootstrap_interval(self.counts, seed=0)
+        return 100 * low, 100 * high
+
+    def interval_of_difference(
+        self, other: "_Counted", *, among: np.ndarray | slice = slice(None)
+    ) -> tuple[float, float]:
+        """95 % paired bootstrap interval over images of the difference to another score, percent.
+
+        `among` chooses images ``(N,)``; the default is all of them.
+        """
+        low, high = bootstrap_difference(self.counts[among], other.counts[among], seed=0)
+        return 100 * low, 100 * high
+
+
+def _mean(counts: np.ndarray) -> float:
+    return float(np.nanmean(iou_from_counts(counts.sum(0))))
+
+
+class Score(_Counted):
     """Score pseudo masks of a split against the true masks, at every background threshold.
 
     Three thresholds are told apart: ``fixed`` is the published one (for the embedded scenes, one chosen on
@@ -91,20 +151,15 @@ class Score(Stage):
         """The threshold of ``fixed``."""
         return self.of.fixed_threshold
 
-    @cached_property
-    def result(self) -> dict[str, Any]:
-        """Everything :meth:`evaluate` counted."""
-        return self._single(self.evaluate, "score")
-
     @property
-    def miou(self) -> float:
-        """mIoU in percent at the cross-fitted thresholds."""
-        return 100 * self._mean(self.result["cross"])
+    def counts(self) -> np.ndarray:
+        """Intersection, prediction and truth per image and class, shape (N, C, 3), cross-fitted."""
+        return np.asarray(self.result["cross"], dtype=np.int64)
 
     @property
     def fixed(self) -> float:
         """mIoU in percent at the published threshold."""
-        return 100 * self._mean(self.result["fixed"])
+        return 100 * _mean(np.asarray(self.result["fixed"], dtype=np.int64))
 
     @property
     def floor(self) -> float:
@@ -121,44 +176,80 @@ class Score(Stage):
         """That threshold."""
         return self.result["thresholds"][int(np.argmax(self.result["miou"]))]
 
-    @staticmethod
-    def _mean(counts: np.ndarray) -> float:
-        return float(np.nanmean(iou_from_counts(np.asarray(counts, dtype=np.int64).sum(0))))
-
-    def per_class(self) -> dict[str, float]:
-        """IoU in percent of background and every class, at the cross-fitted thresholds."""
-        names = self.images.space.names
-        values = 100 * iou_from_counts(np.asarray(self.result["cross"], dtype=np.int64).sum(0))
-        return dict(zip(names, values.tolist()))
-
     def by_label_count(self) -> dict[str, float]:
         """mIoU in percent of the images with one class, and of those with several (Figure 6b)."""
-        counts = np.asarray(self.result["cross"])
-        return {name: 100 * self._mean(counts[mask]) for name, mask in self.groups().items()}
+        return {name: 100 * _mean(self.counts[mask]) for name, mask in self.groups().items()}
 
     def groups(self) -> dict[str, np.ndarray]:
         """Which images (N,) have one class and which several, where there are any."""
         masks = zip(("single", "multi"), split_single_multi(self.images.label_matrix()))
         return {name: mask for name, mask in masks if mask.any()}
 
-    def interval(self) -> tuple[float, float]:
-        """95 % bootstrap interval over images of :attr:`miou`, percent."""
-        low, high = bootstrap_interval(np.asarray(self.result["cross"]), seed=0)
-        return 100 * low, 100 * high
 
-    def interval_of_difference(
-        self, other: "Score", *, among: np.ndarray | slice = slice(None)
-    ) -> tuple[float, float]:
-        """95 % paired bootstrap interval over images of the difference to another score, percent.
+class SegmentationScore(_Counted):
+    """mIoU of a segmentation network: scales, mirror image and CRF are settings, so each is a number apart.
 
-        `among` chooses images ``(N,)``; the default is all of them.
-        """
-        mine, others = (np.asarray(score.result["cross"])[among] for score in (self, other))
-        low, high = bootstrap_difference(mine, others, seed=0)
-        return 100 * low, 100 * high
+    Nothing is chosen on the scored images: there is no threshold. Memory does not grow with the split, but
+    for three counts per class and image.
+    """
+
+    of: TrainSegmenter | TrainUpperBound = pydantic.Field(TrainSegmenter(), discriminator="stage")
+    split: Split = "val"
+    limit: int = pydantic.Field(0, ge=0)
+    scales: tuple[float, ...] = (1.0,)
+    mirror: bool = False
+    crf: bool = False
+    window: int = pydantic.Field(0, ge=0)
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    stage: Literal["SegmentationScore/2"] = "SegmentationScore/2"
+    infra: StageCache = StageCache(work="whole")
+
+    @property
+    def images(self) -> ImageSet:
+        """The images that are scored."""
+        images = self.of.dataset.images(self.split)
+        return images.select(limit=self.limit) if self.limit else images
+
+    @property
+    def label(self) -> str:
+        """What kind of number it is, for tables: scales, mirror image, CRF, supervision."""
+        parts = ["single-scale" if len(self.scales) == 1 else f"{len(self.scales)} scales"]
+        parts += ["mirrored"] * self.mirror + ["CRF" if self.crf else "no CRF"]
+        return ", ".join(parts + ["TRUE MASKS"] * isinstance(self.of, TrainUpperBound))
+
+    def predictions(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield (id, predicted mask (H, W), uint8) for every image, none of them kept."""
+        net = fold_batch_norm(self.of.load()).to(default_device(), memory_format=torch.channels_last)
+        images = self.images
+
+        def probabilities(name: str) -> Tensor:
+            return segment_image(
+                net.predict, images.image(name), scales=self.scales, mirror=self.mirror, window=self.window,
+                device=default_device(), precision=self.precision,
+            )  # fmt: skip
+
+        if self.crf:
+            jobs = (ProbabilityJob(images.image(name), probabilities(name)) for name in images.ids)
+            yield from ((name, p.argmax(0).astype(np.uint8)) for name, p in zip(images.ids, crf_many(jobs)))
+            return
+        for name in images.ids:
+            yield name, probabilities(name).argmax(0).to(torch.uint8).numpy()
+
+    @infra.apply(item_uid=str, cache_type="Auto")
+    def evaluate(self, items: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Yield the counts per image (N, K + 1, 3), cost and number of images."""
+        for _ in items:
+            images, truth = self.images, self.of.dataset.masks(self.split)
+            classes = images.space.with_background
+            _ = self.of.result  # the network is trained before the clock starts: it has a record of its own
+            with measured() as cost:
+                found = self.predictions()
+                stream = bar(found, total=len(images), desc="segment")
+                counts = [class_counts(mask, truth.mask(n), num_classes=classes) for n, mask in stream]
+            yield {"counts": np.stack(counts).astype(np.int32), "cost": cost, "images": len(images)}
 
 
-class SaliencyScore(Stage):
+class SaliencyScore(_Counted):
     """How well saliency maps find the objects of all classes together: IoU of the foreground.
 
     ``theta`` is the threshold that EDAM merges with; the IoU at every threshold is counted beside it.
@@ -197,17 +288,17 @@ class SaliencyScore(Stage):
                 "counts": sweep.per_image(self.theta).astype(np.int32), "images": len(images), "cost": cost,
             }  # fmt: skip
 
-    @cached_property
-    def result(self) -> dict[str, Any]:
-        """Everything :meth:`evaluate` counted."""
-        return self._single(self.evaluate, "score")
+    @property
+    def counts(self) -> np.ndarray:
+        """Intersection, prediction and truth per image, of the foreground at theta, (N, 1, 3)."""
+        return np.asarray(self.result["counts"], dtype=np.int64)[:, 1:]
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The foreground alone."""
+        return ("foreground",)
 
     @property
     def iou(self) -> float:
         """IoU in percent of the foreground at theta."""
-        return 100 * self.result["iou"][self.result["thresholds"].index(self.theta)]
-
-    def interval(self) -> tuple[float, float]:
-        """95 % bootstrap interval over images of :attr:`iou`, percent."""
-        low, high = bootstrap_interval(np.asarray(self.result["counts"])[:, 1:], seed=0)
-        return 100 * low, 100 * high
+        return self.miou

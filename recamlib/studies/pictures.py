@@ -15,9 +15,8 @@ from recamlib.report.plots import overlay, paint
 from recamlib.stages.base import Split
 from recamlib.stages.classify import Classify
 from recamlib.stages.maps import MapStage
-from recamlib.stages.predict import SegmentationScore
 from recamlib.stages.saliency import Saliency, SaliencyMaps
-from recamlib.stages.score import Score, fold_of
+from recamlib.stages.score import Score, SegmentationScore, fold_of
 
 
 def score_table(
