@@ -1,12 +1,15 @@
-"""The command line: run notebooks, build the report, look after data and machine."""
+"""The command line: run notebooks, build the report, look after data, results and the machine."""
 
 import json
+import os
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Table
 from typer.core import TyperGroup
 
 from recamlib.book.parameters import (
@@ -20,12 +23,8 @@ from recamlib.book.parameters import (
     read_parameters,
     stages_of,
 )
-from recamlib.cli_cluster import Cluster, set_environment
-from recamlib.cli_compare import compare
-from recamlib.cli_data import data
-from recamlib.cli_submit import submit
-from recamlib.errors import RecamError
-from recamlib.paths import results_dir
+from recamlib.errors import DataError, RecamError
+from recamlib.paths import data_dir, results_dir
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(highlight=False, soft_wrap=True, stderr=True)
@@ -53,6 +52,22 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Class Re-Activation Maps: notebooks, report, data.",
 )
+data = typer.Typer(no_args_is_help=True, help="Data sets: check, fetch, make.")
+app.add_typer(data, name="data")
+
+Profile = Annotated[str, typer.Option(help="Kind of run: a file in notebooks/profiles.")]
+Cluster = Annotated[
+    str,
+    typer.Option(
+        envvar="RECAM_CLUSTER", metavar="KIND[,NAME=VALUE,...]", show_default=False,
+        help="Send stages to slurm, or to processes of this machine (local).",
+    ),
+]  # fmt: skip
+
+
+def say(text: object, style: str = "") -> None:
+    """Print a line as it stands."""
+    out.print(str(text), style=style, markup=False)
 
 
 @app.callback()
@@ -63,7 +78,7 @@ def _main(debug: Annotated[bool, typer.Option(help="Show the traceback of an err
 @app.command()
 def run(
     notebook: Annotated[str, typer.Argument(help="Number or name, such as 02.")],
-    profile: Annotated[str, typer.Option(help="Kind of run: a file in notebooks/profiles.")] = DEFAULT,
+    profile: Profile = DEFAULT,
     parameter: Annotated[
         list[str] | None,
         typer.Option(
@@ -82,27 +97,20 @@ def run(
     given = parse_assignments(parameter or [])
     path = find_notebook(notebook)
     settings = profile_parameters(profile, path.stem, extra=given)
-    set_environment(cluster)
+    _send_to(cluster)
     _announce(path.stem, profile, settings)
     start = time.monotonic()
     done = run_notebook(path.stem, profile=profile, parameters=given, output_dir=output)
-    out.print(f"done in {_duration(time.monotonic() - start)}: {done}", markup=False)
+    say(f"done in {_duration(time.monotonic() - start)}: {done}")
 
 
 @app.command()
-def report(
-    profile: Annotated[str, typer.Option(help="Kind of run: a file in notebooks/profiles.")] = "quick",
-    pdf: Annotated[bool, typer.Option("--pdf", help="Print it to one PDF too, through Chromium.")] = False,
-    cluster: Cluster = "",
-) -> None:
+def report(profile: Profile = "quick", cluster: Cluster = "") -> None:
     """Run all notebooks and build the book."""
+    from recamlib.book.build import build_book
     from recamlib.book.run import NotebookError, run_notebook
 
-    if pdf:
-        from recamlib.book.chromium import require_chromium
-
-        require_chromium()  # before an hour of notebooks, not after
-    set_environment(cluster)
+    _send_to(cluster)
     notebooks = list_notebooks()
     # all of them are checked before the first one runs
     settings = [profile_parameters(profile, path.stem) for path in notebooks]
@@ -117,31 +125,32 @@ def report(
             err.print(f"error: {error}", style="red", markup=False)
             failed.append(path.stem)
         else:
-            out.print(f"      done in {_duration(time.monotonic() - start)}", markup=False)
+            say(f"      done in {_duration(time.monotonic() - start)}")
     if failed:
         count = f"{len(failed)} of {len(notebooks)}"
         raise RecamError(f"{count} notebooks failed ({', '.join(failed)}), so no book was built")
-    out.print("building the book")
-    index = _build_book()
-    out.print(f"the report took {_duration(time.monotonic() - begin)}; open it with a browser:", markup=False)
-    out.print(index.as_uri(), markup=False)
-    if pdf:
-        from recamlib.book.pdf import print_book
-        from recamlib.paths import book_dir
+    say("building the book")
+    index = build_book()
+    say(f"the report took {_duration(time.monotonic() - begin)}; open it with a browser:")
+    say(index.as_uri())
 
-        target = index.parent.parent / "report.pdf"
-        out.print(f"printed: {print_book(index.parent, book_dir() / '_toc.yml', target)}", markup=False)
+
+@app.command()
+def book() -> None:
+    """Build the book from notebooks that have run."""
+    from recamlib.book.build import build_book
+
+    say(build_book().as_uri())
 
 
 @app.command()
 def keep(
     notebook: Annotated[
-        str,
-        typer.Argument(help="A notebook that has run (number or name), a result.json, or bench."),
+        str, typer.Argument(help='A notebook that has run (number or name), a result.json, or "bench".')
     ],
     profile: Annotated[str, typer.Option(help="The profile it ran with.")] = "mini",
 ) -> None:
-    """Copy the numbers of a finished run, or of "bench", to book/measured, tracked and shown.
+    """Store the numbers of a finished run, or of "bench", in book/measured, tracked and shown.
 
     Of a notebook the latest run of the profile is taken, of earlier ones the result.json that they left.
     """
@@ -149,23 +158,39 @@ def keep(
     from recamlib.report.kept import keep_benchmarks, save_measured
 
     if notebook == "bench":
-        out.print(f"kept {keep_benchmarks()}", markup=False)
+        say(f"stored {keep_benchmarks()}")
         return
-    found = Path(notebook)
-    if not found.is_file():
-        found = results_dir() / find_notebook(notebook).stem / f"latest_{profile}.json"
-    if not found.is_file():
-        raise RecamError(f"nothing to keep: recam run {notebook} --profile {profile} has not finished here")
-    out.print(f"kept {save_measured(read(found))}", markup=False)
+    path = Path(notebook)
+    if not path.is_file():
+        path = results_dir() / find_notebook(notebook).stem / f"latest_{profile}.json"
+    if not path.is_file():
+        raise RecamError(f"nothing to store: recam run {notebook} --profile {profile} has not finished here")
+    say(f"stored {save_measured(read(path))}")
 
 
 @app.command()
-def book() -> None:
-    """Build the book from notebooks that have run."""
-    out.print(_build_book().as_uri(), markup=False)
+def compare(
+    run_a: Annotated[str, typer.Argument(help="A result.json, or NOTEBOOK/PROFILE such as 02/quick.")],
+    run_b: Annotated[str, typer.Argument(help="Another run of the same notebook.")],
+) -> None:
+    """Say what differs between two runs, and what moved by more than noise."""
+    from recamlib.report.compare import RULE, comparison, load_run, title_of
+    from recamlib.report.tables import shown
 
-
-app.command()(compare)
+    a, b = load_run(run_a), load_run(run_b)
+    tables = comparison(a, b)
+    say(f"A: {title_of(a)}\nB: {title_of(b)}")
+    for title, frame in tables.items():
+        say(f"\n{title}" if len(frame) else f"\n{title}: none")
+        if len(frame):
+            text = shown(frame)
+            table = Table(box=None, pad_edge=False)
+            for name in ("", *text.columns):
+                table.add_column(name, overflow="fold")
+            for name, row in text.iterrows():
+                table.add_row(*(str(cell).replace("[", "\\[") for cell in (name, *row)))
+            out.print(table)
+    say(f"\n{RULE}")
 
 
 @app.command("list")
@@ -175,11 +200,11 @@ def list_(
     """List notebooks, or one notebook's parameters."""
     if notebook is None:
         for path in list_notebooks():
-            out.print(f"{path.stem}: {_title(path)}", markup=False)
-        out.print(f"profiles: {', '.join(list_profiles())}", markup=False)
+            say(f"{path.stem}: {_title(path)}")
+        say(f"profiles: {', '.join(list_profiles())}")
         return
     path = find_notebook(notebook)
-    out.print(f"{path.stem}: {_title(path)}", markup=False)
+    say(f"{path.stem}: {_title(path)}")
     known = read_parameters(path)
     plain = [p for p in known.values() if p.name != "settings"]
     lines = [(f"{p.name}={p.default!r}", p.annotation, p.comment) for p in plain]
@@ -189,11 +214,7 @@ def list_(
                   for name, (kind, default) in fields_of(stage).items()]  # fmt: skip
     wide, typed = (max(len(line[i]) for line in lines if len(line[i]) < 60) for i in (0, 1))
     for assignment, annotation, comment in lines:
-        out.print(f"  {assignment:<{wide}}  {annotation:<{typed}}  {comment}".rstrip(), markup=False)
-
-
-app.add_typer(data, name="data")
-app.add_typer(submit, name="submit")
+        say(f"  {assignment:<{wide}}  {annotation:<{typed}}  {comment}".rstrip())
 
 
 @app.command()
@@ -202,21 +223,88 @@ def doctor() -> None:
     from recamlib.book.doctor import examine
 
     broken = []
-    for finding in examine():
-        mark, style = {True: ("ok", "green"), False: ("broken", "red"), None: ("--", "")}[finding.ok]
-        out.print(f"{mark:<7}{finding.what:<13}{finding.detail}", style=style, markup=False)
-        if finding.ok is False:
-            broken.append(finding.what)
+    for what, ok, detail in examine():
+        mark, style = {True: ("ok", "green"), False: ("broken", "red"), None: ("--", "")}[ok]
+        say(f"{mark:<7}{what:<13}{detail}", style=style)
+        broken += [what] * (ok is False)
     if broken:
         raise RecamError(f"broken: {', '.join(broken)}")
 
 
-def _build_book() -> Path:
-    """Build the book with the scoreboard of all results at hand."""
-    from recamlib.book.build import build_book
-    from recamlib.book.pages import book_pages
+@data.command("check")
+def check_data(
+    names: Annotated[list[str] | None, typer.Argument(help="Data sets, all if none is named.")] = None,
+) -> None:
+    """Decode every file of the data sets that are there; say which notebooks can run on them."""
+    from recamlib.data.access import DATASETS
+    from recamlib.data.check import check_dataset
 
-    return build_book(pages=book_pages())
+    # what is not there is no error unless it was asked for by name
+    reports = [check_dataset(name, progress=sys.stderr.isatty()) for name in names or DATASETS]
+    for found in reports:
+        say(found)
+    bad = [found.name for found in reports if found.problems or (names and not found.ok)]
+    if bad:
+        raise DataError(f"not as it should be: {', '.join(bad)} (see above)")
+
+
+@data.command("fetch")
+def fetch_data(
+    name: Annotated[str, typer.Argument(help="voc12, sbd (after voc12) or coco14.")],
+    keep: Annotated[bool, typer.Option(help="Keep the archives after unpacking.")] = False,
+) -> None:
+    """Download a data set into RECAM_DATA, or go on with it."""
+    from recamlib.data.fetch import fetch
+
+    say(f"{name} is in {fetch(name, keep=keep, progress=sys.stderr.isatty())}")
+
+
+@data.command("make")
+def make_data(
+    folder: Annotated[Path, typer.Argument(help="Where VOCdevkit/VOC2012 is written.")],
+    train: Annotated[int, typer.Option(min=1, help="Training images.")] = 480,
+    val: Annotated[int, typer.Option(min=1, help="Validation images.")] = 160,
+    size: Annotated[int, typer.Option(min=48, max=2048, help="Side of an image, in pixels.")] = 96,
+    seed: Annotated[int, typer.Option(min=0, help="Chooses the scenes.")] = 0,
+) -> None:
+    """Write the embedded scenes as a VOC devkit."""
+    from recamlib.data.access import open_images, open_masks
+    from recamlib.data.export import write_voc
+
+    for split, count in (("train", train), ("val", val)):
+        options = {"count": count, "size": size, "seed": seed}
+        images, masks = open_images("hoofed", split, **options), open_masks("hoofed", split, **options)
+        say(f"{split}: {len(images.ids)} images in {write_voc(folder, images, masks, split=split)}")
+
+
+@app.command()
+def submit(
+    folder: Annotated[Path, typer.Argument(help="Predicted masks, ID.png, PNGs of class indices.")],
+    archive: Annotated[Path, typer.Argument(help="The .tar.gz or .tgz file to write.")],
+    competition: Annotated[str, typer.Option(help="comp5: trained on VOC alone; comp6: on more.")] = "comp6",
+) -> None:
+    """Pack predicted masks of VOC's test split for its evaluation server."""
+    from recamlib.book.submit import TestImages, read_predicted, write_submission
+    from recamlib.report.claims import SERVER
+
+    images = TestImages(data_dir())
+    masks = read_predicted(folder, images.ids)
+    write_submission(masks, archive, ids=images.ids, size=images.size, competition=competition)
+    say(f"{archive}: {len(images):,} masks for {competition}")
+    if images.part:
+        say(f"{images.part}; the server scores whole lists only")
+    say(f"Sign in at {SERVER}/ and upload it as segmentation, {competition}, VOC2012.")
+    say("Then put the mean IoU and the link of the anonymous result page into book/measured/server.yml:")
+    say("table3.none.deeplabv2_recam_test.voc12: {value: PERCENT, link: LINK, date: YYYY-MM-DD}")
+
+
+def _send_to(cluster: str) -> None:
+    """Check the cluster and hand it to the kernels that are started from here; it is part of no key."""
+    if cluster:
+        from recamlib.stages.cluster import read_cluster
+
+        read_cluster(cluster)
+        os.environ["RECAM_CLUSTER"] = cluster
 
 
 def _announce(what: str, profile: str, settings: dict[str, object]) -> None:
@@ -224,9 +312,9 @@ def _announce(what: str, profile: str, settings: dict[str, object]) -> None:
     from recamlib.book.doctor import slow_precision
 
     shown = ", ".join(f"{name}={value!r}" for name, value in settings.items() if name != "profile")
-    out.print(f"{what}: profile {profile}" + (f", {shown}" if shown else ""), markup=False)
+    say(f"{what}: profile {profile}" + (f", {shown}" if shown else ""))
     if hint := slow_precision(settings):
-        out.print(hint, style="yellow", markup=False)
+        say(hint, style="yellow")
 
 
 def _title(path: Path) -> str:

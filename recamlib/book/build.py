@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from recamlib.book.run import executed_dir
+from recamlib.book.run import executed_dir, kernel_environment
 from recamlib.book.sections import dress
 from recamlib.errors import RecamError
 from recamlib.paths import book_dir
@@ -40,8 +40,8 @@ def build_book(
     executed
         Folder of the executed notebooks, ``book/executed`` if not given.
     pages
-        Pages made from results, by their path inside the book (``"scoreboard.md"``); they replace files of
-        that name.
+        Parts made from results, by their path inside the book, :func:`recamlib.book.pages.book_pages` if not
+        given.
 
     Raises
     ------
@@ -49,19 +49,27 @@ def build_book(
         If a notebook of the table of contents has not been run, or Sphinx warns about anything.
     """
     source, executed = source or book_dir(), executed or executed_dir()
+    notebooks = executed_notebooks(source / "_toc.yml", executed)  # before any work
+    if pages is None:
+        from recamlib.book.pages import book_pages
+
+        pages = book_pages()
     build = source / "_build"
     build.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".building-", dir=build) as temporary:
         staged = Path(temporary) / "source"
         shutil.copytree(source, staged, ignore=shutil.ignore_patterns("_build", "executed", ".*"))
-        for path, text in (pages or {}).items():
+        for path, text in pages.items():
             (staged / path).parent.mkdir(parents=True, exist_ok=True)
             (staged / path).write_text(text, encoding="utf-8")
-        _stage_notebooks(staged, executed)
+        (staged / "notebooks").mkdir()
+        for notebook in notebooks:
+            text = dress(notebook, staged / "_static")
+            (staged / "notebooks" / notebook.name).write_text(text, encoding="utf-8")
         html = _sphinx(staged, Path(temporary))
         # only now: jupyter-book loads every script it finds in the sources' _static on every page
         _copy_mathjax(html / "_static" / "mathjax")
-        _drop_thebe(html)
+        _mend_pages(html)
         previous = build / "html"
         if previous.exists():
             previous.rename(Path(temporary) / "previous")
@@ -83,18 +91,20 @@ def toc_files(toc: Path) -> list[str]:
     return [name.removesuffix(".md").removesuffix(".ipynb") for name in walk(yaml.safe_load(toc.read_text()))]
 
 
-def _stage_notebooks(staged: Path, executed: Path) -> None:
-    """Put the executed notebooks that the table of contents names into ``notebooks/``, dressed as pages."""
-    target = staged / "notebooks"
-    target.mkdir(exist_ok=True)
-    for name in toc_files(staged / "_toc.yml"):
-        if not name.startswith("notebooks/"):
-            continue
-        stem = name.removeprefix("notebooks/")
-        notebook = executed / f"{stem}.ipynb"
-        if not notebook.is_file():
-            raise BookError(f"the book needs {stem}, which has not been run: recam run {stem[:2]}")
-        (target / notebook.name).write_text(dress(notebook, staged / "_static"), encoding="utf-8")
+def executed_notebooks(toc: Path, executed: Path) -> list[Path]:
+    """Return the executed copy of every notebook that a table of contents names.
+
+    Raises
+    ------
+    BookError
+        If some have not been run, naming the commands that do it.
+    """
+    names = [n.removeprefix("notebooks/") for n in toc_files(toc) if n.startswith("notebooks/")]
+    missing = [name for name in names if not (executed / f"{name}.ipynb").is_file()]
+    if missing:
+        commands = "; ".join(f"recam run {name[:2]}" for name in missing)
+        raise BookError(f"the book needs {', '.join(missing)}, not run yet: {commands}")
+    return [executed / f"{name}.ipynb" for name in names]
 
 
 def _copy_mathjax(target: Path) -> None:
@@ -109,29 +119,28 @@ def _copy_mathjax(target: Path) -> None:
         copy(mathjax / part, target / part)
 
 
-def _drop_thebe(html: Path) -> None:
-    """Remove the scripts of live code cells: the book has none, and they name a server and fail on load."""
+def _mend_pages(html: Path) -> None:
+    """Drop the scripts of live cells, which name a server; let frames of pages scroll, by keyboard too."""
     script = re.compile(r"\s*<script[^>]*(?:>const THEBE_JS_URL[^<]*|sphinx-thebe\.js[^>]*>)</script>")
+    frame = re.compile(r'<div class="output text_html">(?=\s*<div>\s*<style scoped>)')
+    scrolls = '<div class="output text_html wide" tabindex="0" role="region" aria-label="Table">'
     for page in html.rglob("*.html"):
-        page.write_text(script.sub("", page.read_text(encoding="utf-8")), encoding="utf-8")
+        text = frame.sub(scrolls, script.sub("", page.read_text(encoding="utf-8")))
+        page.write_text(text, encoding="utf-8")
 
 
 def _sphinx(staged: Path, output: Path) -> Path:
     """Run jupyter-book on the staged sources and return the folder of the pages."""
     start = "from jupyter_book.cli.main import main; main()"  # the package has no __main__
     command = [sys.executable, "-c", start, "build", str(staged), "--path-output", str(output)]
-    environment = os.environ | {"PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(
-        [*command, "-W", "-n", "--keep-going", "-q"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-        check=False,
-    )
+    with kernel_environment():  # pages run their cells in kernels of this environment
+        done = subprocess.run(
+            [*command, "-W", "-n", "--keep-going", "-q"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, env=os.environ | {"PYTHONWARNINGS": "ignore"}, check=False,
+        )  # fmt: skip
     if done.returncode:
         lines = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).splitlines()  # Sphinx colours even a pipe
-        shown = [line for line in lines if "WARNING" in line or "ERROR" in line] or lines[-5:]
+        shown = [line for line in lines if "WARNING: " in line or "ERROR: " in line] or lines[-5:]
         text = "\n  ".join(line.replace(f"{staged}{os.sep}", "") for line in shown)
         raise BookError(f"the book did not build without warnings:\n  {text}")
     return output / "_build" / "html"

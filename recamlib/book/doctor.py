@@ -7,44 +7,33 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from recamlib import paths
 from recamlib.errors import RecamError
 
 GIB = 2**30
-_LEAST_DISK = 2 * GIB  # a quick report's cached stages and the book, with room to spare
-_LEAST_MEMORY = 3 * GIB
+Line = tuple[str, bool | None, str]  # what; False if something needed is broken, None if only worth knowing
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One line: `ok` is False if something needed is broken, None if it is only worth knowing."""
-
-    what: str
-    ok: bool | None
-    detail: str
-
-
-def examine() -> Iterator[Finding]:
-    """Yield the findings one by one; a check that itself fails is a finding, not an exception."""
-    checks: dict[str, Callable[[], Iterator[Finding]]] = {
-        "python": _python,
-        "packages": _packages,
-        "torch": _torch,
-        "dense CRF": _crf,
-        "kernel": _kernel,
-        "machine": _machine,
-        "results": _results,
-        "data": _data,
-        "weights": _weights,
-    }
+def examine() -> Iterator[Line]:
+    """Yield the lines one by one; a check that itself fails is a line, not an exception."""
+    checks: dict[str, Callable[[], Line]] = {
+        "packages": _packages, "torch": _torch, "dense CRF": _crf, "kernel": _kernel, "memory": _memory,
+        "results": _results, "weights": _weights,
+    }  # fmt: skip
     for name, check in checks.items():
         try:
-            yield from check()
+            yield check()
         except Exception as error:  # a broken library can raise anything on import
-            yield Finding(name, False, " ".join(f"{type(error).__name__}: {error}".split()))
+            yield name, False, " ".join(f"{type(error).__name__}: {error}".split())
+    from recamlib.data.access import DATASETS, open_images
+
+    for name in DATASETS:
+        try:
+            yield f"data {name}", True, f"{len(open_images(name, 'train').ids):,} training images"
+        except (RecamError, OSError) as error:
+            yield f"data {name}", None, f"not found: {' '.join(str(error).split())}"
 
 
 def fast_bfloat16() -> bool:
@@ -64,40 +53,32 @@ def slow_precision(settings: Mapping[str, object]) -> str:
     return f"{', '.join(slow)}: this processor emulates bf16-mixed, 32-true is several times faster on it"
 
 
-def _project() -> dict:
-    return tomllib.loads((paths.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-
-
-def _python() -> Iterator[Finding]:
+def _packages() -> Line:
+    from packaging.requirements import Requirement
     from packaging.specifiers import SpecifierSet
 
-    version, wanted = ".".join(map(str, sys.version_info[:3])), _project()["requires-python"]
-    fits = SpecifierSet(wanted).contains(version)
-    yield Finding("python", fits, f"{version} (needs {wanted}), {sys.executable}")
-
-
-def _packages() -> Iterator[Finding]:
-    from packaging.requirements import Requirement
-
-    requirements = [Requirement(line) for line in _project()["dependencies"]]
-    wrong = []
-    for requirement in requirements:
+    project = tomllib.loads((paths.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = [Requirement(line) for line in project["dependencies"]]
+    python, wrong = ".".join(map(str, sys.version_info[:3])), []
+    if not SpecifierSet(project["requires-python"]).contains(python):
+        wrong.append(f"python {python} is not {project['requires-python']}")
+    for wanted in needed:
         try:
-            version = importlib.metadata.version(requirement.name)
+            version = importlib.metadata.version(wanted.name)
         except importlib.metadata.PackageNotFoundError:
-            wrong.append(f"{requirement} is missing")
+            wrong.append(f"{wanted} is missing")
             continue
-        if not requirement.specifier.contains(version, prereleases=True):
-            wrong.append(f"{requirement.name} {version} is not {requirement.specifier}")
-    remedy = f"; run: make env ({paths.ROOT})" if wrong else ""
-    yield Finding("packages", not wrong, (", ".join(wrong) or f"{len(requirements)} as required") + remedy)
+        if not wanted.specifier.contains(version, prereleases=True):
+            wrong.append(f"{wanted.name} {version} is not {wanted.specifier}")
+    if wrong:
+        return "packages", False, f"{', '.join(wrong)}; run: make env ({paths.ROOT})"
+    return "packages", True, f"python {python}, {len(needed)} packages as required, {sys.executable}"
 
 
-def _torch() -> Iterator[Finding]:
+def _torch() -> Line:
     import torch
     import torchvision
 
-    versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}"
     torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)  # fails if the two builds do not fit
     if torch.cuda.is_available():
         device = torch.cuda.get_device_properties(0)
@@ -107,22 +88,21 @@ def _torch() -> Iterator[Finding]:
     else:
         where = f"no GPU: CPU with {torch.get_num_threads()} threads"
         where += "" if fast_bfloat16() else ", without bfloat16: keep to precision 32-true"
-    yield Finding("torch", True, f"{versions}; {where}")
+    return "torch", True, f"torch {torch.__version__}, torchvision {torchvision.__version__}; {where}"
 
 
-def _crf() -> Iterator[Finding]:
+def _crf() -> Line:
     from recamlib.method.crf import MissingCrfError, load_densecrf
 
     try:
         load_densecrf()
     except MissingCrfError as error:
-        yield Finding("dense CRF", None, " ".join(str(error).split()))
-    else:
-        names = importlib.metadata.packages_distributions()["pydensecrf"]  # pip and conda call it differently
-        yield Finding("dense CRF", True, f"{names[0]} {importlib.metadata.version(names[0])}")
+        return "dense CRF", None, " ".join(str(error).split())
+    names = importlib.metadata.packages_distributions()["pydensecrf"]  # pip and conda call it differently
+    return "dense CRF", True, f"{names[0]} {importlib.metadata.version(names[0])}"
 
 
-def _kernel() -> Iterator[Finding]:
+def _kernel() -> Line:
     from jupyter_client.kernelspec import KernelSpecManager
 
     from recamlib.book.run import KERNEL, kernel_environment
@@ -132,46 +112,30 @@ def _kernel() -> Iterator[Finding]:
     # jupyter_client starts this very interpreter for a kernel that only says "python"
     replaced = ("python", "python3", f"python3.{sys.version_info[1]}")
     if program in replaced or (Path(program).exists() and os.path.samefile(program, sys.executable)):
-        yield Finding("kernel", True, f"{KERNEL}: {sys.executable}")
-    else:
-        yield Finding("kernel", False, f"{KERNEL} would start {program}; run: make env")
+        return "kernel", True, f"{KERNEL}: {sys.executable}"
+    return "kernel", False, f"{KERNEL} would start {program}; run: make env"
 
 
-def _machine() -> Iterator[Finding]:
+def _memory() -> Line:
     import psutil
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield Finding("cores", None, str(cores))
-    free, total = psutil.virtual_memory().available, psutil.virtual_memory().total
-    enough = None if free >= _LEAST_MEMORY else False
-    yield Finding("memory", enough, f"{free / GIB:.1f} GiB free of {total / GIB:.1f}")
+    found = psutil.virtual_memory()
+    enough = None if found.available >= 3 * GIB else False
+    return "memory", enough, f"{found.available / GIB:.1f} GiB free of {found.total / GIB:.1f}, {cores} cores"
 
 
-def _results() -> Iterator[Finding]:
+def _results() -> Line:
     folder = paths.results_dir()
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=folder):
         pass
     free = shutil.disk_usage(folder).free
-    yield Finding("results", free >= _LEAST_DISK, f"{folder} is writable, {free / GIB:.0f} GiB free")
+    # a quick report's stored stages and the book, with room to spare
+    return "results", free >= 2 * GIB, f"{folder} is writable, {free / GIB:.0f} GiB free"
 
 
-def _data() -> Iterator[Finding]:
-    from recamlib.data.access import DATASETS, open_images
-
-    for name in DATASETS:
-        if name == "hoofed":
-            yield Finding("data hoofed", True, "drawn when needed")
-            continue
-        try:
-            images = open_images(name, "train")
-        except (RecamError, OSError) as error:
-            yield Finding(f"data {name}", None, f"not found: {' '.join(str(error).split())}")
-        else:
-            yield Finding(f"data {name}", True, f"{len(images.ids)} training images in {paths.data_dir()}")
-
-
-def _weights() -> Iterator[Finding]:
+def _weights() -> Line:
     folder = paths.weights_dir()
     found = sorted(path.name for path in folder.glob("*") if path.suffix in (".safetensors", ".pth"))
-    yield Finding("weights", None, f"{', '.join(found)} in {folder}" if found else f"none in {folder}")
+    return "weights", None, f"{', '.join(found)} in {folder}" if found else f"none in {folder}"

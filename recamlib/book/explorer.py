@@ -11,13 +11,11 @@ import numpy as np
 from PIL import Image
 
 from recamlib.files import write_sealed
-from recamlib.method.scores import class_counts, iou_from_counts
 from recamlib.report.claims import SYNTHETIC, read, result_path
 from recamlib.report.plots import CLASS_COLOURS
 from recamlib.report.tables import describe_data, escaped
 from recamlib.stages import MapStage, Score
 from recamlib.stages.base import Split
-from recamlib.studies.pictures import to_mask
 from recamlib.studies.table2 import METHODS
 
 NAME = "explorer.json"  # beside the result it belongs to
@@ -92,30 +90,6 @@ def _file(pixels: np.ndarray, kind: str) -> str:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, kind, **({"quality": 88} if kind == "JPEG" else {"optimize": True}))
     return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def pixels(address: str) -> np.ndarray:
-    """Return the pixels of such an address."""
-    return np.array(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))))
-
-
-def maps_of(scene: dict[str, Any], method: str) -> np.ndarray:
-    """Return the maps (P, H, W) in [0, 1] of one scene."""
-    height, width = pixels(scene["truth"]).shape
-    return pixels(scene["maps"][method]).reshape(-1, height, width) / np.float32(255)
-
-
-def mask_of(scene: dict[str, Any], method: str, threshold: float) -> np.ndarray:
-    """Return the pseudo mask (H, W) of a scene at a threshold."""
-    return to_mask(maps_of(scene, method), scene["present"], threshold)
-
-
-def iou_of(found: dict[str, Any], scene: dict[str, Any], method: str, threshold: float) -> float:
-    """Return the mean IoU, in percent, over the true classes of a scene at a threshold."""
-    classes, mask = len(found["classes"]) + 1, mask_of(scene, method, threshold)
-    counts = class_counts(mask, pixels(scene["truth"]), num_classes=classes, ignore=found["ignore"])
-    present = counts[1:, 2] > 0
-    return float(100 * iou_from_counts(counts[1:])[present].mean())
 
 
 def latest(results: Iterable[dict[str, Any]]) -> dict[str, Any] | None:

@@ -1,106 +1,173 @@
-"""The scoreboard as a page: every claim of the paper, how much is covered, filters and sorting in it."""
+"""The paper's tables cell by cell: what it prints, what was measured here, and the verdict in a word."""
 
 import html
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 
-from recamlib.report.claims import RULE
-from recamlib.report.tables import MARKS, scoreboard
+from recamlib.report.claims import RULE, all_claims, paper_difference, row_verdict
+from recamlib.report.tables import MARKS, row_of, scoreboard
 
-COLUMNS = {"claim": "claim", "paper": "paper", "here": "here", "data": "measured on", "verdict": "verdict"}
+TABLES = {
+    "table1": "Table 1: mIoU of pseudo masks (%)",
+    "table2": "Table 2: mIoU of refined pseudo masks (%), and time (CAM takes 1)",
+    "table3": "Table 3: mIoU of segmentation networks (%)",
+    "table4": "Table 4: mIoU of DeepLabV2 on VOC (%)",
+}
+BLOCKS = {
+    "": "", "voc12": "PASCAL VOC 2012", "coco14": "MS COCO 2014", "without_saliency": "without saliency",
+    "with_saliency": "with saliency",
+}  # fmt: skip
+ROWS = {
+    "bce_only": "BCE", "sce_only": "SCE", "sce_single_only": "SCE, images of one class",
+    "recam_w": "ReCAM, w", "recam_w_prime": "ReCAM, w'", "recam_w_plus_w_prime": "ReCAM, w + w'",
+    "recam_w_times_w_prime": "ReCAM, w * w'", "none": "no refinement", "irn": "IRN", "advcam": "AdvCAM",
+    "advcam_irn": "AdvCAM + IRN", "bce_longer (control)": "BCE, longer (control)", "recam_e": "ReCAM-E",
+    "recam_m": "ReCAM-M", "upper_bound": "true masks (upper bound)",
+}  # fmt: skip
+WORDS = {
+    "voc12": "VOC", "coco14": "COCO", "deeplabv2": "DeepLabV2", "deeplabv3plus": "DeepLabV3+",
+    "upernet": "UPerNet", "cam": "CAM", "recam": "ReCAM", "miou": "", "ut": "time",
+    "eps": "EPS", "edam": "EDAM",
+}  # fmt: skip
 
 
-def scoreboard_page(results: Iterable[dict[str, Any]]) -> str:
-    """Return the scoreboard as lines of HTML, which Markdown leaves alone: bar, rule, filters, one table."""
-    frame = scoreboard(results)
-    frame["part"] = frame["claim"].map(part_of)
-    frame["kind"] = [_kind(row) for _, row in frame.iterrows()]
-    counts = frame["verdict"].value_counts()
-    verdicts = {name: int(counts.get(name, 0)) for name in MARKS}
-    rows = "".join(_row(row) for _, row in frame.iterrows())
-    table = f'<table class="claims">{_head()}<tbody>{rows}</tbody></table>'
-    board = f'<div id="scoreboard-table">{_filters(frame)}{table}</div>'
-    return f"{_bar(verdicts, len(frame))}\n\n{RULE}\n\n{board}\n"
-
-
-def part_of(claim: str) -> str:
-    """Return the part of the paper that a claim stands in.
+def place(claim: str) -> tuple[str, str, str, str]:
+    """Return table, block, row and column of one printed number.
 
     Examples
     --------
-    >>> part_of("table1.bce_only.voc12"), part_of("prose.lambda_insensitive")
-    ('Table 1', 'in words')
+    >>> place("table1.recam_w.voc12"), place("table3.irn.upernet_cam_val.coco14")
+    (('table1', '', 'recam_w', 'voc12'), ('table3', 'coco14', 'irn', 'upernet_cam_val'))
     """
-    part = claim.split(".")[0]
-    return part.replace("table", "Table ").replace("prose", "in words")
+    table, first, *rest = claim.split(".")
+    if table == "table1":
+        return table, "", first, rest[0]
+    return (table, first, *rest) if table == "table4" else (table, rest[1], first, rest[0])
 
 
-def _kind(row: pd.Series) -> str:
-    """Return on what kind of data a claim was measured."""
-    if row["verdict"] in ("not run", "entered"):
-        return str(row["verdict"])
-    return str(row["data"]).split(",")[0]
+def words(name: str) -> str:
+    """Return the name of a row or a column as a reader knows it.
+
+    Examples
+    --------
+    >>> words("upernet_recam_val"), words("irn.cam_miou"), words("advcam_irn")
+    ('UPerNet, ReCAM, val', 'IRN: CAM', 'AdvCAM + IRN')
+    """
+    if name in ROWS or not re.fullmatch(r"\w+(\.\w+)?", name):
+        return ROWS.get(name, name)
+    row, dot, column = name.partition(".")
+    if dot:
+        return f"{words(row)}: {words(column)}"
+    return ", ".join(filter(None, (WORDS.get(part, part) for part in name.split("_"))))
 
 
-def _bar(verdicts: Mapping[str, int], total: int) -> str:
+def measured(result: Mapping[str, Any]) -> pd.DataFrame:
+    """Return every number of a result beside the paper's, in percent, with intervals and verdicts."""
+    claims = {
+        claim.id.split(".", 1)[1].rpartition(".")[0]: claim
+        for claim in all_claims()
+        if not claim.id.startswith("prose.") and row_of(claim, result) is not None
+    }
+    rows = {}
+    for name, row in result["rows"].items():
+        if "mean" not in row:
+            continue
+        claim = claims.get(name)
+        judged = claim is not None and claim.baseline is not None
+        paper = paper_difference(claim) if judged else None
+        change = row.get("difference_interval", (None, None))
+        rows[words(name)] = {
+            "paper": claim.value if claim else None, "here": row["mean"], "low": row.get("low"),
+            "high": row.get("high"), "paper's difference": paper, "difference": row.get("difference"),
+            "difference low": change[0], "difference high": change[1], "seeds": row.get("seeds"),
+            "verdict": MARKS[row_verdict(row, paper)] if judged else "",
+        }  # fmt: skip
+    return pd.DataFrame.from_dict(rows, orient="index").astype(
+        {name: float for name in ("paper", "paper's difference", "difference") if rows}
+    )
+
+
+def scoreboard_page(results: Iterable[dict[str, Any]]) -> str:
+    """Return the scoreboard as lines of HTML, which Markdown leaves alone."""
+    frame = scoreboard(results)
+    runs = {data: chr(97 + number) for number, data in enumerate(filter(None, frame["data"].unique()))}
+    printed = frame[frame["where"].str.startswith("Table")]
+    parts, places = [_bar(frame), RULE], [place(claim) for claim in printed["claim"]]
+    for table, title in TABLES.items():
+        parts.append(f"### {title}")
+        for block in dict.fromkeys(found[1] for found in places if found[0] == table):
+            here = [found[:2] == (table, block) for found in places]
+            parts.append(_table(printed[here], BLOCKS[block], runs))
+    prose = frame[frame["claim"].str.startswith("prose.")]
+    lines = "".join(_sentence(row, runs) for _, row in prose.iterrows())
+    parts += ["### Claims made in sentences", f'<ul class="claims">{lines}</ul>']
+    if runs:
+        legend = "".join(f"<li>{html.escape(data)}</li>" for data in runs)
+        parts += ["### The runs behind the letters", f'<ol class="runs" type="a">{legend}</ol>']
+    return "\n\n".join(parts) + "\n"
+
+
+def _bar(frame: pd.DataFrame) -> str:
     """Return the bar of how much of the paper is covered, and what its colours mean."""
-    answered = total - verdicts["not run"]
-    words = ", ".join(f"{count} {name}" for name, count in verdicts.items())
-    parts = "".join(
-        f'<span class="{_css(name)}" style="flex-grow: {count}"></span>' for name, count in verdicts.items()
-    )
-    keys = "".join(
-        f'<li><span class="key {_css(name)}"></span>{count} {name}</li>' for name, count in verdicts.items()
-    )
+    counts = {name: int((frame["verdict"] == name).sum()) for name in MARKS}
+    named = ", ".join(f"{count} {name}" for name, count in counts.items())
+    parts = "".join(f'<span class="{_css(n)}" style="flex-grow: {c}"></span>' for n, c in counts.items())
+    keys = "".join(f'<li><span class="key {_css(n)}"></span>{c} {n}</li>' for n, c in counts.items())
     return (
-        f"<p><strong>{answered} of {total}</strong> claims of the paper have a number here.</p>"
-        f'<div class="covered" role="img" aria-label="Of {total} claims: {words}">{parts}</div>'
+        f"<p><strong>{len(frame) - counts['not run']} of {len(frame)}</strong> claims of the paper have a "
+        "number here. In each cell the paper's number stands first, then the one measured here.</p>"
+        f'<div class="covered" role="img" aria-label="Of {len(frame)} claims: {named}">{parts}</div>'
         f'<ul class="covered-keys">{keys}</ul>'
     )
 
 
-def _filters(frame: pd.DataFrame) -> str:
-    """Return the choices above the table; a script shows them, since they do nothing without it."""
-    choices = "".join(
-        f'<label>{label} <select name="{column}"><option value="">all</option>'
-        + "".join(f"<option>{html.escape(value)}</option>" for value in dict.fromkeys(frame[column]))
-        + "</select></label>"
-        for column, label in (("part", "part"), ("verdict", "verdict"), ("kind", "data"))
-    )  # fmt: skip
-    return (
-        f'<form class="filters" hidden>{choices}'
-        '<label>name <input type="search" name="text" autocomplete="off"></label>'
-        '<button type="reset">show all</button>'
-        f'<output aria-live="polite">{len(frame)} of {len(frame)} claims</output></form>'
-    )
-
-
-def _head() -> str:
-    cells = "".join(f'<th scope="col" data-column="{name}">{what}</th>' for name, what in COLUMNS.items())
-    return f"<thead><tr>{cells}</tr></thead>"
-
-
-def _row(row: pd.Series) -> str:
-    """Return one claim; what is sorted and filtered by stands in its attributes."""
-    digits = "g" if row["part"] == "in words" else ".1f"
-    paper = f"{row['paper']:{digits}}" if pd.notna(row["paper"]) else row["where"]
-    here = "" if row["here"] is None else str(row["here"])
-    cells = {
-        "paper": (paper, row["paper"] if pd.notna(row["paper"]) else ""),
-        "here": (here, here), "data": (row["data"], row["data"]),
-        "verdict": (MARKS[row["verdict"]], list(MARKS).index(row["verdict"])),
-    }  # fmt: skip
+def _table(cells: pd.DataFrame, title: str, runs: Mapping[str, str]) -> str:
+    """Return one block of a table, laid out as the paper prints it."""
+    rows: dict[str, dict[str, str]] = {}
+    for _, cell in cells.iterrows():
+        _, _, row, column = place(cell["claim"])
+        rows.setdefault(row, {})[column] = _cell(cell, runs)
+    columns = list(dict.fromkeys(name for row in rows.values() for name in row))
+    head = "".join(f'<th scope="col">{html.escape(words(name))}</th>' for name in columns)
     body = "".join(
-        f'<td data-name="{COLUMNS[name]}" data-value="{html.escape(str(key))}">{html.escape(str(text))}</td>'
-        for name, (text, key) in cells.items()
+        f'<tr><th scope="row">{html.escape(ROWS.get(name, name))}</th>'
+        + "".join(row.get(column, "<td></td>") for column in columns) + "</tr>"
+        for name, row in rows.items()
+    )  # fmt: skip
+    caption = f"<caption>{title}</caption>" if title else ""
+    return (
+        f'<div class="wide" tabindex="0" role="region" aria-label="Table"><table class="paper">{caption}'
+        f"<thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
-    name, part = html.escape(row["claim"].split(".", 1)[1]), row["part"]
-    kinds = " ".join(f'data-{key}="{html.escape(row[key])}"' for key in ("part", "verdict", "kind"))
-    broken = name.replace("_", "_<wbr>").replace(".", ".<wbr>")  # a narrow column splits it there
-    head = f'<th scope="row" data-value="{part} {name}">{part} <code>{broken}</code></th>'
-    return f"<tr {kinds}>{head}{body}</tr>"
+
+
+def _cell(cell: pd.Series, runs: Mapping[str, str]) -> str:
+    """Return one cell: the paper's number, the one here with the letter of its run, the verdict."""
+    here = "" if pd.isna(cell["here"]) else f" <strong>{cell['here']:.1f}</strong>{_letter(cell, runs)}"
+    word = "" if cell["verdict"] == "reference" else f" <small>{MARKS[cell['verdict']]}</small>"
+    return f'<td class="{_css(cell["verdict"])}">{cell["paper"]:.1f}{here}{word}</td>'
+
+
+def _sentence(row: pd.Series, runs: Mapping[str, str]) -> str:
+    """Return one claim made in words, with what was found for it."""
+    paper = f" ({row['paper']:g})" if pd.notna(row["paper"]) else ""
+    found = "" if pd.isna(row["here"]) else f": {html.escape(_titled(str(row['here'])))}{_letter(row, runs)}"
+    word = f"<small>{MARKS[row['verdict']]}</small>"
+    return f'<li class="{_css(row["verdict"])}">{html.escape(row["where"])}{paper}. {word}{found}</li>'
+
+
+def _titled(evidence: str) -> str:
+    """Return evidence with the rows of Table 1 as a reader knows them."""
+    for name in sorted(ROWS, key=len, reverse=True):
+        evidence = evidence.replace(name, ROWS[name]) if "_" in name else evidence
+    return evidence
+
+
+def _letter(row: pd.Series, runs: Mapping[str, str]) -> str:
+    return f"<sup>{runs[row['data']]}</sup>" if row["data"] in runs else ""
 
 
 def _css(verdict: str) -> str:

@@ -1,33 +1,25 @@
-"""The package for the evaluation server of PASCAL VOC: images of the test split, masks written for them."""
+"""The archive for the evaluation server of PASCAL VOC: images of the test split, masks written for them."""
 
 import gzip
 import io
-import os
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from recamlib.book.submit_check import (
-    COMPETITIONS,
-    FOLDER,
-    Sizes,
-    array_faults,
-    check_submission,
-    listed,
-    lookup,
-)
-from recamlib.data.images import image_size, read_image, write_mask
+from recamlib.data.images import image_size, read_image, read_mask, write_mask
 from recamlib.data.labels import VOC12, LabelSpace
 from recamlib.data.voc import devkit, read_ids
 from recamlib.errors import DataError, SettingsError, nearest
-
-__all__ = ["OFFICIAL", "TestImages", "check_submission", "write_submission"]
+from recamlib.files import whole_file
 
 #: Images of the official list for segmentation.
 OFFICIAL = 1456
+#: comp5 is for training on the images of VOC alone, comp6 for training on any others as well.
+COMPETITIONS = ("comp5", "comp6")
+FOLDER = "results/VOC2012/Segmentation/{}_test_cls"
 
 Pairs = Iterable[tuple[str, np.ndarray]]
 
@@ -76,12 +68,28 @@ class TestImages:
         return image_size(self.path(id))
 
 
+def read_predicted(folder: Path, ids: Sequence[str]) -> Pairs:
+    """Return id and mask of every image of a list, read one by one from ``folder/ID.png``.
+
+    Raises
+    ------
+    DataError
+        If masks are missing; nothing has been read then.
+    """
+    missing = [id for id in ids if not (folder / f"{id}.png").is_file()]
+    if missing:
+        hint = nearest(missing[0], sorted(path.stem for path in folder.glob("*.png"))[:2000])
+        count = f"{len(missing):,} of {len(ids):,} masks"
+        raise DataError(f"{count} are missing in {folder}, the first is {missing[0]}.png{hint}")
+    return ((id, read_mask(folder / f"{id}.png")) for id in ids)
+
+
 def write_submission(
     masks: Pairs,
     target: Path,
     *,
     ids: Sequence[str],
-    sizes: Sizes,
+    size: Callable[[str], tuple[int, int]],
     space: LabelSpace = VOC12,
     competition: str = "comp6",
 ) -> Path:
@@ -99,8 +107,8 @@ def write_submission(
         File to write, ``.tar.gz`` or ``.tgz``.
     ids
         The whole list of the split.
-    sizes
-        Gives ``(H, W)`` of an image by its id, a function or a dictionary.
+    size
+        Gives ``(H, W)`` of an image by its id.
     space
         Label space; its palette goes into the files.
     competition
@@ -123,30 +131,23 @@ def write_submission(
         raise SettingsError(f"no competition {competition!r}{hint}; there are {', '.join(COMPETITIONS)}")
     if not target.name.endswith((".tar.gz", ".tgz")):
         raise SettingsError(f"{target} has to end in .tar.gz or .tgz, which the server takes")
-    ids, size = listed(ids), lookup(sizes)
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.part{os.getpid()}")
-    try:
-        with (
-            part.open("wb") as raw,
-            gzip.GzipFile("", "wb", 1, raw, mtime=0) as packed,  # PNG is compressed already
-            tarfile.open(fileobj=packed, mode="w") as tar,
-        ):
-            for id, mask in _in_order(masks, ids):
-                faults = [*array_faults(np.asarray(mask), size(id), space)]
-                if faults:
-                    raise DataError(f"mask {id!r} {faults[0]}")
-                file = io.BytesIO()
-                write_mask(file, mask, space.palette)
-                entry = tarfile.TarInfo(f"{FOLDER.format(competition)}/{id}.png")
-                entry.size, entry.mode, entry.mtime = file.tell(), 0o644, 0
-                file.seek(0)
-                tar.addfile(entry, file)
-                tar.members = []  # or the list of entries would grow with the split
-        os.replace(part, target)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    with (
+        whole_file(target) as part,
+        part.open("wb") as raw,
+        gzip.GzipFile("", "wb", 1, raw, mtime=0) as packed,  # PNG is compressed already
+        tarfile.open(fileobj=packed, mode="w") as tar,
+    ):
+        for id, mask in _in_order(masks, ids):
+            if fault := array_fault(np.asarray(mask), size(id), space):
+                raise DataError(f"mask {id!r} {fault}")
+            file = io.BytesIO()
+            write_mask(file, mask, space.palette)
+            entry = tarfile.TarInfo(f"{FOLDER.format(competition)}/{id}.png")
+            entry.size, entry.mode, entry.mtime = file.tell(), 0o644, 0
+            file.seek(0)
+            tar.addfile(entry, file)
+            tar.members = []  # or the list of entries would grow with the split
     return target
 
 
@@ -164,3 +165,20 @@ def _in_order(masks: Pairs, ids: Sequence[str]) -> Iterator[tuple[str, np.ndarra
     if count < len(ids):
         missing = f"{len(ids) - count} of {len(ids)} masks are missing, the first is {ids[count]!r}"
         raise DataError(f"{missing}; the server wants the whole list")
+
+
+def array_fault(mask: np.ndarray, shape: tuple[int, int], space: LabelSpace) -> str:
+    """Return what is wrong with the pixels of a predicted mask, with the fix; empty if nothing."""
+    if mask.dtype != np.uint8:
+        return f"has the type {mask.dtype}; uint8 was expected"
+    if mask.shape != tuple(shape):
+        hint = "resize the scores to the image before taking the best class"
+        if mask.shape == (shape[1], shape[0]):
+            hint = "the sides are swapped: transpose the mask, or do not turn images as their EXIF tag says"
+        return f"has shape {mask.shape}, its image {tuple(shape)}; {hint}"
+    if mask.max() > len(space):
+        value, count = mask.max(), int((mask > len(space)).sum())
+        name = " (ignore)" if value == space.ignore else ""
+        known = f"a prediction has 0 to {len(space)} only, so give every pixel a class"
+        return f"holds the value {value}{name}, {count} pixels in all are above {len(space)}; {known}"
+    return ""

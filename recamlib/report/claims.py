@@ -1,5 +1,6 @@
 """The paper's numbers against measured ones: addressed results, comparisons, verdicts by a stated rule."""
 
+import datetime
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pydantic
 from scipy import stats
 
 from recamlib import paths
-from recamlib.errors import RecamError
+from recamlib.errors import RecamError, nearest
 from recamlib.files import read_yaml
 from recamlib.report.results import parameters, read, record, result_path
 
@@ -32,6 +34,7 @@ RULE = (
     "test split come from its server and are entered with their link, not measured: no verdict."
 )
 TABLE4 = {"ReCAM": "IRN", "ReCAM-E": "EPS", "ReCAM-M": "EDAM"}  # rows that are judged, and their baselines
+SERVER = "http://host.robots.ox.ac.uk:8080"  # scores the test split of VOC
 VERDICTS = (
     "holds", "does not hold", "cannot tell", "not converged", "reference", "entered", "not run"
 )  # fmt: skip
@@ -88,6 +91,39 @@ def _claims(paper: dict[str, Any]) -> list[Claim]:
     for name, entry in paper["prose"].items():
         claims.append(Claim(f"prose.{name}", entry["where"], entry.get("value")))
     return claims
+
+
+class ServerNumber(pydantic.BaseModel, extra="forbid", frozen=True):
+    """A mean IoU (percent) of the test split that the evaluation server returned, and its page there."""
+
+    value: float = pydantic.Field(strict=True, ge=1, le=100)  # not a fraction
+    link: str = pydantic.Field(pattern=r"^https?://[a-zA-Z0-9.:-]+(/[\w.~%-]+)*/anonymous/[\w.~%-]+$")
+    date: datetime.date
+
+
+def server_numbers() -> dict[str, ServerNumber]:
+    """Return what ``book/measured/server.yml`` holds, by claim; such numbers are entered, not measured.
+
+    Raises
+    ------
+    RecamError
+        If the file holds anything else; it says where.
+    """
+    path = paths.book_dir() / "measured" / "server.yml"
+    if not path.is_file():
+        return {}
+    known = [claim.id for claim in all_claims() if claim.id.endswith(("_test.voc12", ".test"))]
+    try:
+        found = pydantic.TypeAdapter(dict[str, ServerNumber]).validate_python(read_yaml(path))
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise RecamError(f"{path}, {where}: {first['msg']}") from None
+    for name in found:
+        if name not in known:
+            hint = nearest(name, known) or f"; they look like {known[0]}"
+            raise RecamError(f"{path}: {name!r} is no number of the test split{hint}")
+    return found
 
 
 def paper_value(claim_id: str) -> float | None:

@@ -1,7 +1,7 @@
 """Two runs of one notebook side by side: what differed in settings, what moved, what is within noise."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,9 @@ import numpy as np
 import pandas as pd
 
 from recamlib import paths
-from recamlib.book.parameters import find_notebook
-from recamlib.book.sections import wide
 from recamlib.errors import SettingsError
 from recamlib.report.claims import seed_interval
-from recamlib.report.tables import describe_data, escaped, shown
+from recamlib.report.tables import describe_data
 
 RULE = (
     "A row has moved if the 95 % interval of its change lies wholly on one side of zero, and is within noise "
@@ -21,12 +19,11 @@ RULE = (
     "Otherwise the half-widths of both intervals are added as squares, which takes the runs for independent; "
     "two runs on one set of images are not quite, so this errs towards noise."
 )
-ALIKE = ("dataset", "backbone")  # what runs put side by side on a page should share
 PAIRED = ("dataset", "train_images", "seeds")  # what has to agree for seeds to be pairs
 
 
 def load_run(name: str) -> dict[str, Any]:
-    """Return a result by the path of its file, or as NOTEBOOK/PROFILE of a result at hand.
+    """Return a result by the path of its file, or as NOTEBOOK/PROFILE such as ``02/quick``.
 
     Raises
     ------
@@ -38,15 +35,11 @@ def load_run(name: str) -> dict[str, Any]:
         notebook, _, profile = name.rpartition("/")
         if not notebook or name.endswith(".json"):
             raise SettingsError(f"no file {name}; name a result.json, or NOTEBOOK/PROFILE such as 02/quick")
-        stem = find_notebook(notebook).stem
-        files = [
-            *paths.results_dir().glob(f"{stem}/latest_{profile}.json"),
-            *sorted((paths.book_dir() / "measured").glob(f"{stem}_{profile}_*.json")),
-        ]
-        if not files:
-            there = at_hand(stem) or "none"
-            raise SettingsError(f"no result of {stem} with profile {profile!r}; there are {there}")
-        path = files[0]
+        files = _files(notebook)
+        if profile not in files:
+            there = ", ".join(f"{notebook}/{known}" for known in sorted(files)) or "none"
+            raise SettingsError(f"no result of {notebook} with profile {profile!r}; there are {there}")
+        path = files[profile]
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -56,32 +49,46 @@ def load_run(name: str) -> dict[str, Any]:
     return result
 
 
-def at_hand(stem: str) -> str:
-    """Return the profiles of a notebook that have a result, as ``02/mini, 02/quick``."""
-    names = {file.stem.removeprefix("latest_") for file in paths.results_dir().glob(f"{stem}/latest_*.json")}
-    for file in (paths.book_dir() / "measured").glob(f"{stem}_*.json"):
-        names.add(json.loads(file.read_text(encoding="utf-8"))["parameters"]["profile"])
-    return ", ".join(f"{stem[:2]}/{name}" for name in sorted(names))
+def _files(notebook: str) -> dict[str, Path]:
+    """Return the result of each profile of a notebook: the latest run here, else the first stored one."""
+    stem = f"{int(notebook):02d}" if notebook.isdecimal() and len(notebook) < 3 else notebook
+    found = {}
+    for file in sorted((paths.book_dir() / "measured").glob("[0-9]*.json")):
+        if file.stem.startswith(stem):
+            found.setdefault(json.loads(file.read_text(encoding="utf-8"))["parameters"]["profile"], file)
+    for file in paths.results_dir().glob("*/latest_*.json"):
+        if file.parent.name.startswith(stem):
+            found[file.stem.removeprefix("latest_")] = file
+    return found
+
+
+def comparison(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+    """Return the three tables of a comparison by title.
+
+    Raises
+    ------
+    SettingsError
+        If the results are of different notebooks.
+    """
+    if a["notebook"] != b["notebook"]:
+        names = f"{a['notebook']} and {b['notebook']}"
+        raise SettingsError(f"{names} have no rows in common: compare runs of one notebook")
+    return {
+        "Settings that differ": settings_changed(a, b).map(lambda value: "" if value is None else str(value)),
+        "Results": results_moved(a, b),
+        "Verdicts that differ": claims_moved(a, b),
+    }
 
 
 def settings_changed(a: Mapping[str, Any], b: Mapping[str, Any]) -> pd.DataFrame:
     """Return what differs in parameters, image counts and provenance, one row each, columns A and B."""
     rows = {}
     for what in ("parameters", "images", "provenance"):
-        one, other = (_flat(result[what]) for result in (a, b))
+        one, other = a[what], b[what]
         for name in dict.fromkeys([*one, *other]):
             if one.get(name) != other.get(name):
                 rows[name if what == "parameters" else f"{what}: {name}"] = [one.get(name), other.get(name)]
     return pd.DataFrame(rows, index=["A", "B"], dtype=object).T
-
-
-def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a mapping with the mappings inside it laid out."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        inner = _flat(value) if isinstance(value, dict) else {"": value}
-        flat |= {f"{name} {key}".strip(): item for key, item in inner.items()}
-    return flat
 
 
 def results_moved(a: Mapping[str, Any], b: Mapping[str, Any]) -> pd.DataFrame:
@@ -134,59 +141,7 @@ def claims_moved(a: Mapping[str, Any], b: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame({n: v for n, v in both.items() if v[0] != v[1]}, index=["A", "B"]).T
 
 
-def comparison(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
-    """Return the three tables of a comparison by title.
-
-    Raises
-    ------
-    SettingsError
-        If the results are of different notebooks.
-    """
-    if a["notebook"] != b["notebook"]:
-        names = f"{a['notebook']} and {b['notebook']}"
-        raise SettingsError(f"{names} have no rows in common: compare runs of one notebook")
-    return {
-        "Settings that differ": settings_changed(a, b).map(lambda value: "" if value is None else str(value)),
-        "Results": results_moved(a, b),
-        "Verdicts that differ": claims_moved(a, b),
-    }
-
-
-def pairs_at_hand(results: Iterable[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Return for each notebook the best result and the next on the same data and backbone, the best last.
-
-    Without such a one it is the next of other settings: two backbones differ in every row.
-    """
-    found: dict[str, list[dict[str, Any]]] = {}
-    for result in results:
-        mine = found.setdefault(result["notebook"], [])
-        if all(result["parameters"] != other["parameters"] for other in mine):
-            mine.append(result)
-    pairs = []
-    for _, (first, *others) in sorted(found.items()):
-        alike = [r for r in others if all(r["parameters"][k] == first["parameters"][k] for k in ALIKE)]
-        pairs += [(other, first) for other in (alike or others)[:1]]
-    return pairs
-
-
 def title_of(result: Mapping[str, Any]) -> str:
     """Return how a run is called in a comparison."""
-    return (
-        f"{result['parameters'].get('profile', '')}: {describe_data(result)}, {result['provenance']['date']}"
-    )
-
-
-def compare_page(results: Iterable[dict[str, Any]]) -> str:
-    """Return the comparisons of the results at hand, as Markdown with HTML tables."""
-    parts = []
-    for a, b in pairs_at_hand(results):
-        parts += [f"## {a['notebook']}\n", f"A is {escaped(title_of(a))}.\nB is {escaped(title_of(b))}.\n"]
-        for title, frame in comparison(a, b).items():
-            parts.append(f"### {title}\n\n{html_table(frame) if len(frame) else 'None.'}\n")
-    return "\n".join(parts) or "There are no two runs of one notebook yet."
-
-
-def html_table(frame: pd.DataFrame) -> str:
-    """Return a frame as an HTML table on one line, as :func:`recamlib.report.tables.shown` shows it."""
-    table = shown(frame).to_html(escape=True, border=0, na_rep="", justify="left").replace("\n", "")
-    return wide(table)
+    profile = result["parameters"].get("profile", "")
+    return f"{profile}: {describe_data(result)}, {result['provenance']['date']}"

@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 
 from recamlib.data.access import ImageSet
-from recamlib.report.claims import SYNTHETIC, Claim, all_claims, paper_difference, row_verdict
-from recamlib.report.entered import entered_numbers, from_server
+from recamlib.report.claims import SYNTHETIC, Claim, all_claims, paper_difference, row_verdict, server_numbers
 from recamlib.report.kept import seeds_of
 
 MARKS = {"holds": "✔ holds", "does not hold": "✘ does not hold", "cannot tell": "? cannot tell",
+         "not converged": "… not converged",
          "reference": "– reference", "entered": "entered, not measured", "not run": "not run"}  # fmt: skip
 
 
@@ -124,10 +124,12 @@ def scoreboard(results: Iterable[dict[str, Any]]) -> pd.DataFrame:
     The test columns hold what has been entered from the evaluation server: no run can measure them.
     """
     results = [result for result in results if "own_classes" not in result]
-    rows, entered = [], entered_numbers()
+    rows, entered = [], server_numbers()
     for claim in all_claims():
-        found = from_server(claim.id, entered)
-        found = found or next(filter(None, (_measured(claim, result) for result in results)), None)
+        found = next(filter(None, (_measured(claim, result) for result in results)), None)
+        if number := entered.get(claim.id):
+            source = f"entered from the server: {number.link}, {number.date}"
+            found = round(number.value, 1), source, "entered"
         here, data, answer = found or (None, "", "not run")
         rows.append({
             "claim": claim.id, "where": claim.where, "paper": claim.value, "here": here, "data": data,

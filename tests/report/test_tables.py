@@ -1,13 +1,15 @@
 """Claims, verdicts, scoreboard: every number is read from a result, every rule applied as stated."""
 
+import re
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 
 import recamlib as rc
-from recamlib.book.scoreboard import scoreboard_page
+from recamlib.book.scoreboard import measured, scoreboard_page
 from recamlib.data.labels import HOOFED
 from recamlib.errors import RecamError, SettingsError
 from recamlib.files import write_sealed
@@ -132,11 +134,24 @@ def test_the_scoreboard_is_filled_from_results_and_the_rest_is_not_run():
     assert board.loc["table1.bce_only.voc12", "verdict"] == "reference"
     assert board.loc["table2.irn.cam_miou.voc12", "verdict"] == "not run"
     assert here["data"].str.startswith("synthetic").all()
-    page = scoreboard_page([result])
-    assert page.count("<tr data-part") == len(all_claims())
-    whole = page.replace("<wbr>", "")
-    assert all(f"<code>{claim.id.split('.', 1)[1]}</code>" in whole for claim in all_claims())
-    assert f"<strong>{(board['verdict'] != 'not run').sum()} of {len(board)}</strong>" in page
+    page = BeautifulSoup(scoreboard_page([result]), "html.parser")
+    cells = page.select("table.paper tbody td")
+    assert len(cells) + len(page.select("ul.claims li")) == len(all_claims())
+    assert page.find("strong").text == f"{(board['verdict'] != 'not run').sum()} of {len(board)}"
+    (row,) = [r for r in page.select("tr") if r.th and r.th.text == "ReCAM, w"]
+    voc, coco = row.select("td")
+    assert voc.text.split() == ["52.1", "46.1a", "✔", "holds"] and voc["class"] == ["v-holds"]
+    assert coco.text.split() == ["34.6", "not", "run"]
+    (run,) = page.select("ol.runs li")
+    assert run.text.startswith("synthetic scenes")
+    assert not re.search(r"[a-z]_[a-z]|table\d\.", page.text.replace(run.text, "")), "a name of our own"
+
+
+def test_measured_rows_stand_beside_the_papers():
+    frame = measured(rc.claims.read(record()))
+    assert frame.loc["ReCAM, w", ["paper", "paper's difference"]].tolist() == pytest.approx([52.1, 3.3])
+    assert frame.loc["ReCAM, w", "difference"] == pytest.approx(5.1)
+    assert frame.loc["BCE", "verdict"] == "" and frame.loc["SCE", "verdict"] == "✔ holds"
 
 
 def test_a_run_whose_recipe_failed_carries_no_verdict(results):

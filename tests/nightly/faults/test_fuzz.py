@@ -5,12 +5,10 @@
 """
 
 import contextlib
-import gzip
 import io
 import json
 import os
 import resource
-import tarfile
 import time
 import warnings
 import zipfile
@@ -30,12 +28,11 @@ from PIL import Image
 
 from recamlib import files, paths
 from recamlib.book import parameters
-from recamlib.book.submit_check import check_submission
 from recamlib.data import coco, fetch, foreign, images, voc
 from recamlib.data.labels import HOOFED, VOC12
 from recamlib.errors import RecamError
 from recamlib.models.weights import read_weights
-from recamlib.report import claims, entered
+from recamlib.report import claims
 from recamlib.studies import checks
 
 TOTAL = int(os.environ.get("RECAM_FUZZ", 700))
@@ -79,16 +76,6 @@ def mask_png() -> bytes:
     image = Image.fromarray(np.eye(24, 20, dtype=np.uint8))
     image.putpalette(VOC12.palette.tobytes())
     image.save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def submission() -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-        png = mask_png()
-        info = tarfile.TarInfo("results/VOC2012/Segmentation/comp6_test_cls/a.png")
-        info.size = len(png)
-        tar.addfile(info, io.BytesIO(png))
     return buffer.getvalue()
 
 
@@ -139,10 +126,11 @@ def read_claims(folder: Path, content: bytes) -> None:
 
 
 def read_entered(folder: Path, content: bytes) -> None:
-    (folder / "server.json").write_bytes(content)
+    (folder / "measured").mkdir(exist_ok=True)
+    (folder / "measured" / "server.yml").write_bytes(content)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(entered, "server_file", lambda: folder / "server.json")
-        entered.entered_numbers()
+        patch.setattr(paths, "book_dir", lambda: folder)
+        claims.server_numbers()
 
 
 def read_sources(folder: Path, content: bytes) -> None:
@@ -179,7 +167,7 @@ def number(text: str) -> None:
             checks.check("x", text, annotation=annotation)
 
 
-ENTRY = {name: {"value": 61.5, "link": LINK, "date": "2026-01-01"} for name in entered.server_claims()[:2]}
+ENTRY = f"table3.irn.upernet_cam_test.voc12: {{value: 61.5, link: '{LINK}', date: 2026-01-01}}\n"
 SUMS = "voc12:\n  - {file: a.tar, url: 'https://x.org/a.tar', bytes: 7, unpacked: 9, md5: abc}\n"
 
 READERS: dict[str, tuple[Callable[[Path, bytes], None], bytes]] = {
@@ -202,7 +190,7 @@ READERS: dict[str, tuple[Callable[[Path, bytes], None], bytes]] = {
     "profile (YAML)": (read_profile, YAML.encode()),
     "claims (YAML)": (read_claims, (paths.ROOT / "data" / "claims.yml").read_bytes()),
     "addresses (YAML)": (read_sources, SUMS.encode()),
-    "entered numbers (JSON)": (read_entered, json.dumps(ENTRY).encode()),
+    "entered numbers (YAML)": (read_entered, ENTRY.encode()),
     "result (JSON)": (reader("result.json", files.read_sealed), b'{"rows": {"cam": 48.8}, "digest": "ab"}'),
     "parameter value": (lambda f, c: number(c.decode("utf-8", "replace")), b"[1, 0.5, [1e-4], {'a': 1}]"),
     "notebook (JSON)": (reader("x.ipynb", parameters.read_parameters), json.dumps(
@@ -212,8 +200,6 @@ READERS: dict[str, tuple[Callable[[Path, bytes], None], bytes]] = {
     "weights (safetensors)": (reader("w.safetensors", read_weights), weights(".safetensors")),
     "weights (.pth)": (reader("w.pth", read_weights), weights(".pth")),
     "weights (old .pth)": (reader("w.pth", read_weights), weights(".old")),
-    "submission archive": (reader("a.tgz", lambda p: check_submission(p, ids=["a"], sizes={"a": (24, 20)})),
-                           submission()),
 }  # fmt: skip
 TOKENS = [
     b"\x00", b"\xff" * 4, b"../../x", b"/etc/passwd", b"-1", b"99999999999999999999", b"1e999", b"NaN",
@@ -376,17 +362,12 @@ BOMBS = {
     "claims with an alias bomb": ("claims (YAML)", many_aliases(), "alias"),
     "weights of 10^12 numbers, one stored": ("weights (.pth)", expanded(), "claims more numbers"),
     "weights that unpack to 1,000 times": ("weights (.pth)", deflated(), "compressed"),
-    "submission that unpacks to a gigabyte": ("submission archive", gzip.compress(bytes(2**24), 9), None),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_what_is_made_to_do_harm_is_refused_by_name(name, tmp_path):
     kind, content, says = BOMBS[name]
-    if says is None:  # this reader returns its findings
-        (tmp_path / "a.tgz").write_bytes(content)
-        assert check_submission(tmp_path / "a.tgz", ids=["a"], sizes={"a": (24, 20)})
-        return
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.thread_time()
     with pytest.raises(RecamError, match=says):
