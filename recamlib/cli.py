@@ -24,7 +24,7 @@ from recamlib.book.parameters import (
     stages_of,
 )
 from recamlib.errors import DataError, RecamError
-from recamlib.paths import data_dir, results_dir
+from recamlib.paths import ROOT, data_dir, results_dir
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(highlight=False, soft_wrap=True, stderr=True)
@@ -166,6 +166,15 @@ def keep(
     if not path.is_file():
         raise RecamError(f"nothing to store: recam run {notebook} --profile {profile} has not finished here")
     say(f"stored {save_measured(read(path))}")
+
+
+@app.command()
+def results() -> None:
+    """Write RESULTS.md and README's table from the stored results."""
+    from recamlib.report.summary import write_results
+
+    for path in write_results(ROOT):
+        say(f"wrote {path}")
 
 
 @app.command()

@@ -25,8 +25,11 @@ def describe_data(result: dict[str, Any]) -> str:
     if "own_classes" in result:
         kind = f"own data ({', '.join(result['own_classes'])})"
     seeds = seeds_of(result)
-    other = parameters.get("segment_backbone")
-    nets = parameters["backbone"] + (f", networks on {other}" if other else "")
+    settings = parameters.get("settings", {})
+    other = settings.get("TrainSegmenter", {}).get("backbone")
+    heads = settings.get("TrainClassifier", {}).get("train") == "heads"
+    nets = parameters["backbone"] + ", heads on fixed features" * heads
+    nets += f", networks on {other}" if other else ""
     return f"{kind}, {nets}, {counts}, {seeds} seed{'s' if seeds > 1 else ''}"
 
 
@@ -126,7 +129,7 @@ def scoreboard(results: Iterable[dict[str, Any]]) -> pd.DataFrame:
     results = [result for result in results if "own_classes" not in result]
     rows, entered = [], server_numbers()
     for claim in all_claims():
-        found = next(filter(None, (_measured(claim, result) for result in results)), None)
+        found = next(filter(None, (measured(claim, result) for result in results)), None)
         if number := entered.get(claim.id):
             source = f"entered from the server: {number.link}, {number.date}"
             found = round(number.value, 1), source, "entered"
@@ -138,15 +141,18 @@ def scoreboard(results: Iterable[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _measured(claim: Claim, result: dict[str, Any]) -> tuple[Any, str, str] | None:
-    """Return (number or evidence, data, verdict) of a claim in a result, or None if it has none."""
+def measured(claim: Claim, result: dict[str, Any]) -> tuple[Any, str, str] | None:
+    """Return (number or evidence, data, verdict) of a claim in a result, or None if it has none.
+
+    What has not converged counts as not run.
+    """
     if claim.id.startswith("prose."):
         entry = result.get("claims", {}).get(claim.id)
-        if entry is None or entry["verdict"] == "not run":
+        if entry is None or entry["verdict"] in ("not run", "not converged"):
             return None
         return entry["evidence"], describe_data(result), entry["verdict"]
     entry = row_of(claim, result)
-    if entry is None:
+    if entry is None or entry.get("converged") is False:
         return None
     answer = row_verdict(entry, paper_difference(claim)) if claim.baseline else "reference"
     return round(entry["mean"], 1), describe_data(result), answer

@@ -1,0 +1,136 @@
+"""The answer in the first minute: README's table and RESULTS.md, made from what is stored with the book."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from recamlib.report.claims import all_claims, load_paper, paper_difference, row_verdict
+from recamlib.report.kept import load_measured
+from recamlib.report.tables import MARKS, describe_data, measured
+
+BEGIN, END = "<!-- results: made by `recam results` -->", "<!-- end of results -->"
+TITLES = {
+    "bce_only": "CAM: $w$ of BCE", "sce_only": "SCE only", "sce_single_only": "SCE for single-label images",
+    "recam_w": "ReCAM, $w$", "recam_w_prime": "ReCAM, $w'$", "recam_w_plus_w_prime": "ReCAM, $w + w'$",
+    "recam_w_times_w_prime": "ReCAM, $w \\otimes w'$", "bce_longer (control)": "control: BCE for as long",
+    "bce_relu_w (ours)": "CAM, $\\mathrm{ReLU}(w)$, ours",
+    "bce_w_times_w (ours)": "CAM, $w \\otimes w$, ours",
+    "bce_w_times_random (ours)": "CAM, $w \\otimes$ random, ours",
+    "recam_relu_w (ours)": "ReCAM, $\\mathrm{ReLU}(w)$, ours",
+    "recam_w_times_w (ours)": "ReCAM, $w \\otimes w$, ours",
+    "recam_w_times_random (ours)": "ReCAM, $w \\otimes$ random, ours",
+    "recam_relu_w_times_relu_w_prime (ours)":
+        "ReCAM, $\\mathrm{ReLU}(w) \\otimes \\mathrm{ReLU}(w')$, ours",
+}  # fmt: skip
+QUESTIONS = {
+    "prose.any_option_beats_cam": "Does every choice of weights beat CAM after reactivation?",
+    "ours.gain_is_reactivation": "Is the gain of $w \\otimes w'$ reactivation, not how weights are combined?",
+    "prose.lambda_insensitive": "Does lambda matter little?",
+    "prose.single_and_multi_label": "Do images of one class and of several both gain?",
+    "prose.larger_margin_on_stronger": "Is the margin larger on the stronger segmentation network?",
+    "prose.five_hoofed_bce_weaker": "Does BCE confuse hoofed animals more than SCE?",
+}
+
+
+def readme_table(results: Sequence[dict[str, Any]]) -> str:
+    """Return README's table: what the paper says, what came out, on what, and how sure it is."""
+    lines = ["| | paper, ResNet-50 | here | on |", "|---|---|---|---|"]
+    shown = ("bce_only", "recam_w_prime", "recam_w_plus_w_prime", "recam_w_times_w_prime",
+             "bce_w_times_w (ours)")  # fmt: skip
+    runs = [r for r in results if r["notebook"].startswith("02") and r["parameters"]["dataset"] == "voc12"]
+    for run in [r for r in runs if not r["parameters"].get("sweep")]:
+        for name in [name for name in shown if name in run["rows"]]:
+            row = run["rows"][name]
+            told = _difference(row) if "difference" in row else f"{row['mean']:.1f} mIoU"
+            lines.append(f"| {TITLES[name]} | {_paper(name)} | {told} | {_short(run, row)} |")
+    if len(lines) == 2:
+        lines.append("| | | nothing stored yet | |")
+    return "\n".join(lines)
+
+
+def results_page(results: Sequence[dict[str, Any]]) -> str:
+    """Return RESULTS.md: the questions people ask, every stored table, and the paper's tables."""
+    parts = [
+        "# Results\n",
+        "Made by `recam results` from `book/measured`; every number has its settings, seeds, commit, "
+        "versions and date there. mIoU in percent, intervals 95 % over seeds (over images where there is one "
+        "seed). What has not converged has no verdict; the book's page on the method says what that means.\n",
+        "## Questions\n",
+    ]
+    for name, question in QUESTIONS.items():
+        told = [(run, run["claims"][name]) for run in results if name in run.get("claims", {})]
+        told = [(run, claim) for run, claim in told if claim["verdict"] not in ("not run", "not converged")]
+        parts.append(f"**{question}**\n")
+        parts += [
+            f"- {MARKS[claim['verdict']]} on {describe_data(run)}: {claim['evidence']}."
+            for run, claim in told
+        ] or ["- not run"]
+        parts.append("")
+    for run in results:
+        parts += [f"## {run['notebook'][3:].replace('_', ' ')}: {describe_data(run)}\n", _rows(run), ""]
+    parts += ["## The paper's tables\n", _paper_tables(results)]
+    return "\n".join(parts) + "\n"
+
+
+def write_results(root: Path) -> list[Path]:
+    """Write RESULTS.md, and README's table between its marks; return both paths."""
+    results = load_measured()
+    page, readme = root / "RESULTS.md", root / "README.md"
+    page.write_text(results_page(results), encoding="utf-8")
+    text = readme.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    readme.write_text(f"{before}{BEGIN}\n{readme_table(results)}\n{END}{after}", encoding="utf-8")
+    return [page, readme]
+
+
+def _paper(row: str) -> str:
+    cells = load_paper()["table1"]["rows"]
+    if row not in cells:
+        return "–"
+    value, base = cells[row]["values"][0], cells["bce_only"]["values"][0]
+    return f"{value} mIoU" if row == "bce_only" else f"{value - base:+.1f}"
+
+
+def _difference(row: dict[str, Any]) -> str:
+    """Return a row's difference with interval and level; without a verdict, why."""
+    low, high = row["difference_interval"]
+    text = f"{row['difference']:+.1f} [{low:+.1f}, {high:+.1f}] at {row['mean']:.1f}"
+    return text if row.get("converged", True) else f"{text}, not converged: {row['convergence']}"
+
+
+def _short(run: dict[str, Any], row: dict[str, Any]) -> str:
+    return f"{describe_data(run)}; {row.get('convergence', '')}"
+
+
+def _rows(run: dict[str, Any]) -> str:
+    lines = ["| row | mIoU | difference | verdict | floor | convergence |", "|---|---|---|---|---|---|"]
+    for name, row in run["rows"].items():
+        if "mean" not in row or "parts" in row:
+            continue
+        change = _difference(row).split(" at ")[0] if row.get("difference") is not None else ""
+        span = "" if row["low"] is None else f" [{row['low']:.1f}, {row['high']:.1f}]"
+        floor = f"{row['floor']:.1f}" if "floor" in row else ""
+        told = MARKS[row_verdict(row, +1)]
+        lines.append(
+            f"| {TITLES.get(name, name)} | {row['mean']:.1f}{span} | {change} | {told} | {floor} | "
+            f"{row.get('convergence', '')} |"
+        )
+    return "\n".join(lines)
+
+
+def _paper_tables(results: Sequence[dict[str, Any]]) -> str:
+    """Return every cell of the paper's tables with what was measured of it, one line a cell."""
+    lines, table = [], ""
+    for claim in all_claims():
+        if claim.value is None:
+            continue
+        if claim.where != table:
+            table = claim.where
+            lines += [f"\n### {table}\n", "| cell | paper | here | verdict |", "|---|---|---|---|"]
+        found = next(filter(None, (measured(claim, run) for run in results)), None)
+        here, _, answer = found or ("", "", "not run")
+        paper = f"{claim.value}" + (f" ({paper_difference(claim):+.1f})" if claim.baseline else "")
+        cell = claim.id.partition(".")[2].replace("_", " ")
+        lines.append(f"| {cell} | {paper} | {here} | {MARKS[answer]} |")
+    return "\n".join(lines)
