@@ -10,8 +10,16 @@ import torch
 from torch import Tensor
 
 from recamlib.data.views import IMAGENET_MEAN, IMAGENET_STD, normalise, rescale
-from recamlib.engine.extract import LONGEST, PRECISIONS, _groups, padded_features
-from recamlib.errors import RecamError, SettingsError, nearest
+from recamlib.engine.extract import (
+    LONGEST,
+    PRECISIONS,
+    _groups,
+    check_classes,
+    check_images,
+    check_passes,
+    padded_features,
+)
+from recamlib.errors import DataError, RecamError, SettingsError, nearest
 from recamlib.method.advcam import Penalty, Rivals, Score, climbing_gain, step_up
 from recamlib.models.classifier import CamClassifier
 from recamlib.models.fold import fold_batch_norm
@@ -20,6 +28,8 @@ HALF_SCALE = 0.5
 """The scale that takes half the steps, rounded down but at least 1, and whose maps count double."""
 
 
+@torch.inference_mode(False)  # gradients are needed, wherever it is called from
+@torch.enable_grad()
 def adversarial_maps(
     model: CamClassifier,
     images: Sequence[Tensor],
@@ -79,8 +89,10 @@ def adversarial_maps(
     ------
     SettingsError
         If a setting is unknown or out of range.
+    DataError
+        If images are not uint8, or `weight` or `classes` do not fit.
     RecamError
-        If `weight` or `classes` do not fit, or a gradient is not finite.
+        If a gradient is not finite.
 
     Notes
     -----
@@ -93,18 +105,20 @@ def adversarial_maps(
     step out, and its factor of 2, once set at scale 0.5, stays for the scales after it.
     """
     numbers = {"steps": steps, "step_size": step_size, "mu": mu, "mask_threshold": mask_threshold}
-    _check(model, weight, classes, images, **numbers)
+    _check(model, weight, **numbers)
+    check_images(images)
+    check_classes(classes, images, count=len(weight))
+    check_passes(scales, precision)
     for name, value, known in (
         ("rivals", rivals, get_args(Rivals)),
         ("score", score, get_args(Score)),
         ("penalty", penalty, get_args(Penalty)),
-        ("precision", precision, tuple(PRECISIONS)),
     ):
         if value not in known:
             raise SettingsError(f"unknown {name} {value!r}{nearest(value, known)}: use one of {known}")
     device, stride = model.fc1.weight.device, model.backbone.output_stride
     pixels = pixels_per_batch or (2**19 if device.type == "cpu" else 2**22)
-    weight = weight.detach().to(device, torch.float32)
+    weight = weight.detach().clone().to(device, torch.float32)
     climbs = [(i, int(k)) for i, present in enumerate(classes) for k in present]
     signs = _signs(climbs, len(weight), rivals).to(device)  # (climbs, K)
     sizes = [tuple(images[i].shape[1:]) for i, _ in climbs]
@@ -178,19 +192,10 @@ def _signs(climbs: list[tuple[int, int]], count: int, rivals: Rivals) -> Tensor:
     return signs
 
 
-def _check(
-    model: CamClassifier, weight: Tensor, classes: Sequence, images: Sequence, **settings: float
-) -> None:
-    """Raise if shapes do not fit or a number is out of range."""
-    count, channels = model.fc1.weight.shape
-    if weight.shape != (count, channels) or len(classes) != len(images):
-        raise RecamError(
-            f"weight has shape {tuple(weight.shape)}, expected {(count, channels)}; "
-            f"{len(images)} images came with {len(classes)} lists of classes"
-        )
-    wrong = [int(k) for present in classes for k in present if not 0 <= k < count]
-    if wrong:
-        raise RecamError(f"classes name {wrong[0]}, expected indices from 0 to {count - 1}")
+def _check(model: CamClassifier, weight: Tensor, **settings: float) -> None:
+    """Raise if the weight does not fit the model or a number is out of range."""
+    if weight.shape != model.fc1.weight.shape:
+        raise DataError(f"weight has shape {tuple(weight.shape)}, expected {tuple(model.fc1.weight.shape)}")
     for name, good, expected in (
         ("steps", settings["steps"] >= 1, "at least 1"),
         ("step_size", settings["step_size"] > 0, "more than 0"),

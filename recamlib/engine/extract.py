@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recamlib.data.views import IMAGENET_MEAN, IMAGENET_STD, normalise, rescale
-from recamlib.errors import RecamError, SettingsError, nearest
+from recamlib.errors import DataError, SettingsError, nearest
 from recamlib.models.base import Backbone
 from recamlib.models.classifier import CamClassifier
 from recamlib.models.fold import fold_batch_norm
@@ -65,10 +65,10 @@ def extract_scale_maps(
 
     Raises
     ------
-    RecamError
-        If the shapes of `weights` or the number of `classes` do not fit.
+    DataError
+        If images are not uint8, or the shapes of `weights` or `classes` do not fit them.
     SettingsError
-        If the precision is unknown.
+        If a scale or the precision is out of range.
 
     Notes
     -----
@@ -77,13 +77,14 @@ def extract_scale_maps(
     with a side above 2048 is shrunk to that (neither happens with VOC or COCO). The softmax is how EPS reads
     its maps (facts of its infer.py).
     """
-    if weights.ndim != 3 or len(classes) != len(images):
-        raise RecamError(
-            f"weights have shape {tuple(weights.shape)}, expected (options, classes, channels); "
-            f"{len(images)} images came with {len(classes)} lists of classes"
+    if weights.ndim != 3 or weights.shape[2] != model.fc1.in_features:
+        raise DataError(
+            f"weights have shape {tuple(weights.shape)}, expected (options, classes, "
+            f"{model.fc1.in_features} channels)"
         )
-    if precision not in PRECISIONS:
-        raise SettingsError(f"unknown precision {precision!r}{nearest(precision, PRECISIONS)}")
+    check_images(images)
+    check_classes(classes, images, count=weights.shape[1])
+    check_passes(scales, precision)
     device = model.fc1.weight.device
     pixels = pixels_per_batch or (2**19 if device.type == "cpu" else 2**23)
     weights = weights.to(device, torch.float32)
@@ -155,6 +156,8 @@ def image_features(
     -------
     One tensor an image, ``(1, C, h, w)``, or ``(2, C, h, w)`` with the mirror image: float32, on the CPU.
     """
+    check_images(images)
+    check_passes([scale], "32-true")
     device = next(backbone.parameters()).device
     found: dict[int, Tensor] = {}
     pixels = 2**19 if device.type == "cpu" else 2**23
@@ -167,6 +170,41 @@ def image_features(
             features = padded_features(backbone, views, dtype=None)[:, None]
         found |= {i: each.cpu().clone() for i, each in zip(group, features, strict=True)}
     return [found[i] for i in range(len(images))]
+
+
+def check_images(images: Sequence[Tensor]) -> None:
+    """Raise unless every image is ``(3, H, W)``, uint8."""
+    for i, image in enumerate(images):
+        if image.ndim != 3 or image.shape[0] != 3 or not image.numel() or image.dtype != torch.uint8:
+            raise DataError(
+                f"image {i} is {image.dtype} of shape {tuple(image.shape)}, expected uint8 of (3, H, W): "
+                "multiply values in [0, 1] by 255; mean and deviation are taken off here"
+            )
+
+
+def check_classes(classes: Sequence[Sequence[int]], images: Sequence[Tensor], *, count: int) -> None:
+    """Raise unless every image comes with indices of the classes present, each once."""
+    if len(classes) != len(images):
+        raise DataError(f"{len(images)} images came with {len(classes)} lists of classes: one an image")
+    for i, present in enumerate(map(torch.as_tensor, classes)):
+        whole = not (present.is_floating_point() or present.is_complex() or present.dtype == torch.bool)
+        listed = present.tolist()
+        if present.ndim != 1 or (listed and not whole) or len(set(listed)) < len(listed):
+            raise DataError(
+                f"classes of image {i} are {listed}, expected the indices of those present, each once: of "
+                "multi-hot labels take labels.nonzero()[:, 0]"
+            )
+        if listed and not 0 <= min(listed) <= max(listed) < count:
+            raise DataError(f"classes of image {i} are {listed}, expected indices from 0 to {count - 1}")
+
+
+def check_passes(scales: Sequence[float], precision: str) -> None:
+    """Raise unless there are scales above 0 and the precision is known."""
+    if not len(scales) or not all(0 < scale < math.inf for scale in scales):
+        raise SettingsError(f"scales must be numbers above 0, at least one, got {tuple(scales)}")
+    if precision not in PRECISIONS:
+        known = tuple(PRECISIONS)
+        raise SettingsError(f"unknown precision {precision!r}{nearest(precision, known)}: use one of {known}")
 
 
 def _groups(sizes: list[tuple[int, int]], scale: float, pixels: int) -> list[list[int]]:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from recamlib.data.access import ImageSet
 from recamlib.data.views import IMAGENET_MEAN, IMAGENET_STD, normalise, rescale
-from recamlib.engine.extract import PRECISIONS
-from recamlib.errors import SettingsError, nearest
+from recamlib.engine.extract import PRECISIONS, check_images, check_passes
+from recamlib.errors import SettingsError
 from recamlib.models.classifier import CamClassifier
 
 OVERLAP = 1 / 3
@@ -26,6 +26,7 @@ def image_logits(model: CamClassifier, images: ImageSet, *, scale: float = 1.0) 
 
     The model runs in evaluation mode on the device it is on, and comes back in the mode it was in.
     """
+    check_passes([scale], "32-true")
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
@@ -90,12 +91,10 @@ def segment_image(
     <BLANKLINE>
             [[0.5000, 0.5000]]])
     """
-    if not scales or min(scales) <= 0:
-        raise SettingsError(f"scales must be numbers above 0, got {tuple(scales)}")
+    check_images([image])
+    check_passes(scales, precision)
     if window and window < 32:
         raise SettingsError(f"window must be 0 (no bound) or at least 32 pixels, got {window}")
-    if precision not in PRECISIONS:
-        raise SettingsError(f"unknown precision {precision!r}{nearest(precision, PRECISIONS)}")
     dtype, size = PRECISIONS[precision], tuple(image.shape[1:])
     total = torch.zeros(())
     for scale in scales:

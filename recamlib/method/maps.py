@@ -2,22 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recamlib.errors import SettingsError, nearest
-
-__all__ = [
-    "CONTROLS",
-    "OPTIONS",
-    "class_activation_maps",
-    "class_features",
-    "combine_weights",
-    "merge_scales",
-]
+from recamlib.errors import DataError, SettingsError, nearest
 
 OPTIONS = ("w", "w'", "w+w'", "w*w'")
 """Weight options of Eq. (9)."""
@@ -45,6 +36,11 @@ def class_activation_maps(features: Tensor, weight: Tensor, *, eps: float = 1e-5
     -------
     Maps, shape ``(B, K, h, w)``. Differentiable in both arguments, through the maximum too.
 
+    Raises
+    ------
+    DataError
+        If the shapes do not fit (both are named).
+
     Notes
     -----
     Source: Eq. (2), with the authors' 1e-5 in the denominator (net/resnet50_cam.py).
@@ -57,6 +53,11 @@ def class_activation_maps(features: Tensor, weight: Tensor, *, eps: float = 1e-5
     >>> class_activation_maps(torch.tensor([[[[1.0, 2.0, -1.0]]]]), torch.ones(1, 1), eps=0)
     tensor([[[[0.5000, 1.0000, 0.0000]]]])
     """
+    if features.ndim != 4 or weight.ndim != 2 or weight.shape[1] != features.shape[1]:
+        raise DataError(
+            f"features have shape {tuple(features.shape)} and the weight {tuple(weight.shape)}; "
+            "they must be (images, channels, h, w) and (classes, channels)"
+        )
     scores = F.relu(weight @ features.flatten(2))  # (B, K, h*w)
     scores = scores / (scores.amax(2, keepdim=True) + eps)
     return scores.unflatten(2, features.shape[2:])  # (B, K, h, w)
@@ -81,6 +82,13 @@ def class_features(features: Tensor, maps: Tensor, *, gap: Gap = "pixels", eps: 
     -------
     Shape ``(B, K, C)``.
 
+    Raises
+    ------
+    DataError
+        If features and maps are not of the same images and cells.
+    SettingsError
+        If `gap` is unknown.
+
     Notes
     -----
     Source: Eq. (5) and the GAP of Eq. (6), which divides by ``h * w``; ``"mask"`` is our own. It is
@@ -99,6 +107,14 @@ def class_features(features: Tensor, maps: Tensor, *, gap: Gap = "pixels", eps: 
     tensor([[[4.],
              [5.]]])
     """
+    if gap not in get_args(Gap):
+        raise SettingsError(f"gap is {gap!r}{nearest(gap, get_args(Gap))}, expected one of {get_args(Gap)}")
+    grids = [(len(x), *x.shape[2:]) for x in (features, maps)]  # images, h, w
+    if features.ndim != 4 or maps.ndim != 4 or grids[0] != grids[1]:
+        raise DataError(
+            f"features have shape {tuple(features.shape)} and maps {tuple(maps.shape)}; they must be "
+            "(images, channels, h, w) and (images, classes, h, w) of the same images"
+        )
     sums = maps.flatten(2) @ features.flatten(2).mT  # (B, K, hw) @ (B, hw, C) -> (B, K, C)
     if gap == "pixels":
         return sums / math.prod(features.shape[2:])
@@ -125,7 +141,9 @@ def combine_weights(fc1: Tensor, fc2: Tensor | None, option: str, *, seed: int =
     Raises
     ------
     SettingsError
-        If the option is unknown.
+        If the option is unknown, or needs w' and there is none.
+    DataError
+        If the two shapes differ.
 
     Notes
     -----
@@ -141,6 +159,9 @@ def combine_weights(fc1: Tensor, fc2: Tensor | None, option: str, *, seed: int =
     known = OPTIONS + CONTROLS
     if option not in known:
         raise SettingsError(f"unknown weight option {option!r}{nearest(option, known)}: use {known}")
+    if fc1.ndim != 2 or (fc2 is not None and fc2.shape != fc1.shape):
+        shapes = f"{tuple(fc1.shape)} and {fc2 if fc2 is None else tuple(fc2.shape)}"
+        raise DataError(f"weights have shapes {shapes}; both must be (classes, channels)")
     if option == "w*random":
         bound = fc1.shape[1] ** -0.5  # as torch starts a linear layer
         draws = torch.rand(fc1.shape, generator=torch.Generator().manual_seed(seed))
@@ -181,6 +202,13 @@ def merge_scales(
     -------
     Shape ``(K, h, w)`` with ``h = ceil(H / stride)``, in [0, 1).
 
+    Raises
+    ------
+    DataError
+        If there is no map, or the maps are not of the same classes.
+    SettingsError
+        If a side, the stride or the cell is below 1.
+
     Notes
     -----
     Source: step/make_cam.py of the authors' code. At image size the maps are stretched to the next multiple
@@ -192,6 +220,11 @@ def merge_scales(
     >>> merge_scales([torch.tensor([[[1.0, 3.0]]]), torch.tensor([[[1.0]]])], (1, 8), stride=4, eps=0)
     tensor([[[0.5000, 1.0000]]])
     """
+    shapes = [tuple(m.shape) for m in maps]
+    if not shapes or any(len(s) != 3 or s[0] != shapes[0][0] for s in shapes):
+        raise DataError(f"maps have shapes {shapes}, expected (classes, h, w) for each scale of one image")
+    if min(*size, cell, stride or 1) < 1 or stride == 0:
+        raise SettingsError(f"size is {tuple(size)}, stride {stride} and cell {cell}: all must be 1 or more")
     height, width = size
     if stride is None:
         target = (math.ceil(height / cell) * cell, math.ceil(width / cell) * cell)

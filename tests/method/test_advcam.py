@@ -256,7 +256,7 @@ def test_the_climb_says_what_is_wrong(model, image, weight):
         adversarial_maps(model, [image], weight[None], **one)
     with pytest.raises(RecamError, match="1 images came with 2 lists of classes"):
         adversarial_maps(model, [image], weight, classes=[torch.tensor([0])] * 2)
-    with pytest.raises(RecamError, match="classes name 4, expected indices from 0 to 3"):
+    with pytest.raises(RecamError, match=r"image 0 are \[0, 4\], expected indices from 0 to 3"):
         adversarial_maps(model, [image], weight, classes=[torch.tensor([0, 4])])
     broken = weight.clone()
     broken[2] = torch.inf

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from recamlib.errors import DataError, SettingsError
-from recamlib.method import losses, scores
+from recamlib.method import losses, maps, scores
 from recamlib.method.advcam import climbing_gain
 from recamlib.method.boundary import boundary_loss
 from recamlib.method.crf import MissingCrfError, crf_labels, crf_probabilities, load_densecrf
@@ -20,6 +20,7 @@ LABEL_GRID = torch.zeros(1, 4, 7, dtype=torch.int64)
 FEATURES, WEIGHT = torch.rand(1, 2, 3, 2, 2, generator=G), torch.rand(4, 3, generator=G)
 SIGNS = torch.tensor([[1.0, -1.0, 0.0, 0.0]])
 TRUTH = np.zeros((4, 5), np.uint8)
+CELLS = torch.randn(2, 8, 5, 7, generator=G)
 COUNTS = np.ones((6, 3, 3), np.int64)
 
 
@@ -27,13 +28,23 @@ def reactivate(labels, classes=3):
     return losses.reactivation_loss(torch.rand(2, classes, 3), labels, classifier=torch.nn.Identity())
 
 
-def sweep(maps=MAPS, classes=(0, 1), truth=TRUTH):
-    scores.ThresholdSweep(3).add(maps, classes, truth)
+def sweep(planes=MAPS, classes=(0, 1), truth=TRUTH):
+    scores.ThresholdSweep(3).add(planes, classes, truth)
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        # features and maps
+        (lambda: maps.class_features(CELLS, torch.rand(2, 3, 7, 5)), r"maps \(2, 3, 7, 5\); .* same images"),
+        (lambda: maps.class_features(CELLS, torch.rand(1, 3, 5, 7)), r"maps \(1, 3, 5, 7\)"),
+        (lambda: maps.class_features(CELLS[0], torch.rand(3, 5, 7)), r"features have shape \(8, 5, 7\)"),
+        (lambda: maps.class_activation_maps(CELLS, torch.rand(8, 3)), r"the weight \(8, 3\)"),
+        (lambda: maps.class_activation_maps(CELLS[0], torch.rand(3, 8)), r"features have shape \(8, 5, 7\)"),
+        (lambda: maps.combine_weights(torch.rand(3, 8), torch.rand(1, 8), "w+w'"), r"\(3, 8\) and \(1, 8\)"),
+        (lambda: maps.merge_scales([torch.rand(1, 2, 2), torch.rand(2, 2, 2)], (8, 8)), "each scale of one"),
+        (lambda: maps.merge_scales(torch.rand(2, 4, 4), (8, 8)), "each scale of one image"),
+        (lambda: maps.merge_scales([], (8, 8)), "each scale of one image"),
         # labels
         (lambda: losses.bce_loss(LOGITS, LABELS * 255), "labels hold 255; .* 0 and 1"),
         (lambda: losses.sce_loss(LOGITS, LABELS - 1), "labels hold -1"),
@@ -62,7 +73,7 @@ def sweep(maps=MAPS, classes=(0, 1), truth=TRUTH):
         (lambda: scores.confusion(TRUTH, TRUTH + 0.5, num_classes=2), "truth is float64"),
         (lambda: scores.masked_argmax(MAPS[0], 0.5), r"shape \(4, 5\), expected \(classes, height"),
         (lambda: scores.masked_argmax(MAPS * NAN, 0.5), "NaN or infinite"),
-        (lambda: sweep(maps=MAPS.swapaxes(1, 2)), r"maps have shape \(2, 5, 4\)"),
+        (lambda: sweep(planes=MAPS.swapaxes(1, 2)), r"maps have shape \(2, 5, 4\)"),
         (lambda: sweep(classes=(1, 1)), "name one twice: .*multi-hot"),
         (lambda: sweep(classes=(0.0, 1.0)), "classes are float64"),
         (lambda: sweep(truth=TRUTH.astype(int) - 1), "the mask holds -1"),
@@ -86,6 +97,8 @@ def test_mixed_up_data_is_refused(call, message):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: maps.class_features(CELLS, torch.rand(2, 3, 5, 7), gap="pixel"), "did you mean 'pixels'"),
+        (lambda: maps.merge_scales([torch.rand(1, 2, 2)], (8, 8), stride=0), "all must be 1 or more"),
         (lambda: climbing_gain(FEATURES, WEIGHT, SIGNS, None, mu=7, score="linaer"), "did you mean 'linear'"),
         (lambda: climbing_gain(FEATURES, WEIGHT, SIGNS, None, mu=7, penalty="pixel"), "mean 'pixels'"),
         (lambda: scores.bootstrap_interval(COUNTS, seed=0, level=95), "level 95"),
@@ -98,11 +111,11 @@ def test_words_and_ranges_of_settings_are_checked(call, message):
 
 
 def test_half_precision_from_a_network_is_taken():
-    maps, salient = torch.from_numpy(MAPS).bfloat16(), torch.from_numpy(SALIENT).bfloat16()
-    np.testing.assert_array_equal(edam_merge(maps, salient), edam_merge(maps.float(), salient.float()))
+    planes, salient = torch.from_numpy(MAPS).bfloat16(), torch.from_numpy(SALIENT).bfloat16()
+    np.testing.assert_array_equal(edam_merge(planes, salient), edam_merge(planes.float(), salient.float()))
     one, other = scores.ThresholdSweep(3), scores.ThresholdSweep(3)
-    one.add(maps, [0, 1], TRUTH)
-    other.add(maps.float(), torch.tensor([0, 1]), torch.from_numpy(TRUTH))
+    one.add(planes, [0, 1], TRUTH)
+    other.add(planes.float(), torch.tensor([0, 1]), torch.from_numpy(TRUTH))
     np.testing.assert_array_equal(one.miou, other.miou)
     assert eps_loss(SCORES.bfloat16(), SALIENCY, LABELS).isfinite()
     try:
