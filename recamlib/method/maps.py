@@ -28,7 +28,7 @@ def class_activation_maps(features: Tensor, weight: Tensor, *, eps: float = 1e-5
     features
         Shape ``(B, C, h, w)``: images, channels, feature map.
     weight
-        Classifier weights, shape ``(K, C)``.
+        Classifier weights, shape ``(K, C)``, or ``(B, K, C)``: some for each image.
     eps
         Added to the maximum, so that a map without evidence is 0 everywhere.
 
@@ -53,7 +53,8 @@ def class_activation_maps(features: Tensor, weight: Tensor, *, eps: float = 1e-5
     >>> class_activation_maps(torch.tensor([[[[1.0, 2.0, -1.0]]]]), torch.ones(1, 1), eps=0)
     tensor([[[[0.5000, 1.0000, 0.0000]]]])
     """
-    if features.ndim != 4 or weight.ndim != 2 or weight.shape[1] != features.shape[1]:
+    fits = features.ndim == 4 and weight.shape[-1] == features.shape[1]
+    if not fits or not (weight.ndim == 2 or (weight.ndim == 3 and len(weight) == len(features))):
         raise DataError(
             f"features have shape {tuple(features.shape)} and the weight {tuple(weight.shape)}; "
             "they must be (images, channels, h, w) and (classes, channels)"
