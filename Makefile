@@ -42,6 +42,7 @@ report: $(STAMP)
 lint: $(STAMP)
 	@$(PY) -m ruff check .
 	@$(VENV)/bin/lint-imports --no-cache --no-logo
+	@$(PY) -m mypy
 	@$(PY) scripts/house.py
 
 # A results folder of its own: cached stages of an earlier run must not answer for today's code.
@@ -101,6 +102,6 @@ lock:
 	@$(PY) scripts/make_environment.py
 
 clean:
-	@rm -rf book/_build book/executed .pytest_cache .ruff_cache .hypothesis *.egg-info
+	@rm -rf book/_build book/executed .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 	@find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
 	@echo "removed the built book, executed notebooks and caches; kept .venv, data/ and results/"

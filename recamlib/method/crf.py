@@ -242,7 +242,7 @@ def default_processes() -> int:
 def _collected(
     pool: joblib.Parallel, jobs: Iterable[Job], settings: CrfSettings | None
 ) -> Iterator[np.ndarray]:
-    arrays = (type(job)(*(x if isinstance(x, int) else as_array(x) for x in job)) for job in jobs)
+    arrays = (type(job)._make(x if isinstance(x, int) else as_array(x) for x in job) for job in jobs)
     results = pool(joblib.delayed(_solve)(number, job, settings) for number, job in enumerate(arrays))
     try:
         for result in results:  # noqa: UP028 - closing them is ours, see below
@@ -285,7 +285,7 @@ def _infer(
         settings.bilateral_sxy, settings.bilateral_srgb, pixels, settings.bilateral_weight
     )
     for unary in unaries:
-        model.setUnaryEnergy(np.require(unary, np.float32, "CW"))
+        model.setUnaryEnergy(np.require(unary, np.float32, ["C", "W"]))
         yield np.array(model.inference(settings.steps))
 
 

@@ -215,7 +215,7 @@ class ThresholdSweep:
         """Return the number of images added."""
         return len(self._images)
 
-    def add(self, maps: Tensor | np.ndarray, classes: Sequence[int], truth: np.ndarray) -> None:
+    def add(self, maps: Tensor | np.ndarray, classes: Sequence[int] | np.ndarray, truth: np.ndarray) -> None:
         """Count one image.
 
         Parameters

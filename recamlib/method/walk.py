@@ -395,7 +395,8 @@ def _walk(
     maps: Sequence[Tensor], boundaries: Sequence[Tensor], *, radius: float, beta: float, steps: Sequence[int]
 ) -> list[list[Tensor]]:
     """Walk some images in one block-diagonal matrix; for every number of steps, one tensor an image."""
-    weights, places, lengths, starts, cut = [], [], [], [], 1e-6
+    starts: list[Tensor] = []
+    weights, places, lengths, cut = [], [], [], 1e-6
     for m, boundary in zip(maps, boundaries):
         weight, place = _transitions(boundary.float(), radius, beta)
         sums = weight.sum(1, keepdim=True)  # (h*w, 1)

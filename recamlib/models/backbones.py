@@ -1,10 +1,10 @@
 """Feature extractors by name, at the output stride that class activation maps need."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torchvision
 from torch import Tensor, nn
@@ -45,7 +45,7 @@ class SmallResNet(nn.Module):
 class Network(NamedTuple):
     """How a network falls into stages: all that the library has to know of it."""
 
-    stages: dict[str, str | tuple[str, ...]]
+    stages: Mapping[str, Sequence[str]]
     """Stages, shallow to deep: a layer by its name in the network, or several that run one after the other.
     ``"+relu"`` is a ReLU that is no layer of the network."""
     stride: int
@@ -153,7 +153,8 @@ def build_backbone(
     row = NETWORKS[name]
     net = _network(name, row, weights)
     body = {stage: _joined(net, layers) for stage, layers in row.stages.items()}
-    stride, unstrided = row.stride, ()
+    stride = row.stride
+    unstrided: tuple[str, ...] = ()
     for stage in reversed(body):
         if stride <= output_stride:
             break
@@ -182,7 +183,7 @@ def _network(name: str, row: Network, weights: str | Path | None) -> nn.Module:
     return net
 
 
-def _joined(net: nn.Module, layers: str | tuple[str, ...]) -> nn.Module:
+def _joined(net: nn.Module, layers: Sequence[str]) -> nn.Module:
     """Return a stage: a layer of the network, or several under their own names."""
     if isinstance(layers, str):
         return net.get_submodule(layers)
@@ -216,7 +217,7 @@ def _build_timm(name: str, *, output_stride: int, weights: str | Path | None) ->
     if not timm.is_model(bare):
         known = timm.list_models()
         raise SettingsError(f"timm has no network {bare!r}{nearest(bare, known)}: see timm.list_models()")
-    options = {"features_only": True, "pretrained": weights == REGISTRY}
+    options: dict[str, Any] = {"features_only": True, "pretrained": weights == REGISTRY}
     if output_stride != 32:
         options["output_stride"] = output_stride
     try:

@@ -63,7 +63,7 @@ def freeze_batch_norm(module: nn.Module) -> nn.Module:
     """
     for child in module.modules():
         if isinstance(child, nn.modules.batchnorm._BatchNorm) and not isinstance(child, _FixedStatistics):
-            child.__class__ = _fixed(type(child))
+            child.__class__ = _fixed(type(child))  # type: ignore[arg-type]
             child.eval()
     return module
 

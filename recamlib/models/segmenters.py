@@ -161,7 +161,7 @@ class PaddedSegmenter(Segmenter):
 
     def _enlarge(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         # the last cells reach beyond an image that is not made of whole ones
-        whole = [side * _CELL for side in logits.shape[2:]]
+        whole = (logits.shape[2] * _CELL, logits.shape[3] * _CELL)
         return super()._enlarge(logits, whole)[..., : size[0], : size[1]]
 
 
@@ -233,7 +233,7 @@ def build_segmenter(
         whole = is_published(state) or any(k.startswith("backbone.body.") for k in state)
         body = build_backbone(name, output_stride=STRIDE, weights=None if whole else weights)
         segmenter = MultiScaleSegmenter(arch, DeepLabV2(body, num_classes), num_classes=num_classes)
-        if whole:
+        if whole and path:
             segmenter._load(convert_published(state) if is_published(state) else state, path)
         if weights is not None:
             for module in freeze_batch_norm(segmenter.net).modules():
@@ -245,12 +245,12 @@ def build_segmenter(
         raise WeightsError(f"{arch} has no ImageNet weights: train it from scratch, without weights")
     net = _smp_network(family, name, classes=num_classes, weights=weights, **decoder, **options)
     segmenter = PaddedSegmenter(arch, net, num_classes=num_classes)
-    if any(k.startswith("decoder.") for k in state):
+    if path and any(k.startswith("decoder.") for k in state):
         segmenter._load(state, path)
     elif path:
         timm = name.startswith("timm/")
-        whole = whole_names(name.removeprefix("timm/")) if timm else ()
-        load_features(net.encoder.model if timm else net.encoder, state, source=path, whole=whole)
+        names = whole_names(name.removeprefix("timm/")) if timm else ()
+        load_features(net.encoder.model if timm else net.encoder, state, source=path, whole=names)
     if fixed_norm:
         freeze_batch_norm(net.encoder)
     return segmenter

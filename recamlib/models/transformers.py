@@ -23,7 +23,8 @@ from recamlib.models.weights import (
 SCRATCH = ("vit_small_scratch", "swin_small_scratch")
 """Names without a prefix, made for training from scratch on pictures of about 100 pixels on a CPU."""
 
-_KINDS = {  # timm's modules: what makes their networks take images of any size, without random depth
+# timm's modules: what makes their networks take images of any size, without random depth
+_KINDS: dict[str, dict[str, Any]] = {
     "vision_transformer": {"dynamic_img_size": True},
     "deit": {"dynamic_img_size": True},
     "swin_transformer": {"dynamic_img_size": True, "always_partition": True, "drop_path_rate": 0.0},

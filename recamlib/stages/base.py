@@ -155,7 +155,7 @@ class Stage(Settings):
         # a field of several kinds, so that keys would depend on what else was built before.
         self.__dict__[DISCRIMINATOR_FIELD] = "stage"
 
-    def __iter__(self) -> Iterator[tuple[str, Any]]:
+    def __iter__(self) -> Iterator[tuple[str, Any]]:  # type: ignore[override]
         """Yield names and values of the settings, so that ``dict(stage)`` makes another one.
 
         pydantic's own yields all that lies in ``__dict__``: exca's mark, and a result that was read, too.

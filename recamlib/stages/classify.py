@@ -114,7 +114,9 @@ class TrainClassifier(Stage):
         `draws` is added to the seed that crops are drawn with.
         """
         images, seed = self.dataset.images("train_aug"), self.seed + draws
-        sizes = {"crop": self.crop, "long_side": (round(0.625 * self.crop), round(1.25 * self.crop))}
+        sizes: dict[str, Any] = {
+            "crop": self.crop, "long_side": (round(0.625 * self.crop), round(1.25 * self.crop)),
+        }  # fmt: skip
         if self.saliency is None:
             return LabelledViews(images, TrainView(**sizes), seed=seed)
         maps = SaliencyMaps(dataset=self.dataset, saliency=self.saliency)
@@ -393,6 +395,7 @@ class Reactivate(Stage):
                     self.dataset.images("train_aug"), [f[0] for f in self.base.features.of("train_aug")],
                     labelled=self.sce_weight > 0,
                 )  # fmt: skip
+                step: Callable
                 first, step = list(model.fc1.parameters()), self._head_step
                 if self.sce_weight and not self.base_lr_factor:  # then class features never change
                     step = self._fixed_step

@@ -88,6 +88,7 @@ class StageCache(exca.MapInfra):
         fresh = self._state.cache_dict is None
         cache = super().cache_dict
         if fresh:
+            assert cache.folder is not None
             cache._dumper = _Reader(cache.folder)
             _blank_damaged_lines(cache.folder)
         return cache
@@ -97,7 +98,9 @@ class StageCache(exca.MapInfra):
         if isinstance(live, Pid):
             started = psutil.Process(live.pid).create_time()
             live = Process(host=live.host, pid=live.pid, started=started)
-        return InflightRegistry(self.uid_folder(), WorkerInfo(uuid4().hex, live))
+        folder = self.uid_folder()
+        assert folder is not None and live is not None
+        return InflightRegistry(folder, WorkerInfo(uuid4().hex, live))
 
     def _check_configs(self, write: bool = True) -> None:
         try:

@@ -128,7 +128,7 @@ class Score(_Counted):
                     label = present[0] + 1 if present else 0
                     painted += confusion(np.full(mask.shape, label), mask, num_classes=classes)
             filled = [half for half in halves if len(half)]
-            miou = np.array([mean_iou(sum(half.at(t) for half in filled)) for t in thresholds])
+            miou = np.array([mean_iou(np.sum([half.at(t) for half in filled], axis=0)) for t in thresholds])
             chosen = [other.best if len(other) else half.best for half, other in (halves, halves[::-1])]
             counts = {
                 "cross": [half.per_image(t) for half, t in zip(halves, chosen)],
