@@ -38,7 +38,7 @@ def table1(
     """
     scores = {"bce_only": _scored([model.base for model in models], settings)}
     scores |= {row: _scored(models, settings, option) for option, row in ROWS.items()}
-    table = score_table(scores, baseline="bce_only", classify=True)
+    table = score_table(scores, baseline="bce_only")
     first = scores["bce_only"]
     costs = [[item["cost"]["seconds"] for _, item in s.of.run("train", limit=s.limit)] for s in first]
     seconds = {

@@ -9,11 +9,10 @@ import numpy as np
 import torch
 
 from recamlib.engine.device import bar
-from recamlib.method.scores import iou_from_counts, masked_argmax, mean_average_precision
+from recamlib.method.scores import iou_from_counts, masked_argmax
 from recamlib.report.claims import table_row
 from recamlib.report.plots import overlay, paint
 from recamlib.stages.base import Split
-from recamlib.stages.classify import Classify
 from recamlib.stages.maps import MapStage
 from recamlib.stages.saliency import Saliency, SaliencyMaps
 from recamlib.stages.score import Score, SegmentationScore, fold_of
@@ -23,7 +22,6 @@ def score_table(
     scores: Mapping[str, Sequence[Score]],
     *,
     baseline: str | Mapping[str, str] | None = None,
-    classify: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Score rows and return them for :func:`recamlib.report.claims.record`.
 
@@ -36,8 +34,6 @@ def score_table(
         Row to one score per seed. Seeds are computed side by side, one process a core.
     baseline
         Row that every other one is compared with, or the row to compare each row with, by name.
-    classify
-        Whether rows also tell how well their classifiers classify, see `average_precision`.
     """
     _compute(list(zip(*scores.values())) if len({len(row) for row in scores.values()}) == 1 else [])
     table: dict[str, dict[str, Any]] = {}
@@ -58,7 +54,7 @@ def score_table(
             images=mine[0].result["images"],
             floor=mine[0].floor, **_convergence([*mine, *(base or ())]),
             records=[s.of.model.result["convergence"] for s in mine],
-            **({"average_precision": [average_precision(s.of) for s in mine]} if classify else {}),
+            average_precision=[_average_precision(s.of.model.result["convergence"]) for s in mine],
         )
     return table
 
@@ -84,15 +80,9 @@ def _all_results(scores: Sequence[Score]) -> None:
         _ = score.result
 
 
-def logits_of(maps: MapStage) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return scores and labels (N, K) of ``val`` images, at the first scale that maps are taken from."""
-    found = Classify(model=maps.model, scale=maps.scales[0]).result
-    return tuple(torch.tensor(np.array(found[key])) for key in ("logits", "labels"))
-
-
-def average_precision(maps: MapStage) -> float:
-    """Return the mean average precision, percent, on ``val`` of the classifier that maps come from."""
-    return 100 * mean_average_precision(*logits_of(maps))
+def _average_precision(record: Mapping[str, float]) -> float:
+    """Return the mean average precision, percent, on val of the classifier that maps come from."""
+    return record.get("val_map_after", record["val_map"])
 
 
 Rule = Literal["iou", "false_positives", "false_negatives"]
