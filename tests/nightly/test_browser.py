@@ -3,7 +3,6 @@
 import base64
 import html
 import io
-import os
 import re
 import shutil
 from pathlib import Path
@@ -13,7 +12,7 @@ from urllib.parse import unquote, urldefrag, urlsplit
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from recamlib.book.build import build_book, toc_files
 from recamlib.book.explorer import latest
@@ -24,9 +23,6 @@ from recamlib.report.kept import load_results
 from recamlib.studies.pictures import to_mask
 
 pytestmark = pytest.mark.timeout(1800)  # the first test runs every notebook that has not run yet
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-PROGRAM = os.environ.get("RECAM_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-chromium = pytest.mark.skipif(PROGRAM is None, reason="no Chromium (Debian: apt install chromium)")
 
 CHECKS = Path(__file__).with_name("browser_checks.js").read_text(encoding="utf-8")
 WIDE, NARROW = 1280, 390
@@ -71,14 +67,8 @@ class Tab:
 
 
 @pytest.fixture(scope="module")
-def tab():
-    options = ["--disable-gpu", "--hide-scrollbars", "--disable-background-networking"]
-    options += ["--disable-dev-shm-usage"]
-    options += ["--no-sandbox"] * (os.geteuid() == 0)  # its sandbox refuses root, which containers run as
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=PROGRAM, args=options)
-        yield Tab(browser.new_page())
-        browser.close()
+def tab(browser):
+    return Tab(browser.new_page())
 
 
 def pages(book: Path) -> list[Path]:
@@ -114,7 +104,6 @@ FAULTS = {
 }
 
 
-@chromium
 @pytest.mark.parametrize(("fault", "said"), FAULTS.items(), ids=FAULTS.values())
 def test_the_checks_see_each_fault(tab, tmp_path, fault, said):
     Image.new("RGB", (2, 2)).save(tmp_path / "pixel.png")
@@ -126,7 +115,6 @@ def test_the_checks_see_each_fault(tab, tmp_path, fault, said):
     assert any(said in line for line in problems(tab, page, width=NARROW))
 
 
-@chromium
 @pytest.mark.parametrize(("width", "dark"), [(WIDE, False), (NARROW, False), (WIDE, True)])
 def test_no_page_has_anything_to_stumble_over(tab, book, width, dark):
     found = {
@@ -208,7 +196,6 @@ def expect_iou(tab: Tab, found: dict, number: int, method: str, threshold: float
     assert float(tab.page.input_value("#threshold")) == pytest.approx(threshold)
 
 
-@chromium
 def test_the_explorer_by_mouse(tab, explorer):
     page, thresholds = tab.page, explorer["thresholds"]
     expect_iou(tab, explorer, 0, "CAM", thresholds["CAM"])
@@ -231,7 +218,6 @@ def test_the_explorer_by_mouse(tab, explorer):
     assert page.evaluate(painted) != before and tab.said == []
 
 
-@chromium
 def test_the_explorer_by_keyboard(tab, explorer):
     def press(*keys: str) -> None:
         for key in keys:
