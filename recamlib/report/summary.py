@@ -54,7 +54,9 @@ def results_page(results: Sequence[dict[str, Any]]) -> str:
         "# Results\n",
         "Made by `recam results` from `book/measured`; every number has its settings, seeds, commit, "
         "versions and date there. mIoU in percent, intervals 95 % over seeds (over images where there is one "
-        "seed). What has not converged has no verdict; the book's page on the method says what that means.\n",
+        "seed). With heads on fixed features a seed changes FC1, FC2 and the order of images, not the features; "
+        "the column over images, of the first seed, tells what other images would change. What has not "
+        "converged has no verdict; the book's page on the method says what that means.\n",
         "## Questions\n",
     ]
     for name, question in QUESTIONS.items():
@@ -104,7 +106,7 @@ def _short(run: dict[str, Any], row: dict[str, Any]) -> str:
 
 
 def _rows(run: dict[str, Any]) -> str:
-    lines = ["| row | mIoU | difference | verdict | floor | convergence |", "|---|---|---|---|---|---|"]
+    lines = ["| row | mIoU | difference | over images | verdict | floor | convergence |", "|---" * 7 + "|"]
     for name, row in run["rows"].items():
         if "mean" not in row or "parts" in row:
             continue
@@ -112,8 +114,10 @@ def _rows(run: dict[str, Any]) -> str:
         span = "" if row["low"] is None else f" [{row['low']:.1f}, {row['high']:.1f}]"
         floor = f"{row['floor']:.1f}" if "floor" in row else ""
         told = MARKS[row_verdict(row, +1)]
+        drawn = row.get("difference_over_images", [])
+        drawn = f"[{drawn[0]:+.1f}, {drawn[1]:+.1f}]" if drawn else ""
         lines.append(
-            f"| {TITLES.get(name, name)} | {row['mean']:.1f}{span} | {change} | {told} | {floor} | "
+            f"| {TITLES.get(name, name)} | {row['mean']:.1f}{span} | {change} | {drawn} | {told} | {floor} | "
             f"{row.get('convergence', '')} |"
         )
     return "\n".join(lines)

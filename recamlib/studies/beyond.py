@@ -88,12 +88,16 @@ def on_every_backbone(tables: Mapping[str, Mapping[str, Any]], *, row: str) -> d
 def gain(
     models: Sequence[Reactivate], settings: Mapping[str, Mapping[str, Any]], *, option: str
 ) -> dict[str, dict[str, Any]]:
-    """Return the rows ``cam`` and ``recam`` of some models; a control without SCE is read with ``w``."""
+    """Return the rows ``cam``, ``recam`` with an option, and those of the other options of Eq. 9.
+
+    A control without SCE has ``w`` alone.
+    """
     option = option if models[0].sce_weight else "w"
-    bases = [model.base for model in models]
-    return score_table(
-        {"cam": _scored(bases, settings), "recam": _scored(models, settings, option)}, baseline="cam"
-    )
+    others = {row: o for o, row in ROWS.items() if o != option} if models[0].sce_weight else {}
+    scores = {"cam": _scored([model.base for model in models], settings)}
+    scores |= {"recam": _scored(models, settings, option)}
+    scores |= {row: _scored(models, settings, other) for row, other in others.items()}
+    return score_table(scores, baseline="cam")
 
 
 def changed(gains: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

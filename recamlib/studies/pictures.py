@@ -26,7 +26,8 @@ def score_table(
     """Score rows and return them for :func:`recamlib.report.claims.record`.
 
     ``floor`` is what no map is needed for (:attr:`recamlib.stages.score.Score.floor`); ``converged`` says
-    whether the row and its baseline have, ``convergence`` by what, and ``records`` what each training told.
+    whether the row and its baseline have, ``convergence`` by what, and ``records`` what each training told;
+    ``difference_over_images`` is the interval of the difference, for the first seed, over the scored images.
 
     Parameters
     ----------
@@ -45,6 +46,7 @@ def score_table(
             baseline=[s.miou for s in base] if base else None,
             interval=mine[0].interval(),
             difference=mine[0].interval_of_difference(base[0]) if base else None,
+            **({"difference_over_images": list(mine[0].interval_of_difference(base[0]))} if base else {}),
             fixed=float(np.mean([s.fixed for s in mine])),
             best=float(np.mean([s.best for s in mine])),
             best_threshold=float(np.mean([s.best_threshold for s in mine])),
