@@ -54,7 +54,7 @@ def results_page(results: Sequence[dict[str, Any]]) -> str:
         "# Results\n",
         "Made by `recam results` from `book/measured`; every number has its settings, seeds, commit, "
         "versions and date there. mIoU in percent, intervals 95 % over seeds (over images where there is one "
-        "seed). With heads on fixed features a seed changes FC1, FC2 and the order of images, not the features; "
+        "seed). With heads on fixed features a seed changes FC1, FC2 and the order of images alone; "
         "the column over images, of the first seed, tells what other images would change. What has not "
         "converged has no verdict; the book's page on the method says what that means.\n",
         "## Questions\n",
