@@ -1,5 +1,6 @@
 """Pages with code cells: every cell runs, on what is stored with the book."""
 
+import importlib.util
 import re
 
 import pytest
@@ -20,3 +21,14 @@ def test_the_cells_of_a_page_run_on_what_is_stored(page, tmp_path, monkeypatch):
         code = re.sub(r"^%.*\n", "", cell.removeprefix(options), flags=re.MULTILINE)
         exec(compile(code, page, "exec"), names)
     assert len(cells) > 2 and "pd" in names
+
+
+@pytest.mark.parametrize("page", sorted(book_dir().glob("*.md")), ids=lambda path: path.name)
+def test_what_a_page_names_is_where_it_says(page):
+    for name in set(re.findall(r"`(recamlib(?:\.\w+)+)`", page.read_text(encoding="utf-8"))):
+        module, _, last = name.rpartition(".")
+        if importlib.util.find_spec(module) and hasattr(found := importlib.import_module(module), last):
+            home = getattr(getattr(found, last), "__module__", module)
+            assert home in (module, name) or module == "recamlib", name
+        else:
+            importlib.import_module(name)
