@@ -310,7 +310,7 @@ def submit(
 def _send_to(cluster: str) -> None:
     """Check the cluster and hand it to the kernels that are started from here; it is part of no key."""
     if cluster:
-        from recamlib.stages.cluster import read_cluster
+        from recamlib.stages.infra import read_cluster
 
         read_cluster(cluster)
         os.environ["RECAM_CLUSTER"] = cluster

@@ -25,7 +25,7 @@ def default_device() -> str:
 def process_group() -> tuple[int, int, int]:
     """Return this process's rank, how many train together, and how many of them on this machine.
 
-    They are those that torchrun has started, or the tasks of one job of :mod:`recamlib.stages.cluster`.
+    They are those that torchrun has started, or the tasks of one job of :mod:`recamlib.stages.infra`.
     """
     place = os.environ
     if "TORCHELASTIC_RUN_ID" in place:

@@ -1,32 +1,105 @@
-"""How stages are computed: exca stores and claims, one entry per key; here is what must hold beyond that."""
+"""How stages are computed: exca claims, stores and sends; here is what must hold beyond that.
+
+Where they are computed is no part of a stage's settings, so a result is found whoever made it, and where.
+"""
 
 import hashlib
 import json
+import logging
 import os
+import re
 import shutil
+import signal
 import socket
+import subprocess
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 import exca
 import psutil
+import pydantic
 from exca.cachedict import CacheDict, DumpContext
 from exca.cachedict.inflight import InflightRegistry, Liveness, Pid, WorkerInfo
 from submitit.core.utils import FailedSubmissionError, UncompletedJobError
 
 from recamlib import paths
 from recamlib.engine.device import process_group
-from recamlib.errors import ResultsError
+from recamlib.errors import RecamError, ResultsError, SettingsError
 from recamlib.files import storage_errors
-from recamlib.stages.cluster import Work, cancel, job_error, job_settings
+
+Work = Literal["images", "training", "whole", "here"]
+"""How a stage is sent: as an array of jobs over its images, as a job that trains, as a job, or not at all."""
+
+logging.getLogger("exca.map").setLevel(logging.WARNING)  # its lines hold whole keys
+
+
+def read_cluster(text: str) -> dict[str, Any]:
+    """Return the settings of ``slurm,NAME=VALUE,...`` or ``local,...``; names are those of `exca.MapInfra`.
+
+    Of ``slurm_partition`` and the like the end is enough; ``tasks_per_node`` is for trainings alone.
+
+    Raises
+    ------
+    SettingsError
+        If a name or a value is wrong, or there is no Slurm here.
+    """
+    kind, *rest = (part.strip() for part in text.split(","))
+    if kind not in ("slurm", "local"):
+        raise SettingsError(f"the cluster is {kind!r}, expected slurm or local, then ,NAME=VALUE in {text!r}")
+    if kind == "slurm" and not (shutil.which("sbatch") and shutil.which("srun")):
+        raise SettingsError("there is no Slurm here (no sbatch, srun on the PATH): leave it out or use local")
+    given: dict[str, Any] = {"cluster": kind, "min_samples_per_job": 16, "timeout_min": 1440}
+    given["max_jobs"] = 64 if kind == "slurm" else os.cpu_count()
+    for name, _, value in (part.partition("=") for part in rest):
+        name = f"slurm_{name}" if f"slurm_{name}" in exca.MapInfra.model_fields else name
+        given[name] = [value] if name == "slurm_setup" else value
+    if "tasks_per_node" in given:
+        given["slurm_use_srun"] = True
+    try:
+        checked = exca.MapInfra(folder=".", **given)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        raise SettingsError(f"the cluster {text!r}: {*first['loc'], first['msg']}") from None
+    return {name: getattr(checked, name) for name in given}
+
+
+def job_settings(work: Work) -> dict[str, Any] | None:
+    """Return exca's settings of the jobs a stage is sent as, or None if it is computed in this process.
+
+    A job never sends jobs of its own: one that waits for another could keep it from starting.
+    """
+    text = os.environ.get("RECAM_CLUSTER", "")
+    if not text or work == "here" or "SUBMITIT_FOLDER" in os.environ:
+        return None
+    settings = read_cluster(text)
+    if work != "training":
+        settings.pop("tasks_per_node", None)
+    return settings if work == "images" else settings | {"min_samples_per_job": 1}
+
+
+def _cancel(folder: Path) -> None:
+    """Stop the jobs whose logs are in a folder; on this machine as Ctrl-C would."""
+    for child in psutil.Process().children():
+        if str(folder) in child.cmdline():
+            child.send_signal(signal.SIGINT)
+    if shutil.which("scancel"):
+        numbers = [file.name.removesuffix("_submitted.pkl") for file in folder.glob("*_submitted.pkl")]
+        subprocess.run(["scancel", *numbers], capture_output=True, check=False)
+
+
+def job_error(stage: str, error: Exception, folder: Path) -> RecamError:
+    """Return what a user needs of a failed job: the last line of its error, and where its logs are."""
+    parts = re.split(r"^-{10,}$", str(error), flags=re.MULTILINE)  # what submitit puts around a trace
+    reason = parts[1].strip().splitlines()[-1] if len(parts) > 2 else " ".join(str(error).split())
+    return RecamError(f"a job of {stage} failed: {reason}; its logs are in {folder}")
 
 
 class Process(Liveness):
-    """A process told from a later one of the same number, as after a restart, and from one that is a zombie.
+    """A process told from a later one of the same number, and from one that is a zombie.
 
     exca's own kind knows neither: in a container, a claim of a killed run would be waited for for ever.
     """
@@ -43,12 +116,10 @@ class Process(Liveness):
         """Return whether it runs; None if it is another machine's."""
         if self.host != socket.gethostname():
             return None
-        try:
+        with suppress(psutil.NoSuchProcess):
             process = psutil.Process(self.pid)
-            same = abs(process.create_time() - self.started) < 2
-            return same and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return False
+            return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - self.started) < 2
+        return False
 
 
 class _Reader(DumpContext):
@@ -61,8 +132,7 @@ class _Reader(DumpContext):
         return DumpContext._lookup(name)
 
     def cached(self, key: Any, factory: Any) -> Any:
-        """Map a file anew: one that was mapped while another run wrote to it ends within an entry."""
-        return factory()
+        return factory()  # a map from when another run was writing to the file may end within an entry
 
     def delete(self, info: Any) -> None:
         """Do nothing: entries share files, and exca removes a file with its last entry."""
@@ -71,14 +141,12 @@ class _Reader(DumpContext):
 class StageCache(exca.MapInfra):
     """The results of a stage: computed once per key; a damaged one is named and made again.
 
-    ``work`` says how the stage is sent to a cluster (:mod:`recamlib.stages.cluster`); like the cluster, it is
-    no part of the key.
+    ``work`` says how the stage is sent to a cluster; like the cluster, it is no part of the key.
     """
 
     work: Work = "images"
 
-    def _factory(self) -> str:
-        """Name the folder by the versions of the stage and of all it is made from, not by its module."""
+    def _factory(self) -> str:  # the folder's name: by the versions of all before it, not by its module
         versions = hashlib.sha256(" ".join(sorted(self._obj.versions())).encode()).hexdigest()[:8]
         return f"{type(self._obj).__name__}-{versions}"
 
@@ -90,7 +158,8 @@ class StageCache(exca.MapInfra):
         if fresh:
             assert cache.folder is not None
             cache._dumper = _Reader(cache.folder)
-            _blank_damaged_lines(cache.folder)
+            for index in cache.folder.glob("*-info.jsonl"):
+                _blank_damaged_lines(index)
         return cache
 
     def _inflight_registry(self) -> InflightRegistry:
@@ -145,7 +214,7 @@ class StageCache(exca.MapInfra):
             yield
             shutil.rmtree(folder, ignore_errors=True)
         except BaseException as error:
-            cancel(folder)
+            _cancel(folder)
             if isinstance(error, UncompletedJobError | FailedSubmissionError):
                 raise job_error(name, error, folder) from None
             raise
@@ -186,24 +255,22 @@ class StageCache(exca.MapInfra):
                 del cache[key]
 
 
-def _blank_damaged_lines(folder: Path) -> None:
-    """Blank index lines that are no entries, as exca blanks deleted ones; what they stood for is made again.
+def _blank_damaged_lines(index: Path) -> None:
+    """Blank lines that are no entries, as exca does deleted ones: for one of them it refuses the whole index.
 
-    exca refuses a whole index for one such line. A last line without an end is being written, or never was.
+    What they stood for is made again. A last line without an end is being written, or never was.
     """
-    for index in folder.glob("*-info.jsonl"):
-        lines = index.read_bytes().split(b"\n")
-        damaged = [number for number, line in enumerate(lines[:-1]) if not _is_entry(line)]
-        if damaged:
-            print(f"{index} has {len(damaged)} damaged lines; what they stood for is made again")
-            for number in damaged:
-                lines[number] = b" " * len(lines[number])
-            with index.open("rb+") as file:
-                file.write(b"\n".join(lines))
+    lines = index.read_bytes().split(b"\n")
+    damaged = [number for number, line in enumerate(lines[:-1]) if not _is_entry(line)]
+    if damaged:
+        print(f"{index} has {len(damaged)} damaged lines; what they stood for is made again")
+        for number in damaged:
+            lines[number] = b" " * len(lines[number])
+        with index.open("rb+") as file:
+            file.write(b"\n".join(lines))
 
 
 def _is_entry(line: bytes) -> bool:
-    try:
-        return not line.strip() or isinstance(json.loads(line)["#key"], str)
-    except (ValueError, LookupError, TypeError):
-        return False
+    with suppress(ValueError, TypeError):
+        return not line.strip() or "#key" in json.loads(line)
+    return False

@@ -80,6 +80,14 @@ def test_jobs_give_the_bytes_of_a_local_run(results, monkeypatch, tmp_path):
     assert entries(maps()) == sent
 
 
+def test_two_tasks_of_a_job_train_together(results, monkeypatch):
+    monkeypatch.setenv("RECAM_CLUSTER", os.environ["RECAM_CLUSTER"] + ",tasks_per_node=2")
+    result = classifier().result
+    assert result["cost"]["device"].startswith("2 x ")
+    assert result["history"]["steps"] == 20
+    assert not (classifier().folder / "checkpoint").exists()
+
+
 def test_the_log_of_a_failed_job_reaches_the_error_of_the_notebook(results, tmp_path, monkeypatch):
     settings = f"dataset=rc.DataSettings(**{DATA}), epochs=1, batch_size=4, crop=32, lr=1e30, momentum=0.9"
     cells = [
@@ -87,8 +95,10 @@ def test_the_log_of_a_failed_job_reaches_the_error_of_the_notebook(results, tmp_
         nbformat.v4.new_code_cell(f"import recamlib as rc\nrc.TrainClassifier({settings}).result"),
     ]
     (tmp_path / "notebooks" / "profiles").mkdir(parents=True)
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "notebooks" / "07_fails.ipynb")
-    with pytest.raises(NotebookError, match="JobError: a job of TrainClassifier failed:.*the loss became"):
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    nbformat.write(notebook, tmp_path / "notebooks" / "07_fails.ipynb")
+    with pytest.raises(NotebookError, match="RecamError: a job of TrainClassifier failed:.*the loss became"):
         run_notebook("07", folder=tmp_path / "notebooks", output_dir=tmp_path, progress=False)
     (log,) = (results / "jobs").glob("TrainClassifier-*/*_log.err")
     assert "TrainingError" in log.read_text()

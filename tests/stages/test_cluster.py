@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from recamlib.cli import app
 from recamlib.errors import SettingsError
-from recamlib.stages.cluster import job_error, job_settings, read_cluster
+from recamlib.stages.infra import job_error, job_settings, read_cluster
 
 
 def program(folder: Path, name: str, *lines: str) -> None:
@@ -41,9 +41,9 @@ def test_settings_of_jobs_come_from_one_text(programs, monkeypatch):
     ("text", "message"),
     [
         ("slrum", "'slrum', expected slurm or local"),
-        ("local,partion=gpu", "partion of the cluster .*: Extra inputs are not permitted"),
-        ("local,max_jobs=many", "max_jobs of the cluster .*integer"),
-        ("local,gpu", "gpu of the cluster"),
+        ("local,partion=gpu", "cluster .*partion.*Extra inputs are not permitted"),
+        ("local,max_jobs=many", "the cluster .*max_jobs.*integer"),
+        ("local,gpu", "the cluster .*gpu"),
     ],
 )
 def test_wrong_settings_are_named(text, message):
