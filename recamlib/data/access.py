@@ -174,6 +174,8 @@ class _Selection(ImageSet):
         self._columns = [parent.space.index(name) for name in space.classes]
         empty = {*parent.without_class()}
         ids = [id for id in parent.ids if id not in empty]
+        if not ids:
+            raise DataError(f"no image of {parent.source} shows a class; list images that do")
         if len(ids) < len(parent.ids):
             warnings.warn(
                 f"{len(parent.ids) - len(ids)} of {len(parent.ids)} images of {parent.source} show no class; "

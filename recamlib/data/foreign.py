@@ -9,8 +9,8 @@ _KIT = "VOCdevkit/VOC2012"
 _PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 _STEPS = {
     "roboflow": (
-        "a Roboflow export (Pascal VOC): (1) put the pictures of {0}/ into {kit}/JPEGImages, its XML files "
-        "into {kit}/Annotations, (2) write the names of the pictures, one a line, to "
+        "a Roboflow export: (1) export as Pascal VOC, put the pictures of {0}/ into {kit}/JPEGImages and its "
+        "XML files into {kit}/Annotations, (2) write the names of the pictures, one a line, to "
         "{kit}/ImageSets/Segmentation/train.txt, those of valid/ to val.txt, (3) write your classes to "
         "{kit}/classes.txt"
     ),
@@ -53,7 +53,7 @@ def _kind(root: Path) -> tuple[str, str]:
     for part in ("train", "valid", "test"):
         files = [*islice((root / part).glob("*"), 1000)] if (root / part).is_dir() else []
         suffixes = {f.suffix.lower() for f in files}
-        if ".xml" in suffixes and suffixes & _PICTURES:
+        if (".xml" in suffixes or (root / part / "_classes.csv").is_file()) and suffixes & _PICTURES:
             return "roboflow", part
     if (root / "class_names.txt").is_file():
         return "labelme", "class_names.txt"

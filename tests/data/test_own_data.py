@@ -1,6 +1,7 @@
 """Own data: what is read as it comes, what is refused before a number is printed, and in which words."""
 
 import json
+import re
 import unicodedata
 
 import numpy as np
@@ -9,7 +10,10 @@ from PIL import Image
 
 from recamlib.data.access import open_images, open_masks
 from recamlib.data.check import check_dataset
+from recamlib.data.labels import LabelSpace
+from recamlib.data.voc import read_classes
 from recamlib.errors import DataError
+from recamlib.paths import book_dir
 from recamlib.stages.base import DataSettings
 
 NAMES = ("cat", "dog", "hen")
@@ -67,7 +71,7 @@ def test_what_the_page_describes_can_run(kit):
     assert report.ok, report
     assert report.present == report.masks == {"train": 6, "val": 2, "train_aug": 6}
     assert [number for number, lack in report.notebooks.items() if not lack] == ["02", "03", "04", "05", "06"]
-    assert "no cow, horse, sheep" in report.notebooks["01"]
+    assert "there is no cow, horse, sheep; add -p groups" in report.notebooks["01"]
     assert "can run: notebooks 02, 03, 04, 05, 06" in str(report)
 
 
@@ -222,6 +226,8 @@ def test_pictures_without_an_object_are_left_out_and_counted(kit, monkeypatch):
     for name in ("p6", "p7"):
         (kit / f"Annotations/{name}.xml").write_text("<annotation/>")
     assert any("no image of val shows a class" in line for line in check(kit).problems)
+    with pytest.raises(DataError, match="no image of .*val.txt shows a class; list images that do"):
+        settings.images("val")
 
 
 def test_what_is_missing_stops_every_notebook(kit):
@@ -286,6 +292,7 @@ OWN_COCO = json.dumps({"images": [], "annotations": [], "categories": [{"id": 0,
     ("files", "message"),
     [
         ({"valid/a.rf.1.jpg": "", "valid/a.rf.1.xml": "<annotation/>"}, "Roboflow export"),
+        ({"train/a.jpg": "", "train/a_mask.png": "", "train/_classes.csv": "0, background"}, "Roboflow"),
         ({"images/a.jpg": "", "Annotations/a.xml": "<annotation/>"}, "Label Studio export"),
         ({"project-1.json": '[{"id": 1, "annotations": [], "data": {}}]'}, "Label Studio export"),
         ({"a.jpg": "", "a.json": SHAPES}, "labelme .a.json"),
@@ -309,3 +316,20 @@ def test_a_folder_of_nothing_known_says_both_ways(tmp_path):
     (tmp_path / "notes.json").write_text("{")
     with pytest.raises(DataError, match="lay your own data out as .*says, .*recam data fetch voc12"):
         open_images("voc12", "train", root=tmp_path)
+
+
+def test_the_lines_of_the_page_that_read_json(tmp_path, monkeypatch):
+    page = (book_dir() / "your_data.md").read_text(encoding="utf-8")
+    code = re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)[-1]
+    coco = {
+        "images": [{"id": 7, "file_name": "train/b c.png"}, {"id": 8, "file_name": "none.png"}],
+        "categories": [{"id": 0, "name": "cat"}, {"id": 3, "name": "R&D"}],
+        "annotations": [{"image_id": 7, "category_id": k} for k in (3, 0, 3)],
+    }
+    (tmp_path / "exported" / "more").mkdir(parents=True)
+    (tmp_path / "exported" / "a.json").write_text(SHAPES)
+    (tmp_path / "exported" / "more" / "result.json").write_text(json.dumps(coco))
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "your_data.md", "exec"), {"__name__": "page"})
+    found = {p.stem: read_classes(p, LabelSpace("own", ("cat", "R&D"))) for p in tmp_path.rglob("*.xml")}
+    assert found == {"a": ("cat",), "b c": ("R&D", "cat"), "none": ()}

@@ -1,6 +1,7 @@
 """Pages of the book that say what to type: what they say is done here, as it stands."""
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,19 @@ def test_the_page_on_your_own_data_runs(own_data, tmp_path, monkeypatch):
     from recamlib.report.tables import scoreboard
 
     assert set(scoreboard([result])["verdict"]) <= {"not run", "entered"}
+
+
+def test_the_lines_for_data_without_masks_run(own_data, tmp_path, monkeypatch, capsys):
+    root = tmp_path / "mydata"
+    shutil.copytree(own_data, root, ignore=shutil.ignore_patterns("SegmentationClass"))
+    for name, value in (("RECAM_RESULTS", tmp_path / "results"), ("RECAM_DATA", root)):
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.chdir(tmp_path)
+    code = blocks("your_data.md", "python")[0]
+    assert "epochs=15" in code and "epochs=4" in code
+    code = code.replace("epochs=15", "epochs=1").replace("epochs=4", "epochs=1")
+    exec(compile(code, "your_data.md", "exec"), {"__name__": "page"})
+    assert len(list(tmp_path.glob("photo-*_mask.png"))) == 10
 
 
 def test_classes_of_ones_own_are_checked(own_data, tmp_path, monkeypatch):
