@@ -24,7 +24,7 @@ _NAMES = {
         ("examples", "mask_examples", "prediction_examples", "score_table"), "studies.pictures"
     ),
     "checked": "studies.checks", "make": "studies.common", "merged": "studies.checks",
-    "pipeline_cost": "studies.costs",
+    "map_photo": "studies.photo", "pipeline_cost": "studies.costs",
 }  # fmt: skip
 _PACKAGES = ("data", "paths", "stages")
 __all__ = sorted((*_MODULES, *_NAMES, *_PACKAGES))

@@ -168,6 +168,36 @@ def keep(
     say(f"stored {save_measured(read(path))}")
 
 
+@app.command("map")
+def map_photos(
+    photos: Annotated[list[Path], typer.Argument(help="Pictures of any size and mode.")],
+    classes: Annotated[str, typer.Option(help="Classes they show, such as cat,dog; else those seen.")] = "",
+    weights: Annotated[str, typer.Option(help="Weights that ReCAM is read with (Eq. 9).")] = "w*w'",
+    backbone_weights: Annotated[str, typer.Option(help="ImageNet weights of MobileNetV2.")] = (
+        "mobilenet_v2_imagenet"
+    ),
+    output: Annotated[Path, typer.Option(help="Folder for pictures, masks and npz files.")] = Path("maps"),
+) -> None:
+    """CAM, ReCAM and pseudo mask of your own photographs, for the twenty classes of VOC."""
+    from recamlib.studies.photo import map_photo, write_photo
+
+    failed = False
+    for photo in photos:
+        try:
+            found = map_photo(
+                photo, classes=[name for name in classes.split(",") if name], weights=weights,
+                backbone_weights=backbone_weights,
+            )  # fmt: skip
+        except RecamError as error:
+            say(f"{error}", style="red")
+            failed = True
+            continue
+        seen = ", ".join(f"{name} {score:.0%}" for name, score in zip(found.classes, found.scores))
+        say(f"{photo.name}: {seen}; wrote {write_photo(found, output, photo.stem)[0]}")
+    if failed:
+        raise typer.Exit(1)
+
+
 @app.command()
 def results() -> None:
     """Write RESULTS.md and README's table from the stored results."""

@@ -1,0 +1,152 @@
+"""One photograph of one's own: CAM, ReCAM and pseudo mask from stored heads on an ImageNet backbone."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from recamlib.data.images import read_image, write_mask
+from recamlib.data.labels import VOC12
+from recamlib.engine.extract import image_features, pair_maps
+from recamlib.errors import RecamError, nearest
+from recamlib.files import whole_file
+from recamlib.method.maps import combine_weights, merge_scales
+from recamlib.method.scores import masked_argmax
+from recamlib.models import __path__ as models_path
+from recamlib.models.backbones import build_backbone
+from recamlib.models.fold import fold_batch_norm
+from recamlib.report.plots import gallery, overlay, paint
+from recamlib.stages.classify import Reactivate
+from recamlib.stages.maps import BACKGROUND, WeightOption
+
+HEADS = Path(models_path[0]) / "voc12_heads_mobilenet_v2.safetensors"
+LONG_SIDE = 250  # pixels: half of a usual VOC photograph, the size that the heads were trained at
+SEEN = 0.5  # probability above which a class counts as seen
+
+
+class PhotoMaps(NamedTuple):
+    """What the heads say of one photograph.
+
+    ``image`` (H, W, 3) uint8; ``classes`` names, ``scores`` their probabilities; ``cam`` and ``recam``
+    (P, H, W) in [0, 1], one map a class; ``mask`` (H, W) uint8, 0 background, else 1 + the index in VOC.
+    """
+
+    image: np.ndarray
+    classes: tuple[str, ...]
+    scores: tuple[float, ...]
+    cam: np.ndarray
+    recam: np.ndarray
+    mask: np.ndarray
+
+
+def map_photo(
+    photo: str | Path, *, classes: Sequence[str] = (), weights: WeightOption = "w*w'",
+    backbone_weights: str = "mobilenet_v2_imagenet",
+) -> PhotoMaps:  # fmt: skip
+    """Return CAM, ReCAM and pseudo mask of a photograph, for the twenty classes of VOC.
+
+    Parameters
+    ----------
+    photo
+        A picture file of any size and mode; a rotation in its EXIF data is applied.
+    classes
+        Classes that the photograph shows; empty means those that FC1 is surer of than not.
+    weights
+        Which weights ReCAM is read with (Eq. 9); the paper's choice on VOC.
+    backbone_weights
+        ImageNet weights of MobileNetV2: a file, a name in the weights folder, or ``"imagenet"``.
+
+    Raises
+    ------
+    RecamError
+        If a class is unknown, or none is named and none is seen: the likeliest are named.
+
+    Notes
+    -----
+    The heads are those of ``recam run 02 --profile mini``: FC1 and FC2 on fixed features
+    (:func:`heads_facts`). Thresholds are the published ones, 0.15 and 0.21.
+    """
+    for name in classes:
+        if name not in VOC12.classes:
+            known = ", ".join(VOC12.classes)
+            raise RecamError(f"no class {name!r}{nearest(name, VOC12.classes)}: VOC has {known}")
+    path = Path(photo)
+    image = read_image(path, turned=True)  # (3, H, W)
+    backbone = build_backbone("mobilenet_v2", output_stride=16, weights=backbone_weights)
+    backbone = fold_batch_norm(backbone.eval()).to(memory_format=torch.channels_last)
+    fc1, fc2 = _heads()
+    (pair,) = image_features(backbone, [image], scale=LONG_SIDE / max(image.shape[1:]), mirror=True)
+    scores = (fc1 @ pair[0].mean((1, 2))).sigmoid()  # (K,)
+    if classes:
+        present = torch.tensor(sorted(VOC12.classes.index(name) for name in set(classes)))
+    else:
+        present = (scores > SEEN).nonzero().flatten()
+    if not len(present):
+        likely = ", ".join(f"{VOC12.classes[k]} {scores[k]:.0%}" for k in scores.argsort(descending=True)[:3])
+        raise RecamError(
+            f"{path.name} shows none of VOC's twenty classes (likeliest: {likely}); name some: --classes cat"
+        )
+    both = torch.stack([fc1, combine_weights(fc1, fc2, weights)])
+    found = pair_maps(pair, both, present)  # (2, P, h, w)
+    cam, recam = (merge_scales([m], tuple(image.shape[1:])).numpy() for m in found)
+    values = np.array([0, *(present + 1)], dtype=np.uint8)
+    return PhotoMaps(
+        image.permute(1, 2, 0).numpy(), tuple(VOC12.classes[k] for k in present),
+        tuple(scores[present].tolist()), cam, recam, values[masked_argmax(recam, BACKGROUND["recam"])],
+    )  # fmt: skip
+
+
+def draw(found: PhotoMaps):
+    """Return a figure: the photograph, CAM, ReCAM and the pseudo mask."""
+    row = {
+        "caption": "\n".join(f"{n} {s:.0%}" for n, s in zip(found.classes, found.scores)),
+        "photograph": found.image, "CAM": overlay(found.image, found.cam.max(0)),
+        "ReCAM": overlay(found.image, found.recam.max(0)),
+        "pseudo mask": (paint(found.mask, VOC12, found.image) + found.image / 255) / 2,
+    }  # fmt: skip
+    return gallery([row], width=3.2)
+
+
+def write_photo(found: PhotoMaps, folder: Path, stem: str) -> list[Path]:
+    """Write picture, mask and maps of a photograph; return the paths of the PNG, the mask and the npz."""
+    folder.mkdir(parents=True, exist_ok=True)
+    picture, mask, maps = (folder / f"{stem}{end}" for end in ("_maps.png", "_mask.png", "_maps.npz"))
+    draw(found).savefig(picture, dpi=120, bbox_inches="tight")
+    write_mask(mask, found.mask, VOC12.palette)
+    np.savez_compressed(
+        maps, cam=found.cam.astype(np.float16), recam=found.recam.astype(np.float16),
+        classes=np.array(found.classes), scores=np.array(found.scores), mask=found.mask,
+    )  # fmt: skip
+    return [picture, mask, maps]
+
+
+def store_heads(model: Reactivate, path: Path) -> None:
+    """Write FC1 and FC2 of a reactivation with ``train="heads"`` as safetensors, with facts."""
+    classifier, fc2 = model.load()
+    record = model.result["convergence"]
+    facts = {
+        "classes": ",".join(model.dataset.images("train_aug").space.classes), "seed": str(model.seed),
+        "backbone": f"{model.base.backbone}, {model.base.weights}", "scale": str(model.base.scale),
+        "images": str(model.result["images"]), "val_map": f"{record['val_map']:.1f}",
+        "fc2_accuracy": f"{record['fc2_accuracy']:.1f} of {record['softmax_accuracy']:.1f}",
+        "made_by": "recam run 02 --profile mini, seed 0",
+    }  # fmt: skip
+    tensors = {"fc1": classifier.fc1.weight.detach().half(), "fc2": fc2.half()}
+    with whole_file(path) as part:
+        save_file({name: t.contiguous() for name, t in tensors.items()}, part, metadata=facts)
+
+
+def heads_facts() -> dict[str, Any]:
+    """Return what is known of the packaged heads: data, images, precision, how they were made."""
+    with safe_open(HEADS, framework="pt") as file:
+        return dict(file.metadata())
+
+
+def _heads() -> tuple[Tensor, Tensor]:
+    with safe_open(HEADS, framework="pt") as file:
+        return file.get_tensor("fc1").float(), file.get_tensor("fc2").float()
