@@ -9,8 +9,7 @@ _MODULES = {
     "saliency": "method", "walk": "method",
     "beyond": "studies", "table1": "studies", "table2": "studies", "table3": "studies", "table4": "studies",
     "toy": "studies",
-    "claims": "report", "kept": "report", "plots": "report", "plots_refine": "report",
-    "plots_segment": "report", "tables": "report",
+    "cells": "report", "claims": "report", "plots": "report", "results": "report", "tables": "report",
     "explorer": "book",
 }  # fmt: skip
 _NAMES = {

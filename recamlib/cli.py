@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -154,18 +154,17 @@ def keep(
 
     Of a notebook the latest run of the profile is taken, of earlier ones the result.json that they left.
     """
-    from recamlib.report.claims import read
-    from recamlib.report.kept import keep_benchmarks, save_measured
+    from recamlib.report.results import read, store, store_benchmarks
 
     if notebook == "bench":
-        say(f"stored {keep_benchmarks()}")
+        say(f"stored {store_benchmarks()}")
         return
     path = Path(notebook)
     if not path.is_file():
         path = results_dir() / find_notebook(notebook).stem / f"latest_{profile}.json"
     if not path.is_file():
         raise RecamError(f"nothing to store: recam run {notebook} --profile {profile} has not finished here")
-    say(f"stored {save_measured(read(path))}")
+    say(f"stored {store(read(path))}")
 
 
 @app.command("map")
@@ -346,13 +345,13 @@ def _send_to(cluster: str) -> None:
         os.environ["RECAM_CLUSTER"] = cluster
 
 
-def _announce(what: str, profile: str, settings: dict[str, object]) -> None:
+def _announce(what: str, profile: str, settings: dict[str, Any]) -> None:
     """Say which notebook runs with what, and what of it this machine is slow at."""
     from recamlib.book.doctor import slow_precision
 
     shown = ", ".join(f"{name}={value!r}" for name, value in settings.items() if name != "profile")
     say(f"{what}: profile {profile}" + (f", {shown}" if shown else ""))
-    if hint := slow_precision(settings):
+    if hint := slow_precision(settings.get("settings", {})):
         say(hint, style="yellow")
 
 

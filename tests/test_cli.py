@@ -150,10 +150,10 @@ def test_doctor_names_what_is_broken(recam, tmp_path, monkeypatch):
 @pytest.mark.parametrize("fast", [True, False])
 def test_a_precision_that_has_to_be_emulated_is_named_before_the_run(recam, monkeypatch, fast):
     monkeypatch.setattr("recamlib.book.doctor.fast_bfloat16", lambda: fast)
-    settings = {"precision": "bf16-mixed", "segment_precision": "32-true"}
+    settings = {"TrainClassifier": {"precision": "bf16-mixed"}, "TrainSegmenter": {"precision": "32-true"}}
     line = slow_precision(settings)
-    assert line.startswith("precision: this processor emulates bf16-mixed") is not fast
-    assert slow_precision({"precision": "32-true"}) == ""
+    assert line.startswith("TrainClassifier: this processor emulates bf16-mixed") is not fast
+    assert slow_precision({"TrainClassifier": {"precision": "32-true"}}) == ""
     monkeypatch.setattr("recamlib.book.doctor.slow_precision", lambda settings: "it will be slow")
     assert "it will be slow" in recam("run", "1").stdout.splitlines()
 

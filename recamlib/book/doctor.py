@@ -45,9 +45,9 @@ def fast_bfloat16() -> bool:
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-def slow_precision(settings: Mapping[str, object]) -> str:
-    """Return a line on parameters whose precision this machine has to emulate, ``""`` if there is none."""
-    slow = [name for name, value in settings.items() if value == "bf16-mixed"]
+def slow_precision(settings: Mapping[str, Mapping[str, object]]) -> str:
+    """Return a line on stages whose precision this machine has to emulate, ``""`` if there is none."""
+    slow = [name for name, block in settings.items() if block.get("precision") == "bf16-mixed"]
     if not slow or fast_bfloat16():
         return ""
     return f"{', '.join(slow)}: this processor emulates bf16-mixed, 32-true is several times faster on it"

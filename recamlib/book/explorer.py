@@ -11,12 +11,13 @@ import numpy as np
 from PIL import Image
 
 from recamlib.files import write_sealed
-from recamlib.report.claims import SYNTHETIC, read, result_path
+from recamlib.report.cells import METHODS
+from recamlib.report.claims import SYNTHETIC
 from recamlib.report.plots import CLASS_COLOURS
+from recamlib.report.results import read, result_path
 from recamlib.report.tables import describe_data, escaped
 from recamlib.stages import MapStage, Score
 from recamlib.stages.base import Split
-from recamlib.studies.table2 import METHODS
 
 NAME = "explorer.json"  # beside the result it belongs to
 TITLES = {"none": "{}", "irn": "{} + IRN"}  # AdvCAM runs on a part of the images only

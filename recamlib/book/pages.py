@@ -2,7 +2,7 @@
 
 from recamlib.book.explorer import explorer_page, latest
 from recamlib.book.scoreboard import scoreboard_page
-from recamlib.report.kept import load_results
+from recamlib.report.results import load_results
 
 
 def book_pages() -> dict[str, str]:

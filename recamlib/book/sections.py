@@ -13,7 +13,7 @@ import pandas as pd
 
 from recamlib.book.parameters import DEFAULT, find_notebook, profile_parameters, read_parameters
 from recamlib.errors import SettingsError
-from recamlib.report.claims import read, result_path
+from recamlib.report.results import read, result_path
 
 
 def dress(notebook: Path, static: Path) -> str:

@@ -14,13 +14,6 @@ from scipy import stats
 from recamlib import paths
 from recamlib.errors import RecamError, nearest
 from recamlib.files import read_yaml
-from recamlib.report.results import parameters, read, record, result_path
-
-__all__ = [
-    "RULE", "SYNTHETIC", "VERDICTS", "Claim", "all_claims", "compare", "curve", "load_paper",
-    "paper_difference", "paper_value", "parameters", "read", "record", "result_path", "row_verdict",
-    "seed_interval", "sentence", "table_row", "verdict",
-]  # fmt: skip
 
 RULE = (
     "A row of a table holds here if the 95 % interval of its difference to its baseline lies wholly on "

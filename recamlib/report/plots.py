@@ -1,5 +1,7 @@
-"""Every figure of the report: takes numbers and an axis, returns the axis, computes and prints nothing."""
+"""Every figure of the report: takes numbers and an axis, returns the axis, prints nothing."""
 
+import json
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,17 +9,26 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from recamlib.data.labels import LabelSpace
+from recamlib.method.walk import random_walk
+from recamlib.paths import book_dir
 from recamlib.report.figures import show_as_svg
 
 # Okabe and Ito's colours, told apart with every kind of colour vision.
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#6E6E6E"
 CLASS_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#F0E442")
 LOSS_COLOURS = {"bce": BLUE, "sce": RED}
-KIND_COLOURS = {"CAM": GREY, "ReCAM": BLUE}
+STYLES = ("-", "--", "-.", ":")
+
+Grid = tuple[int, int]
+GRIDS: tuple[Grid, ...] = ((24, 31), (47, 62), (94, 125), (133, 177))
+DENSE = "random_walk.json"  # stored by benchmarks/bench_walk.py --large
 
 
 def set_style() -> None:
@@ -59,22 +70,60 @@ def gradient_magnitudes(terms: Mapping[str, np.ndarray], grid: np.ndarray, *, ca
     return fig
 
 
-def loss_bars(frame: pd.DataFrame, *, y: str, ax: Axes) -> Axes:
-    """Draw one bar per (group, loss) with its 95 % interval; columns ``group, loss, <y>, low, high``."""
-    groups, losses = list(dict.fromkeys(frame["group"])), list(dict.fromkeys(frame["loss"]))
-    width = 0.8 / len(losses)
-    for number, loss in enumerate(losses):
-        part = frame[frame["loss"] == loss].set_index("group").loc[groups]
-        place = np.arange(len(groups)) + (number - (len(losses) - 1) / 2) * width
-        errors = np.abs(np.vstack([part[y] - part["low"], part["high"] - part[y]]))
-        ax.bar(place, part[y], width * 0.92, color=LOSS_COLOURS[loss], label=loss.upper(),
-               hatch="//" if number else "", edgecolor="white")  # fmt: skip
-        ax.errorbar(place, part[y], yerr=errors, fmt="none", ecolor="black", capsize=3, lw=1)
-        for x, value in zip(place, part[y]):
-            ax.annotate(f"{value:.1f}", (x, 0), xytext=(0, 4), textcoords="offset points", ha="center",
-                        color="white", fontsize=9, weight="bold")  # fmt: skip
-    ax.set_xticks(range(len(groups)), groups, parse_math=False)  # names of data are no formulas
-    ax.set_ylabel(y)
+def bars(
+    frame: pd.DataFrame,
+    *,
+    ax: Axes,
+    label: str,
+    series: Sequence[str] = (),
+    across: bool = False,
+    numbers: bool = False,
+) -> Axes:
+    """Draw a bar per row and series with its 95 % interval; the paper's numbers are diamonds.
+
+    Parameters
+    ----------
+    frame
+        One row per bar, or group of bars. Columns ``X here`` of every series ``X``, and where there are any
+        ``X low``, ``X high`` and ``X paper``; a single series may do without the name.
+    ax, label
+        Where to draw, and what the numbers are.
+    series
+        Names of the series, all that there are if none is given.
+    across
+        Whether bars lie.
+    numbers
+        Whether the bars carry their numbers.
+    """
+    stems = [f"{name} " for name in series]
+    stems = stems or [str(name).removesuffix("here") for name in frame if str(name).endswith("here")]
+    colours = [[GREY] + [BLUE] * (len(frame) - 1)] if len(stems) == 1 else [GREY, BLUE]
+    place, width = np.arange(len(frame)), 0.8 / len(stems)
+    draw, marks = (ax.barh, {"xerr": None}) if across else (ax.bar, {"yerr": None})
+    for side, stem in enumerate(stems):
+        here = frame[f"{stem}here"].astype(float)
+        at = place + (side - (len(stems) - 1) / 2) * width
+        found = draw(at, here, width * 0.92, color=colours[side], label=stem.strip() or "here",
+                     hatch="//" if side else "", edgecolor="white")  # fmt: skip
+        if f"{stem}low" in frame:
+            low, high = (frame[f"{stem}{end}"].astype(float) for end in ("low", "high"))
+            errors = np.nan_to_num(np.abs(np.vstack([here - low, high - here])))
+            points = (here, at) if across else (at, here)
+            ax.errorbar(*points, **dict.fromkeys(marks, errors), fmt="none", ecolor="black", capsize=3, lw=1)
+        if paper := [name for name in frame if str(name).startswith(f"{stem}paper")]:
+            values = frame[paper[0]].astype(float)
+            points = (values, at) if across else (at, values)
+            ax.plot(*points, "D", color=ORANGE, mec="black", ms=7, ls="none", label=None if side else "paper")
+        if numbers:
+            ax.bar_label(found, fmt="%.1f", fontsize=8, label_type="center", color="white", weight="bold")
+    names = {"labels": [str(name) for name in frame.index], "parse_math": False}  # names are no formulas
+    if across:
+        ax.set_yticks(place, **names)
+        ax.invert_yaxis()
+        ax.set_xlabel(label)
+    else:
+        ax.set_xticks(place, **names, **({"rotation": 60, "ha": "right"} if len(frame) > 8 else {}))
+        ax.set_ylabel(label)
     ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return ax
 
@@ -89,42 +138,6 @@ def gradient_curves(curves: Mapping[str, np.ndarray], *, ax: Axes, title: str = 
     ax.axhline(0, color="black", lw=0.6)
     ax.set(xlabel="epoch", ylabel="mean gradient", title=title)
     ax.legend(frameon=False)
-    return ax
-
-
-def table_bars(frame: pd.DataFrame, *, ax: Axes, paper: str) -> Axes:
-    """Draw a comparison table as horizontal bars with intervals; the paper's numbers are diamonds."""
-    y = np.arange(len(frame))
-    ax.barh(y, frame["here"], color=[GREY if i == 0 else BLUE for i in y], height=0.66, label="here")
-    errors = np.vstack([frame["here"] - frame["low"], frame["high"] - frame["here"]]).astype(float)
-    ax.errorbar(frame["here"], y, xerr=np.nan_to_num(errors), fmt="none", ecolor="black", capsize=3, lw=1)
-    ax.plot(frame[paper].astype(float), y, "D", color=ORANGE, mec="black", ms=7, label=paper, ls="none")
-    ax.axvline(frame["here"].iloc[0], color=GREY, lw=0.8, ls=":")
-    ax.set_yticks(y, frame.index)
-    ax.invert_yaxis()
-    ax.set_xlabel("mIoU of pseudo masks (%)")
-    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-    return ax
-
-
-def pair_bars(frame: pd.DataFrame, *, ax: Axes) -> Axes:
-    """Draw Table 2: CAM beside ReCAM per refinement with intervals; the paper's numbers are diamonds.
-
-    Columns ``CAM here, CAM low, CAM high, CAM paper`` and the same for ReCAM; one row per refinement.
-    """
-    place = np.arange(len(frame))
-    for side, (kind, colour) in enumerate(KIND_COLOURS.items()):
-        x = place + (side - 0.5) * 0.4
-        here, low, high = (frame[f"{kind} {column}"].astype(float) for column in ("here", "low", "high"))
-        ax.bar(x, here, 0.37, color=colour, label=kind, hatch="//" if side else "", edgecolor="white")
-        errors = np.nan_to_num(np.abs(np.vstack([here - low, high - here])))
-        ax.errorbar(x, here, yerr=errors, fmt="none", ecolor="black", capsize=3, lw=1)
-        label = "paper" if side else None
-        ax.plot(x, frame[f"{kind} paper"].astype(float), "D", color=ORANGE, mec="black", ms=7, ls="none",
-                label=label)  # fmt: skip
-    ax.set_xticks(place, frame.index)
-    ax.set_ylabel("mIoU of pseudo masks (%)")
-    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return ax
 
 
@@ -175,21 +188,6 @@ def before_and_after(frame: pd.DataFrame, *, ax: Axes) -> Axes:
     return ax
 
 
-def group_bars(frame: pd.DataFrame, *, axes: Sequence[Axes]) -> Sequence[Axes]:
-    """Draw Figure 6b: one axis per kind of image; columns ``group, method, kind, miou``."""
-    for ax, (group, part) in zip(axes, frame.groupby("group", sort=False)):
-        table = part.pivot_table(index="method", columns="kind", values="miou", sort=False)
-        place = np.arange(len(table))
-        for side, (name, kind) in enumerate(zip(KIND_COLOURS, ("cam", "recam"))):
-            bars = ax.bar(place + (side - 0.5) * 0.4, table[kind], 0.37, color=KIND_COLOURS[name], label=name,
-                          hatch="//" if side else "", edgecolor="white")  # fmt: skip
-            ax.bar_label(bars, fmt="%.1f", fontsize=8)
-        ax.set_xticks(place, table.index)
-        ax.set(title=f"{group}-label images", ylabel="mIoU (%)")
-    axes[-1].legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-    return axes
-
-
 def sensitivity(curve: pd.DataFrame, *, ax: Axes, baseline: float, x: str = "sce_weight") -> Axes:
     """Draw mIoU against lambda with its interval (Figure 6a); columns ``<x>, mean, low, high``."""
     place = np.arange(len(curve))
@@ -199,19 +197,6 @@ def sensitivity(curve: pd.DataFrame, *, ax: Axes, baseline: float, x: str = "sce
     ax.set_xticks(place, [f"{value:g}" for value in curve[x]])
     ax.set(xlabel="$\\lambda$", ylabel="mIoU (%)")
     ax.legend(frameon=False)
-    return ax
-
-
-def threshold_curves(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *, ax: Axes, fixed: float) -> Axes:
-    """Draw mIoU against the background threshold, one line per method, the published threshold marked."""
-    styles = ("-", "--", "-.", ":")
-    for number, (name, (thresholds, miou)) in enumerate(curves.items()):
-        colour = CLASS_COLOURS[number % len(CLASS_COLOURS)]
-        ax.plot(thresholds, miou, color=colour, ls=styles[number % 4], label=name)
-        ax.plot(thresholds[np.argmax(miou)], max(miou), "o", color=colour, ms=5)
-    ax.axvline(fixed, color=GREY, lw=0.8, ls=":")
-    ax.set(xlabel="background threshold", ylabel="mIoU (%)")
-    ax.legend(frameon=False, fontsize="small")
     return ax
 
 
@@ -256,3 +241,96 @@ def gallery(rows: Sequence[Mapping[str, Any]], *, width: float = 1.9) -> Figure:
     for ax, key in zip(axes[0], keys):
         ax.set_title(key, fontsize=10)
     return fig
+
+
+def loss_curves(curves: Mapping[str, Sequence[float]], *, ax: Axes) -> Axes:
+    """Draw the training loss per pass over the images, one line per network."""
+    for number, (name, values) in enumerate(curves.items()):
+        ax.plot(np.arange(1, len(values) + 1), values, label=name, lw=1.5, marker=".",
+                color=CLASS_COLOURS[number % len(CLASS_COLOURS)], ls=STYLES[number % 4])  # fmt: skip
+    ax.set(xlabel="pass over the pseudo masks", ylabel="training loss", yscale="log")
+    ax.legend(frameon=False, fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
+    return ax
+
+
+def margin_points(frame: pd.DataFrame, *, ax: Axes) -> Axes:
+    """Draw ReCAM minus CAM with its interval, per network and kind of pseudo mask (Table 3)."""
+    part = frame.dropna(subset=["difference"]) if "difference" in frame else frame.iloc[:0]
+    y = np.arange(len(part))
+    low, high = (part[f"difference {end}"].astype(float) for end in ("low", "high"))
+    errors = np.nan_to_num(np.abs(np.vstack([part["difference"] - low, high - part["difference"]])))
+    ax.errorbar(part["difference"], y, xerr=errors, fmt="o", color=BLUE, capsize=3)
+    ax.axvline(0, color=GREY, lw=0.8, ls=":")
+    ax.set_yticks(y, [", ".join(name) for name in part.index])
+    ax.invert_yaxis()
+    ax.set_xlabel("ReCAM minus CAM (points of mIoU)")
+    return ax
+
+
+def foreground_curve(result: Mapping[str, Sequence[float]], *, ax: Axes, theta: float) -> Axes:
+    """Draw the foreground's IoU against the saliency threshold; what all foreground would give is dotted."""
+    ax.plot(result["thresholds"], 100 * np.asarray(result["iou"]), color=BLUE, label="saliency")
+    ax.axhline(100 * result["share"], color=GREY, ls=":", label="everything foreground")
+    ax.axvline(theta, color=ORANGE, ls="--", lw=1, label="theta")
+    ax.set(xlabel="threshold", ylabel="IoU of the foreground (%)", ylim=(0, None))
+    ax.legend(frameon=False, fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
+    return ax
+
+
+def sparsity(ax: Axes, *, grid: Grid = (9, 14)) -> Axes:
+    """Draw which entries of the transition matrix of a small grid with one wall are not 0.
+
+    Row and column are cells, counted along the rows of the grid; the wall is the middle column of cells.
+    """
+    height, width = grid
+    cells = height * width
+    every = torch.eye(cells).reshape(cells, height, width)  # a walk of one step from each cell is T's row
+    wall = torch.zeros(grid)
+    wall[:, width // 2] = 0.95
+    near = random_walk(every, torch.zeros(grid), steps=1).flatten(1) > 0
+    open_ = random_walk(every / (1 - wall), wall, steps=1).flatten(1) > 1e-3
+    kinds = near.int() + (near & open_).int()  # (cells, cells): 0 far, 1 behind the wall, 2 reached
+    ax.imshow(kinds.numpy(), cmap=ListedColormap(["white", ORANGE, BLUE]), vmin=0, vmax=2)
+    share = float(near.float().mean())
+    names = {BLUE: "reached in a step", ORANGE: "near, but behind the wall"}
+    names["white"] = f"farther than the radius: 0 ({100 * (1 - share):.0f} %)"
+    patches = [Patch(facecolor=colour, edgecolor=GREY, label=name) for colour, name in names.items()]
+    ax.legend(handles=patches, frameon=False, loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
+    ax.set(xlabel="to cell", ylabel="from cell", title=f"T of a {height} x {width} grid, radius 5")
+    return ax
+
+
+def walk_seconds(grids: Sequence[Grid] = GRIDS, *, repeats: int = 3) -> dict[Grid, float]:
+    """Return the shortest of some times that a walk of 256 steps takes on each grid, one class."""
+    seconds = {}
+    for grid in grids:
+        boundary = torch.rand(grid, generator=torch.Generator().manual_seed(0)) ** 4
+        times = []
+        for _ in range(repeats + 1):
+            start = time.perf_counter()
+            random_walk(boundary[None], boundary)
+            times.append(time.perf_counter() - start)
+        seconds[grid] = min(times[1:])  # the first one warms up
+    return seconds
+
+
+def cost_line(ax: Axes, *, seconds: Mapping[Grid, float] | None = None) -> Axes:
+    """Draw seconds of a walk against cells, and what the dense matrix would take if its stored ratio held.
+
+    `seconds` are measured here and now (`walk_seconds`) unless given. The dense line is the stored ratio
+    of one run times the line measured here, with the cube of the cells as its slope.
+    """
+    seconds = seconds or walk_seconds()
+    cells, taken = np.array([h * w for h, w in seconds]), np.array(list(seconds.values()))
+    ax.loglog(cells, taken, "o-", color=BLUE, label="sparse series, measured here")
+    ax.loglog(cells, taken[-1] * cells / cells[-1], ":", color=GREY, label="proportional to cells")
+    stored = book_dir() / "measured" / DENSE
+    if stored.is_file():
+        run = json.loads(stored.read_text())
+        size = run["grid"][0] * run["grid"][1]
+        there = run["times_faster"] * np.exp(np.interp(np.log(size), np.log(cells), np.log(taken)))
+        ax.loglog(cells, there * (cells / size) ** 3, "--", color=RED, label="dense matrix, cube of cells")
+        ax.plot(size, there, "s", color=RED, label=f"dense, stored ratio {run['times_faster']:.0f}")
+    ax.set(xlabel="cells of the grid", ylabel="seconds an image", title="256 steps, one class")
+    ax.legend(frameon=False, fontsize="small")
+    return ax

@@ -1,31 +1,23 @@
-"""Results with an address: what a notebook stores, where, and how it is read back."""
+"""Results: what a notebook stores and where, and those that are stored with the book."""
 
 import datetime
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from recamlib import paths
 from recamlib.data.voc import own_classes
 from recamlib.engine.device import commit, device_name, versions
+from recamlib.errors import RecamError
 from recamlib.files import read_sealed, storage_errors, write_sealed
 
-
-def parameters(namespace: dict[str, Any]) -> dict[str, Any]:
-    """Return a notebook's parameters: the plain values in its namespace before anything else is defined.
-
-    Names that begin with an underscore, and IPython's own, are left out.
-    """
-    skipped = {"In", "Out", "exit", "quit", "get_ipython", "open"}
-    return {
-        name: value
-        for name, value in namespace.items()
-        if not name.startswith("_") and name not in skipped
-        and isinstance(value, bool | int | float | str | list | tuple | type(None))
-    }  # fmt: skip
+# The nearer a run is to the paper's, the earlier it is taken for the scoreboard.
+ORDER = ("coco14", "voc12", "mini", "quick", "smoke")
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -34,7 +26,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def result_path(notebook: str, parameters: dict[str, Any]) -> Path:
-    """Return where the result of a notebook with these parameters is kept: their hash is its address."""
+    """Return where the result of a notebook with these parameters is stored: their hash is its address."""
     digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()
     return paths.results_dir() / notebook / digest[:12] / "result.json"
 
@@ -51,7 +43,8 @@ def record(notebook: str, *, parameters: dict[str, Any], images: dict[str, int],
     images
         Image counts, for example ``{"train": 240, "scored": 80}``.
     content
-        ``rows`` (see :func:`table_row`), ``claims`` (see :func:`sentence`), figures' numbers, anything plain.
+        ``rows`` (see :func:`recamlib.report.claims.table_row`), ``claims`` (see
+        :func:`recamlib.report.claims.sentence`), figures' numbers, anything plain.
     """
     path = result_path(notebook, parameters)
     with storage_errors():
@@ -77,3 +70,98 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     raise TypeError(f"a result holds a {type(value).__name__}; use plain numbers, lists and strings")
+
+
+def load_results() -> list[dict[str, Any]]:
+    """Return all results at hand, best first: measured runs, then the latest run of every profile."""
+    latest = [read(file) for file in sorted(paths.results_dir().glob("*/latest_*.json"))]
+    return best_first(load_measured() + _whole(latest))
+
+
+def load_measured() -> list[dict[str, Any]]:
+    """Return the results of full-size runs that are stored with the book and carry verdicts."""
+    return _whole(load_stored())
+
+
+def load_stored() -> list[dict[str, Any]]:
+    """Return every result of a notebook that is stored with the book, best first, provisional ones too."""
+    # what is tracked is looked after by git
+    found = [json.loads(file.read_text()) for file in sorted((paths.book_dir() / "measured").glob("*.json"))]
+    return best_first(result for result in found if "notebook" in result)
+
+
+def _whole(found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    # a run whose recipe failed is stored as a record, with the reason, but carries no verdict
+    return [result for result in found if "provisional" not in result]
+
+
+def best_first(results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return results in the order in which they answer for the paper: by profile, images, then seeds."""
+
+    def rank(result: dict[str, Any]) -> tuple[int, int, int]:
+        profile = result["parameters"]["profile"]
+        place = ORDER.index(profile) if profile in ORDER else len(ORDER)
+        return place, -trained_on(result), -seeds_of(result)
+
+    return sorted(results, key=rank)
+
+
+def seeds_of(result: dict[str, Any]) -> int:
+    """Return how many seeds a result is of."""
+    return len(result["parameters"].get("seeds", [0]))
+
+
+def trained_on(result: dict[str, Any]) -> int:
+    """Return how many images the classifiers of a result are trained on: the first of its counts."""
+    return next(iter(result["images"].values()))
+
+
+def store_benchmarks() -> Path:
+    """Gather the reports of ``make bench`` in ``book/measured/benchmarks.json``; return its path.
+
+    Raises
+    ------
+    RecamError
+        If no benchmark has run.
+    """
+    files = sorted((paths.results_dir() / "benchmarks").glob("*.json"))
+    if not files:
+        raise RecamError("nothing to store: make bench has not run here")
+    path = paths.book_dir() / "measured" / "benchmarks.json"
+    stored = json.loads(path.read_text()) if path.is_file() else {}
+    stored |= {file.stem: json.loads(file.read_text()) for file in files}
+    path.write_text(json.dumps(stored, indent=1) + "\n")
+    return path
+
+
+def benchmarks() -> pd.DataFrame:
+    """Return what the benchmarks stored with the book say: seconds and memory of our and the literal form."""
+    path = paths.book_dir() / "measured" / "benchmarks.json"
+    rows = []
+    for name, entry in json.loads(path.read_text()).items() if path.is_file() else ():
+        ours, literal = entry["forms"]["ours"], entry["forms"]["literal"]
+        rows.append({
+            "benchmark": name, "ours": ours["seconds"], "literal": literal["seconds"],
+            "times faster": literal["seconds"] / ours["seconds"], "memory ratio": literal["memory_ratio"],
+            "difference": literal["difference"], "work": entry["note"], "device": entry["device"],
+            "date": entry["date"],
+        })  # fmt: skip
+    columns = ["ours", "literal", "times faster", "memory ratio", "difference", "work", "device", "date"]
+    return pd.DataFrame(rows, columns=["benchmark", *columns]).set_index("benchmark")
+
+
+def store(result: dict[str, Any]) -> Path:
+    """Copy a full-size result to ``book/measured/``, where it is tracked and shown; return its path."""
+    folder = paths.book_dir() / "measured"
+    folder.mkdir(exist_ok=True)
+    # all of them, since a run of the same profile on other data must not replace this one
+    given = result["parameters"]
+    parts = [result["notebook"], *(given[key] for key in ("profile", "dataset", "backbone"))]
+    parts += [str(given["train_images"])] * bool(given["train_images"])
+    heads = given.get("settings", {}).get("TrainClassifier", {}).get("train") == "heads"
+    parts += ["heads"] * heads + ["sweep"] * bool(given.get("sweep"))
+    methods = given.get("methods", ["none"])
+    parts += methods * ("none" not in methods)  # a run of single rows
+    path = folder / f"{'_'.join(parts)}.json".replace("/", "_")
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    return path

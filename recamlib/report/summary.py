@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from recamlib.report.claims import all_claims, load_paper, paper_difference, row_verdict
-from recamlib.report.kept import load_measured
+from recamlib.report.results import load_measured
 from recamlib.report.tables import MARKS, describe_data, measured
 
 BEGIN, END = "<!-- results: made by `recam results` -->", "<!-- end of results -->"

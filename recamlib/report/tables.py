@@ -9,7 +9,7 @@ import pandas as pd
 
 from recamlib.data.access import ImageSet
 from recamlib.report.claims import SYNTHETIC, Claim, all_claims, paper_difference, row_verdict, server_numbers
-from recamlib.report.kept import seeds_of
+from recamlib.report.results import seeds_of
 
 MARKS = {"holds": "✔ holds", "does not hold": "✘ does not hold", "cannot tell": "? cannot tell",
          "not converged": "… not converged",

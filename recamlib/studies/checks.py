@@ -17,8 +17,9 @@ from pydantic import (
 
 from recamlib import stages
 from recamlib.errors import SettingsError, nearest
+from recamlib.report.cells import KINDS, METHODS
 from recamlib.stages.base import Settings
-from recamlib.studies import table2, table3, table4
+from recamlib.studies.table3 import RECIPES
 
 # Classes whose fields ``settings`` may set, and the fields that a table gives itself.
 _GIVEN = {
@@ -201,9 +202,9 @@ def _kinds() -> dict[str, Any]:
         "dataset": field(stages.DataSettings, "name"), "train_images": NonNegativeInt,
         "groups": _several(Literal["hoofed", "all"]), "backbone": name, "weights": str,
         "seeds": _several(field(stages.TrainClassifier, "seed")), "sce_weight": weight,
-        "sweep": _several(weight, at_least=0), "methods": _several(Literal[table2.METHODS]),
-        "networks": _several(Literal[tuple(table3.RECIPES)]), "advcam_images": NonNegativeInt,
+        "sweep": _several(weight, at_least=0), "methods": _several(Literal[tuple(METHODS)]),
+        "networks": _several(Literal[tuple(RECIPES)]), "advcam_images": NonNegativeInt,
         "upper_bound": bool, "kind_images": NonNegativeInt, "saliency_folder": str, "irn": bool,
         "reading": field(stages.ExtractCams, "reading"), "network": Literal["deeplabv2", "deeplabv2_small"],
-        "segmented": _several(Literal[tuple(table4.SYSTEMS)], at_least=0), "scored": NonNegativeInt,
+        "segmented": _several(Literal[tuple(KINDS)], at_least=0), "scored": NonNegativeInt,
     }  # fmt: skip

@@ -23,7 +23,7 @@ def score_table(
     *,
     baseline: str | Mapping[str, str] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Score rows and return them for :func:`recamlib.report.claims.record`.
+    """Score rows and return them for :func:`recamlib.report.results.record`.
 
     ``floor`` is what no map is needed for (:attr:`recamlib.stages.score.Score.floor`); ``converged`` says
     whether the row and its baseline have, ``convergence`` by what, and ``records`` what each training told;
@@ -104,7 +104,7 @@ def examples(
         The images in which the share of pixels wrongly given to a class, or kept from one, falls most.
     """
     scores = [Score(of=stage, split=split, limit=limit) for stage in (cam, recam)]
-    change, picked = _picked(scores, rule, count)
+    change, picked = _picked([score.result["cross"] for score in scores], rule, count)
     names = {"iou": "IoU", "false_positives": "false +", "false_negatives": "false −"}
     images, truth = scores[0].images, cam.dataset.masks(split)
     rows = []
@@ -131,7 +131,7 @@ def mask_examples(
     """
     scores = {title: Score(of=stage, split=split) for title, stage in stages.items()}
     first, *_, last = scores.values()
-    change, picked = _picked([first, last], "iou", count)
+    change, picked = _picked([score.result["cross"] for score in (first, last)], "iou", count)
     images, truth = first.images, first.of.dataset.masks(split)
     salient = SaliencyMaps(dataset=first.of.dataset, saliency=saliency)
     rows = []
@@ -146,13 +146,16 @@ def mask_examples(
     return rows
 
 
-def _picked(scores: Sequence[Score], rule: Rule, count: int) -> tuple[np.ndarray, list[int]]:
-    """Return by how much what a rule looks at changes in each image (N,), and the images it picks."""
-    before, after = (_per_image(score, rule) for score in scores)
+def _picked(counts: Sequence[np.ndarray], rule: Rule, number: int) -> tuple[np.ndarray, list[int]]:
+    """Return by how much what a rule looks at changes in each image (N,), and the images it picks.
+
+    `counts` are those per image, (N, K + 1, 3), before and after.
+    """
+    before, after = (_per_image(np.asarray(found, dtype=np.int64), rule) for found in counts)
     change = after - before
     order = np.argsort(-change if rule == "iou" else change, kind="stable").tolist()
-    ends = [*order[: (count + 1) // 2], *order[len(order) - count // 2 :]]
-    return change, ends if rule == "iou" else order[:count]
+    ends = list(dict.fromkeys([*order[: (number + 1) // 2], *order[len(order) - number // 2 :]]))
+    return change, ends if rule == "iou" else order[:number]
 
 
 def _mask_of(score: Score, name: str) -> np.ndarray:
@@ -166,13 +169,12 @@ def to_mask(maps: np.ndarray, classes: Sequence[int], threshold: float) -> np.nd
     return np.array([0, *(k + 1 for k in classes)], dtype=np.uint8)[masked_argmax(maps, threshold)]
 
 
-def _per_image(score: Score, rule: Rule) -> np.ndarray:
-    """Return per image, in percent, what a rule looks at; shape (N,).
+def _per_image(counts: np.ndarray, rule: Rule) -> np.ndarray:
+    """Return per image, in percent, what a rule looks at; shape (N,) of counts (N, K + 1, 3).
 
     ``"iou"`` is the mean over the true classes; the shares of wrong pixels are of all scored pixels.
     Background is left out.
     """
-    counts = np.asarray(score.result["cross"], dtype=np.int64)  # (N, K + 1, 3)
     both, predicted, true = np.moveaxis(counts[:, 1:], -1, 0)  # (N, K) each
     pixels = np.maximum(counts[..., 2].sum(1), 1)
     if rule != "iou":
@@ -186,21 +188,11 @@ def _per_image(score: Score, rule: Rule) -> np.ndarray:
 def prediction_examples(
     cam: SegmentationScore, recam: SegmentationScore, *, count: int = 4
 ) -> list[dict[str, Any]]:
-    """Return picture rows: image, pseudo mask and prediction of either, truth; chosen by rule.
+    """Return picture rows: image, pseudo mask and prediction of either, truth.
 
-    The rule: the images whose mean IoU over their true classes changes most from CAM's network to ReCAM's,
-    half of them the largest gains and half the largest losses, gains first.
+    The rule is that of :func:`examples`, IoU from CAM's network to ReCAM's.
     """
-
-    def each(score: SegmentationScore) -> np.ndarray:
-        counts = score.counts[:, 1:]  # background left out
-        there = counts[..., 2] > 0
-        values = np.where(there, np.nan_to_num(iou_from_counts(counts)), 0)
-        return 100 * values.sum(1) / np.maximum(there.sum(1), 1)
-
-    change = each(recam) - each(cam)
-    order = np.argsort(-change, kind="stable")
-    picked = {int(i) for i in (*order[: (count + 1) // 2], *order[len(order) - count // 2 :])}
+    change, picked = _picked([cam.counts, recam.counts], "iou", count)
     images, truth = cam.images, cam.of.dataset.masks(cam.split)
     rows: dict[int, dict[str, Any]] = {}
     for title, score in (("CAM", cam), ("ReCAM", recam)):
@@ -215,4 +207,4 @@ def prediction_examples(
                 row[f"{title} network"] = paint(mask, images.space, picture)
                 if score is recam:
                     row["truth"] = paint(truth.mask(name), images.space, picture)
-    return [rows[int(i)] for i in order if int(i) in picked]
+    return [rows[index] for index in picked]

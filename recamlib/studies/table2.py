@@ -7,27 +7,32 @@ import numpy as np
 import pandas as pd
 
 from recamlib.errors import SettingsError, nearest
+from recamlib.report.cells import KINDS as TITLES
+from recamlib.report.cells import METHODS, Cell, columns
 from recamlib.report.claims import all_claims, paper_value, sentence, verdict
 from recamlib.stages import AdvCams, ExtractCams, MapStage, TrainBoundary, Walk
 from recamlib.stages.base import Split
 from recamlib.studies.common import make
 from recamlib.studies.costs import pipeline_cost
 
-METHODS = ("none", "irn", "advcam", "advcam_irn")
 KINDS = ("cam", "recam")
 POWER = 1.5  # of AdvCAM's maps before the random walk; IRN's labels come from the maps as they are
 BACKGROUND = 0.15  # below it IRN's labels on AdvCAM's maps are background, as published
-TITLES = {"none": "no refinement", "irn": "IRN", "advcam": "AdvCAM", "advcam_irn": "AdvCAM + IRN"}
+
+
+def cell(method: str, kind: str) -> Cell:
+    """Return a cell of Table 2."""
+    return Cell("table2", method, kind)
 
 
 def systems(
     cams: Mapping[str, Sequence[ExtractCams]],
     settings: Mapping[str, Mapping[str, Any]],
     *,
-    methods: Sequence[str] = METHODS,
+    methods: Sequence[str] = tuple(METHODS),
     advcam_images: int = 0,
-) -> dict[str, list[MapStage]]:
-    """Return the cells of Table 2 as stages, one per seed, named as the paper's columns are.
+) -> dict[Cell, list[MapStage]]:
+    """Return the cells of Table 2 as stages, one per seed.
 
     Parameters
     ----------
@@ -46,12 +51,13 @@ def systems(
         If a name is wrong, or there is none.
     """
     if not methods:
-        raise SettingsError(f"no refinement is named: give methods one or more of {METHODS}")
+        raise SettingsError(f"no refinement is named: give methods one or more of {', '.join(METHODS)}")
     for method in methods:
         if method not in METHODS:
-            raise SettingsError(f"unknown refinement {method!r}{nearest(method, METHODS)}: use {METHODS}")
+            hint = f"{nearest(method, METHODS)}: use {', '.join(METHODS)}"
+            raise SettingsError(f"unknown refinement {method!r}{hint}")
     return {
-        f"{method}.{kind}_miou": [refined(maps, method, settings, advcam_images) for maps in stages]
+        cell(method, kind): [refined(maps, method, settings, advcam_images) for maps in stages]
         for method in methods
         for kind, stages in cams.items()
     }
@@ -82,52 +88,41 @@ def refined(
     return make(Walk, settings, cams=maps, boundary=net, power=POWER if advanced else 1.0)
 
 
-def title(row: str) -> str:
-    """Return the title of a row, for example ``"IRN, ReCAM"`` of ``"irn.recam_ut"``."""
-    method, kind = row.split("_miou")[0].split("_ut")[0].split(".")
-    return f"{TITLES[method]}, {'CAM' if kind == 'cam' else 'ReCAM'}"
-
-
-def partners() -> dict[str, str]:
-    """Return ReCAM's rows to the CAM rows they are compared with."""
-    return {f"{method}.recam_miou": f"{method}.cam_miou" for method in METHODS}
-
-
-def image_counts(train: int, scored: int, *, methods: Sequence[str], climbed: int) -> dict[str, int]:
-    """Return how many images a run of some methods trains on, scores and, if it climbs at all, climbs.
+def image_counts(train: int, scored: int, *, methods: Sequence[str], advcam_images: int) -> dict[str, int]:
+    """Return how many images a run trains on, scores and, if its methods do that at all, runs AdvCAM on.
 
     Examples
     --------
-    >>> image_counts(600, 600, methods=["none", "advcam"], climbed=24)
-    {'train': 600, 'scored': 600, 'climbed': 24}
-    >>> image_counts(600, 600, methods=["none", "irn"], climbed=24)
+    >>> image_counts(600, 600, methods=["none", "advcam"], advcam_images=24)
+    {'train': 600, 'scored': 600, 'advcam': 24}
+    >>> image_counts(600, 600, methods=["none", "irn"], advcam_images=24)
     {'train': 600, 'scored': 600}
     """
     counts = {"train": train, "scored": scored}
-    return counts | ({"climbed": climbed or scored} if set(METHODS[2:]) & set(methods) else {})
+    return counts | ({"advcam": advcam_images or scored} if any("advcam" in m for m in methods) else {})
 
 
-def parts_scored(climbed: int) -> dict[str, int]:
-    """Return the size of the random part that each row is scored on: AdvCAM's rows on what was climbed."""
-    return {f"{method}.{kind}_miou": climbed for method in METHODS[2:] for kind in KINDS}
+def part_of(cell: Cell, advcam_images: int) -> int:
+    """Return the size of the random part of the images that a cell is of: 0, for all, but with AdvCAM."""
+    return advcam_images if cell.method.startswith("advcam") else 0
 
 
 def unit_times(
-    rows: Mapping[str, Sequence[MapStage]], *, split: Split, climbed: int = 0
-) -> dict[str, dict[str, Any]]:
+    rows: Mapping[Cell, Sequence[MapStage]], *, split: Split, advcam_images: int = 0
+) -> dict[Cell, dict[str, Any]]:
     """Return the time of every cell in units of the CAM baseline's, seconds and parts beside it.
 
-    Keys are those of the paper's time column, for example ``"irn.recam_ut"``. Means over seeds.
+    Means over seeds.
     """
-    if "none.cam_miou" not in rows:
+    if cell("none", "cam") not in rows:
         raise SettingsError("the unit of time is CAM without refinement: add 'none' to methods")
-    costs = {}
-    for name, stages in rows.items():
-        limit = parts_scored(climbed).get(name, 0)
-        costs[name.replace("_miou", "_ut")] = [pipeline_cost(s, split=split, limit=limit) for s in stages]
-    unit = np.mean([cost["seconds"] for cost in costs["none.cam_ut"]])
+    costs = {
+        place: [pipeline_cost(s, split=split, limit=part_of(place, advcam_images)) for s in stages]
+        for place, stages in rows.items()
+    }
+    unit = np.mean([cost["seconds"] for cost in costs[cell("none", "cam")]])
     return {
-        name: {
+        place: {
             "mean": float(np.mean([cost["seconds"] for cost in found]) / unit),
             "seconds": float(np.mean([cost["seconds"] for cost in found])),
             "parts": {part: float(np.mean([c["parts"][part] for c in found])) for part in found[0]["parts"]},
@@ -135,47 +130,41 @@ def unit_times(
             "devices": sorted({device for cost in found for device in cost["devices"]}),
             "seeds": len(found),
         }
-        for name, found in costs.items()
+        for place, found in costs.items()
     }
 
 
 def frame(result: Mapping[str, Any]) -> pd.DataFrame:
     """Return Table 2, paper beside measured: one row per refinement, mIoU in percent, time in ut."""
-    data = result["parameters"]["dataset"]
-    column = data if data in ("voc12", "coco14") else "voc12"
+    data, stored = result["parameters"]["dataset"], result["rows"]
     paper = {claim.id: claim.value for claim in all_claims()}
-    rows = []
-    for method in [name for name in METHODS if f"{name}.cam_miou" in result["rows"]]:
-        row: dict[str, Any] = {"refinement": TITLES[method]}
-        for kind, title in zip(KINDS, ("CAM", "ReCAM")):
-            here = result["rows"][f"{method}.{kind}_miou"]
-            row |= {
-                f"{title} paper": paper[f"table2.{method}.{kind}_miou.{column}"],
-                f"{title} here": here["mean"], f"{title} low": here["low"], f"{title} high": here["high"],
-            }  # fmt: skip
-        row |= {"difference": here["difference"], "difference low": here["difference_interval"][0],
-                "difference high": here["difference_interval"][1], "images": here["images"]}  # fmt: skip
-        for kind, title in zip(KINDS, ("CAM", "ReCAM")):
-            row |= {
-                f"{title} ut paper": paper[f"table2.{method}.{kind}_ut.{column}"],
-                f"{title} ut here": result["rows"][f"{method}.{kind}_ut"]["mean"],
-            }
-        rows.append(row)
-    return pd.DataFrame(rows).set_index("refinement")
+    rows = {}
+    for method, title in METHODS.items():
+        cells = {TITLES[kind]: cell(method, kind) for kind in KINDS}
+        if not all(place.row in stored for place in cells.values()):
+            continue
+        row = rows[title] = {}
+        for name, place in cells.items():
+            row |= {f"{name} paper": paper[place.claim_id(data)]}
+            row |= columns(stored[place.row], name, "difference")  # ReCAM's, which comes last
+        row["images"] = stored[place.row]["images"]
+        for name, place in cells.items():
+            row[f"{name} ut paper"] = paper[place.claim_id(data).replace(place.row, place.time_row)]
+            row[f"{name} ut here"] = stored[place.time_row]["mean"]
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("refinement")
 
 
-def groups_frame(scores: Mapping[str, Any]) -> pd.DataFrame:
-    """Return Figure 6b: mIoU of single- and multi-label images, columns ``group, method, kind, miou``."""
-    rows = []
-    for name, row in scores.items():
-        method, kind = name.removesuffix("_miou").split(".")
+def groups_frame(table: Mapping[Cell, Any]) -> pd.DataFrame:
+    """Return Figure 6b: mIoU of images with one class and with several, per method, CAM beside ReCAM."""
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for place, row in table.items():
         for group, value in row["by_label_count"].items():
-            rows.append({"group": group, "method": TITLES[method], "kind": kind, "miou": value})
-    return pd.DataFrame(rows)
+            found.setdefault((group, METHODS[place.method]), {})[f"{TITLES[place.kind]} here"] = value
+    return pd.DataFrame.from_dict(found, orient="index").rename_axis(index=["images", "method"])
 
 
 def recam_against_advcam(
-    times: Mapping[str, Any], rows: Mapping[str, Sequence[MapStage]]
+    times: Mapping[Cell, Any], rows: Mapping[Cell, Sequence[MapStage]]
 ) -> dict[str, Any]:
     """Judge ``recam_vs_advcam_speed`` and ``recam_extra_hours_voc`` on the time column of Table 2.
 
@@ -183,16 +172,16 @@ def recam_against_advcam(
     than the published 27 steps of AdvCAM, or without it, it is not judged. The second is a time in
     hours on the paper's hardware: what was measured here is given beside "cannot tell".
     """
-    recam, paper = times["none.recam_ut"]["mean"], paper_value("prose.recam_vs_advcam_speed")
-    cost = times["none.recam_ut"]["seconds"] - times["none.cam_ut"]["seconds"]
+    recam, paper = times[cell("none", "recam")]["mean"], paper_value("prose.recam_vs_advcam_speed")
+    cost = times[cell("none", "recam")]["seconds"] - times[cell("none", "cam")]["seconds"]
     answer, text = "not run", f"ReCAM takes {recam:.1f} ut, AdvCAM was not run"
-    if "advcam.cam_ut" in times:
-        climbed, steps = times["advcam.cam_ut"]["mean"], rows["advcam.cam_miou"][0].steps
-        answer = "holds" if climbed / recam >= paper / 2 else "does not hold"
+    if (place := cell("advcam", "cam")) in times:
+        advcam, steps = times[place]["mean"], rows[place][0].steps
+        answer = "holds" if advcam / recam >= paper / 2 else "does not hold"
         answer = answer if steps >= 27 else "cannot tell"
         text = (
-            f"ReCAM takes {recam:.1f} ut, AdvCAM {climbed:.1f} with {steps} steps: "
-            f"{climbed / recam:.1f} times as long, both as implemented here"
+            f"ReCAM takes {recam:.1f} ut, AdvCAM {advcam:.1f} with {steps} steps: "
+            f"{advcam / recam:.1f} times as long, both as implemented here"
         )
     return {
         "prose.recam_vs_advcam_speed": sentence(
@@ -206,13 +195,8 @@ def recam_against_advcam(
     }
 
 
-def single_and_multi_label(scores: Mapping[str, Any]) -> dict[str, Any]:
-    """Judge Figure 6b on scores of the first seed, keyed as the rows of Table 2.
-
-    Parameters
-    ----------
-    scores
-        ``"none.cam_miou"``, ``"none.recam_miou"``, ``"irn.cam_miou"`` and ``"irn.recam_miou"`` to a `Score`.
+def single_and_multi_label(scores: Mapping[Cell, Any]) -> dict[str, Any]:
+    """Judge Figure 6b on scores of the first seed, CAM and ReCAM without refinement and with IRN.
 
     Returns
     -------
@@ -220,8 +204,8 @@ def single_and_multi_label(scores: Mapping[str, Any]) -> dict[str, Any]:
     cannot hold.
     """
     parts, answers = [], []
-    for method in [name for name in ("none", "irn") if f"{name}.recam_miou" in scores]:
-        cam, recam = scores[f"{method}.cam_miou"], scores[f"{method}.recam_miou"]
+    for method in [name for name in ("none", "irn") if cell(name, "recam") in scores]:
+        cam, recam = scores[cell(method, "cam")], scores[cell(method, "recam")]
         for name, among in recam.groups().items():
             low, high = recam.interval_of_difference(cam, among=among)
             change = recam.by_label_count()[name] - cam.by_label_count()[name]

@@ -10,6 +10,8 @@ from recamlib.engine.device import bar
 from recamlib.errors import SettingsError, nearest
 from recamlib.method.crf import usable
 from recamlib.method.scores import background_iou, bootstrap_contrast
+from recamlib.report.cells import KINDS as TITLES
+from recamlib.report.cells import METHODS, NETWORKS, TRUE_MASKS, Cell, columns
 from recamlib.report.claims import all_claims, seed_interval, sentence, table_row, verdict
 from recamlib.stages import (
     MULTI_SCALES,
@@ -21,7 +23,7 @@ from recamlib.stages import (
     TrainUpperBound,
 )
 from recamlib.studies.common import make
-from recamlib.studies.table2 import TITLES
+from recamlib.studies.table2 import part_of
 
 # SGD does not get a network off the ground in a few hundred steps from nothing; AdamW does.
 _SMALL = {
@@ -45,9 +47,6 @@ The paper gives none for DeepLabV3+ (its supplement does): those here are usual 
 
 COCO_STEPS = {"deeplabv2": 100_000, "deeplabv3plus": 100_000, "upernet_swin": 80_000}
 """Steps on COCO, where they differ from those in `RECIPES`."""
-
-NETWORKS = {"deeplabv2": "DeepLabV2", "deeplabv3plus": "DeepLabV3+", "upernet": "UPerNet"}
-"""The paper's column of a network to its title."""
 
 COLUMNS = {"deeplabv2": "deeplabv2", "upernet_swin": "upernet", "deeplabv3plus": "deeplabv3plus"}
 """Network to its name in the paper's table; a small one stands in its large one's column."""
@@ -81,13 +80,13 @@ def recipe(
 
 
 def networks(
-    maps: Mapping[str, Sequence[MapStage]],
+    maps: Mapping[Cell, Sequence[MapStage]],
     archs: Mapping[str, Mapping[str, Any]],
     settings: Mapping[str, Mapping[str, Any]],
     *,
     advcam_images: int = 0,
-) -> dict[str, list[TrainSegmenter]]:
-    """Return the cells of Table 3 as stages, with the seeds of the maps, named as the paper's columns are.
+) -> dict[Cell, list[TrainSegmenter]]:
+    """Return the cells of Table 3 as stages, with the seeds of the maps.
 
     Parameters
     ----------
@@ -100,14 +99,13 @@ def networks(
     advcam_images
         Size of the random part of the training images that AdvCAM's rows learn from, 0 for all.
     """
-    rows: dict[str, list[TrainSegmenter]] = {}
+    rows: dict[Cell, list[TrainSegmenter]] = {}
     for arch, own in archs.items():
-        for name, stages in maps.items():
-            method, kind = name.removesuffix("_miou").split(".")
+        for place, stages in maps.items():
             how = recipe(arch, stages[0].dataset, own, settings)
-            if method.startswith("advcam"):
-                how["limit"] = advcam_images
-            rows[f"{method}.{column(arch)}_{kind}_val"] = [
+            if part := part_of(place, advcam_images):
+                how["limit"] = part
+            rows[cell(place.method, place.kind, column(arch))] = [
                 TrainSegmenter(masks=masks_of(stage, settings), arch=arch, seed=stage.seed, **how)
                 for stage in stages
             ]
@@ -125,10 +123,10 @@ def upper_bounds(
     settings: Mapping[str, Mapping[str, Any]],
     *,
     seeds: Sequence[int],
-) -> dict[str, list[TrainUpperBound]]:
-    """Return the same networks trained on true masks, one per seed, by the paper's name of the network."""
+) -> dict[Cell, list[TrainUpperBound]]:
+    """Return the same networks trained on true masks, one per seed."""
     return {
-        f"upper_bound.{column(arch)}": [
+        bound(column(arch)): [
             TrainUpperBound(dataset=data, arch=arch, seed=seed, **recipe(arch, data, own, settings))
             for seed in seeds
         ]
@@ -156,20 +154,28 @@ def evaluations(scores: Mapping[str, SegmentationScore], *, limit: int = 0) -> p
     return pd.DataFrame({name: [s.miou for s in row] for name, row in found.items()}, index=labels)
 
 
-def table(scores: Mapping[str, Sequence[SegmentationScore]]) -> dict[str, dict[str, Any]]:
-    """Score rows and return them for :func:`recamlib.report.claims.record`, ReCAM's compared with CAM's."""
-    found: dict[str, dict[str, Any]] = {}
-    for name, mine in bar(scores.items(), desc="rows"):
-        partner = scores.get(name.replace("recam", "cam")) if "recam" in name else None
-        found[name] = score_row(
-            mine, partner,
-            trained_on=mine[0].of.result["images"], balance=mine[0].of.result.get("balance"),
-            loss=np.asarray(mine[0].of.result["history"]["loss"]).tolist(), cost=_cost(mine[0]),
+def cell(method: str, kind: str, network: str) -> Cell:
+    """Return a cell of Table 3."""
+    return Cell("table3", method, kind, network)
+
+
+def bound(network: str) -> Cell:
+    """Return the cell of a network that learnt from true masks."""
+    return Cell("table3", TRUE_MASKS, network=network)
+
+
+def table(scores: Mapping[Cell, Sequence[SegmentationScore]]) -> dict[Cell, dict[str, Any]]:
+    """Score rows and return them by cell, ReCAM's compared with CAM's and all with the upper bound."""
+    found: dict[Cell, dict[str, Any]] = {}
+    for place, mine in bar(scores.items(), desc="rows"):
+        result = mine[0].of.result
+        found[place] = score_row(
+            mine, scores.get(place.partner), trained_on=result["images"], balance=result.get("balance"),
+            loss=np.asarray(result["history"]["loss"]).tolist(), cost=_cost(mine[0]),
         )  # fmt: skip
-    for name, row in found.items():
-        bound = found.get(f"upper_bound.{name.split('.')[1].split('_')[0]}")
-        if bound:
-            row["share_of_upper_bound"] = 100 * row["mean"] / bound["mean"]
+    for place, row in found.items():
+        if place.method != TRUE_MASKS and (top := found.get(bound(place.network))):
+            row["share_of_upper_bound"] = 100 * row["mean"] / top["mean"]
     return found
 
 
@@ -199,15 +205,6 @@ def _cost(score: SegmentationScore) -> dict[str, float]:
     }  # fmt: skip
 
 
-def title(cell: str) -> str:
-    """Return the title of a cell: ``"DeepLabV2, IRN, ReCAM"`` of ``"irn.deeplabv2_recam_val"``."""
-    method, _, what = cell.partition(".")
-    network, *rest = what.split("_")
-    if method == "upper_bound":
-        return f"{NETWORKS[network]}, TRUE MASKS"
-    return f"{NETWORKS[network]}, {TITLES[method]}, {'ReCAM' if 'recam' in rest else 'CAM'}"
-
-
 def recipe_frame(
     data: DataSettings, archs: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Mapping[str, Any]]
 ) -> pd.DataFrame:
@@ -217,64 +214,58 @@ def recipe_frame(
     return pd.DataFrame.from_dict(rows, orient="index").fillna(usual)
 
 
-def balance_frame(shares: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
-    """Return the share of pixels of every class, and ignored, in percent: one row per set of pseudo masks.
-
-    `shares` are keyed as the cells of Table 2 are.
-    """
-    frame = 100 * pd.DataFrame.from_dict(shares, orient="index")
-    names = [name.removesuffix("_miou").split(".") for name in frame.index]
-    frame.index = [f"{TITLES[m]}, {'ReCAM' if kind == 'recam' else 'CAM'}" for m, kind in names]
-    return frame
+def balance_frame(shares: Mapping[Cell, Mapping[str, float]]) -> pd.DataFrame:
+    """Return the share of pixels of every class, and ignored, in percent: one row per set of pseudo masks."""
+    titles = {place.title: share for place, share in shares.items()}
+    return 100 * pd.DataFrame.from_dict(titles, orient="index")
 
 
-def cost_frame(rows: Mapping[str, Any]) -> pd.DataFrame:
+def class_frame(scores: Mapping[str, SegmentationScore]) -> pd.DataFrame:
+    """Return IoU in percent per class, one column per title, for `recamlib.report.plots.bars`."""
+    return pd.DataFrame({f"{title} here": score.per_class() for title, score in scores.items()})
+
+
+def cost_frame(table: Mapping[Cell, Any]) -> pd.DataFrame:
     """Return what every network cost: seconds, share of them spent waiting for data (%), memory (MiB)."""
     found = {
-        title(name): {
+        place.title: {
             "training, s": row["cost"]["train_seconds"],
             "waiting for data, %": 100 * row["cost"]["waited_share"],
             "peak memory, MiB": row["cost"]["peak_memory_mib"], "scoring, s": row["cost"]["score_seconds"],
             "trained on": row["trained_on"],
         }
-        for name, row in rows.items()
+        for place, row in table.items()
     }  # fmt: skip
     return pd.DataFrame.from_dict(found, orient="index")
 
 
 def frame(result: Mapping[str, Any]) -> pd.DataFrame:
     """Return Table 3, paper beside measured: one row per network and refinement, mIoU in percent."""
-    data = result["parameters"]["dataset"]
-    where = data if data in ("voc12", "coco14") else "voc12"
+    data, stored = result["parameters"]["dataset"], result["rows"]
     paper = {claim.id: claim.value for claim in all_claims()}
-    rows = []
-    for name, row in result["rows"].items():
-        method, _, what = name.partition(".")
-        if method == "upper_bound":
-            rows.append({
-                "network": NETWORKS[what], "pseudo masks": "TRUE MASKS (upper bound)",
-                "CAM here": row["mean"],
-                "CAM low": row["low"], "CAM high": row["high"], "trained on": row["trained_on"],
-            })  # fmt: skip
-        elif "_recam_" in what:
-            network = what.split("_")[0]
-            cam = result["rows"][name.replace("recam", "cam")]
-            rows.append({
-                "network": NETWORKS[network], "pseudo masks": TITLES[method],
-                "CAM paper": paper.get(f"table3.{name.replace('recam', 'cam')}.{where}"),
-                "CAM here": cam["mean"], "CAM low": cam["low"], "CAM high": cam["high"],
-                "ReCAM paper": paper.get(f"table3.{name}.{where}"), "ReCAM here": row["mean"],
-                "ReCAM low": row["low"], "ReCAM high": row["high"], "difference": row["difference"],
-                "difference low": row["difference_interval"][0],
-                "difference high": row["difference_interval"][1],
-                "% of bound, CAM": cam.get("share_of_upper_bound"),
-                "% of bound, ReCAM": row.get("share_of_upper_bound"), "trained on": row["trained_on"],
-            })  # fmt: skip
-    return pd.DataFrame(rows).set_index(["network", "pseudo masks"])
+    rows = {}
+    for network, name in NETWORKS.items():
+        for method, title in METHODS.items():
+            cells = {TITLES[kind]: cell(method, kind, network) for kind in ("cam", "recam")}
+            if not all(place.row in stored for place in cells.values()):
+                continue
+            row = rows[name, title] = {}
+            for kind, place in cells.items():
+                row[f"{kind} paper"] = paper.get(place.claim_id(data))
+                row |= columns(stored[place.row], kind, "difference")  # ReCAM's, which comes last
+            for kind, place in cells.items():
+                row[f"% of bound, {kind}"] = stored[place.row].get("share_of_upper_bound")
+            row["trained on"] = stored[place.row]["trained_on"]
+        if top := stored.get(bound(network).row):
+            rows[name, "TRUE MASKS (upper bound)"] = {
+                "CAM here": top["mean"], "CAM low": top["low"], "CAM high": top["high"],
+                "trained on": top["trained_on"],
+            }  # fmt: skip
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(index=["network", "pseudo masks"])
 
 
-def margin_of_the_stronger(scores: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-    """Judge ``larger_margin_on_stronger`` on scores of Table 3, one per seed, keyed as its columns are.
+def margin_of_the_stronger(scores: Mapping[Cell, Sequence[Any]]) -> dict[str, Any]:
+    """Judge ``larger_margin_on_stronger`` on scores of Table 3, one per seed.
 
     Holds if ReCAM's margin over CAM on UPerNet, less that on DeepLabV2, both without refinement, lies above
     zero; where both upper bounds are there and UPerNet's is not the higher, it is not the stronger network
@@ -283,15 +274,13 @@ def margin_of_the_stronger(scores: Mapping[str, Sequence[Any]]) -> dict[str, Any
     rule = (
         "margin on UPerNet less margin on DeepLabV2, no refinement, lies above zero; UPerNet is the stronger"
     )
-    parts, answer = [], "not run"
-    for method in dict.fromkeys(name.split(".")[0] for name in scores):
-        names = [
-            f"{method}.{net}_{kind}_val" for net in ("upernet", "deeplabv2") for kind in ("recam", "cam")
-        ]
-        if not all(name in scores for name in names):
+    parts, answer, signs = [], "not run", (1, -1, -1, 1)
+    for method in METHODS:
+        cells = [cell(method, kind, network)
+                 for network in ("upernet", "deeplabv2") for kind in ("recam", "cam")]  # fmt: skip
+        if not all(place in scores for place in cells):
             continue
-        signs = (1, -1, -1, 1)
-        four = [scores[name] for name in names]
+        four = [scores[place] for place in cells]
         growth = np.asarray(signs) @ np.array([[s.miou for s in row] for row in four])  # (seeds,)
         mean, low, high = seed_interval(growth)
         if len(growth) == 1:
@@ -301,10 +290,10 @@ def margin_of_the_stronger(scores: Mapping[str, Sequence[Any]]) -> dict[str, Any
         parts.append(f"{method} {mean:+.1f} [{low:+.1f}, {high:+.1f}]")
         if method == "none":
             answer = verdict((low, high), +1)
-    bounds = [np.mean([s.miou for s in scores.get(f"upper_bound.{n}", ())]) for n in ("upernet", "deeplabv2")
-              if f"upper_bound.{n}" in scores]  # fmt: skip
-    if len(bounds) == 2:
-        parts.append(f"upper bounds {bounds[0]:.1f} and {bounds[1]:.1f}")
-        if bounds[0] <= bounds[1] and answer != "not run":
+    tops = [np.mean([s.miou for s in scores[bound(network)]])
+            for network in ("upernet", "deeplabv2") if bound(network) in scores]  # fmt: skip
+    if len(tops) == 2:
+        parts.append(f"upper bounds {tops[0]:.1f} and {tops[1]:.1f}")
+        if tops[0] <= tops[1] and answer != "not run":
             answer = "cannot tell"
     return {"prose.larger_margin_on_stronger": sentence(answer, "; ".join(parts) or "one network", rule=rule)}

@@ -109,24 +109,21 @@ def measured(
 
 
 def frame(study: Mapping[str, Any]) -> pd.DataFrame:
-    """Return accuracy and mIoU per group, measure and loss, with the interval over seeds, in percent."""
-    rows = []
+    """Return accuracy and mIoU per measure and group, in percent, with intervals over seeds."""
+    rows = {}
     for group, part in study.items():
         measures = {"accuracy (val)": part["accuracy"]}
         measures |= {f"mIoU ({split})": values for split, values in part["miou"].items()}
         for measure, values in measures.items():
+            row = rows[measure, group] = {}
             for loss, numbers in values.items():
-                mean, low, high = seed_interval(numbers)
-                rows.append({
-                    "group": group, "measure": measure, "loss": loss,
-                    "percent": mean, "low": low, "high": high,
-                    "seeds": len(numbers),
-                })  # fmt: skip
-    return pd.DataFrame(rows)
+                ends = zip(("here", "low", "high"), seed_interval(numbers))
+                row |= {f"{loss.upper()} {end}": value for end, value in ends}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(index=["measure", "group"])
 
 
 def rows(study: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the study as rows for :func:`recamlib.report.claims.record`: SCE's differences are to BCE."""
+    """Return the study as rows for :func:`recamlib.report.results.record`: SCE's differences are to BCE."""
     table = {}
     for group, part in study.items():
         measures = {"accuracy": part["accuracy"], **{f"miou_{s}": v for s, v in part["miou"].items()}}

@@ -18,7 +18,7 @@ from recamlib.cli import app
 from recamlib.data.labels import VOC12
 from recamlib.errors import DataError, RecamError, SettingsError
 from recamlib.report.claims import SERVER, server_numbers
-from recamlib.report.kept import load_results
+from recamlib.report.results import load_results
 from recamlib.report.tables import scoreboard
 
 SHAPES = {"2008_000006": (7, 11), "2008_000011": (20, 30), "2008_000012": (33, 5), "2009_000001": (64, 64)}

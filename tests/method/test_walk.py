@@ -270,22 +270,22 @@ def test_affinity_errors():
 def test_figures_of_the_walk(tmp_path, monkeypatch):
     from matplotlib import pyplot as plt
 
-    from recamlib.report import plots_refine
+    from recamlib.report import plots
 
-    monkeypatch.setattr(plots_refine, "book_dir", lambda: tmp_path)
+    monkeypatch.setattr(plots, "book_dir", lambda: tmp_path)
     fig, axes = plt.subplots(1, 2)
-    image = plots_refine.sparsity(axes[0], grid=(6, 9)).images[0].get_array()
+    image = plots.sparsity(axes[0], grid=(6, 9)).images[0].get_array()
     assert image.shape == (54, 54)
     assert (image == image.T).all()  # pairs have no direction
     assert (np.diag(image) == 2).all()
     assert image[3, 5] == 1  # the wall is column 4
     assert image[2, 3] == 2
     assert image[0, 53] == 0
-    plots_refine.cost_line(axes[1], seconds=plots_refine.walk_seconds([(4, 5), (6, 7)], repeats=1))
+    plots.cost_line(axes[1], seconds=plots.walk_seconds([(4, 5), (6, 7)], repeats=1))
     assert len(axes[1].lines) == 2
     (tmp_path / "measured").mkdir()
     (tmp_path / "measured" / "random_walk.json").write_text('{"grid": [4, 10], "times_faster": 100.0}')
-    plots_refine.cost_line(fig.add_subplot(), seconds={(4, 5): 1.0, (8, 10): 4.0})
+    plots.cost_line(fig.add_subplot(), seconds={(4, 5): 1.0, (8, 10): 4.0})
     dense = fig.axes[-1].lines[-1]
     assert dense.get_xdata()[0] == 40
     assert dense.get_ydata()[0] == pytest.approx(200)

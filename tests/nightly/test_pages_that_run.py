@@ -14,7 +14,7 @@ from recamlib.book import run as runner
 from recamlib.cli import app
 from recamlib.data.labels import VOC12
 from recamlib.paths import book_dir, notebooks_dir
-from recamlib.report.claims import read
+from recamlib.report.results import read
 
 CLASSES = ("ring", "cross", "bar")
 

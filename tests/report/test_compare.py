@@ -29,14 +29,14 @@ def results(tmp_path, monkeypatch):
 def run(rows, notebook="02_table1_ablations", answer="holds", **parameters):
     """Record a result and return it."""
     claims = {"prose.any_option_beats_cam": rc.claims.sentence(answer, "drawn up for a test")}
-    path = rc.claims.record(
+    path = rc.results.record(
         notebook,
         parameters=PARAMETERS | parameters,
         rows=rows,
         claims=claims,
         images={"train": 9, "scored": 7},
     )
-    return rc.claims.read(path)
+    return rc.results.read(path)
 
 
 def test_only_what_differs_is_listed():

@@ -1,7 +1,7 @@
 """README's table and RESULTS.md say what is stored with the book, and nothing else."""
 
 from recamlib.paths import ROOT
-from recamlib.report.kept import load_measured
+from recamlib.report.results import load_measured
 from recamlib.report.summary import BEGIN, END, readme_table, results_page
 
 

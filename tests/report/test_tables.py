@@ -36,7 +36,7 @@ def record(**more):
     parameters = {"profile": "smoke", "dataset": "hoofed", "backbone": "resnet_small", "seeds": [0, 1, 2]}
     claims = rc.table1.any_option_beats_cam(rows())
     content = {"rows": rows(), "claims": claims, "images": {"train": 9, "scored": 7}}
-    return rc.claims.record("02_table1_ablations", parameters=parameters, **(content | more))
+    return rc.results.record("02_table1_ablations", parameters=parameters, **(content | more))
 
 
 def test_every_printed_number_is_a_claim():
@@ -55,19 +55,19 @@ def test_every_printed_number_is_a_claim():
 
 def test_a_result_has_an_address_and_everything_it_rests_on(results):
     path = record()
-    result = rc.claims.read(path)
+    result = rc.results.read(path)
     assert path.parent.parent == results / "02_table1_ablations"
     assert {"commit", "device", "versions", "date"} <= set(result["provenance"])
     assert result["parameters"]["seeds"] == [0, 1, 2]
     assert not list(results.rglob("*.part*"))
-    assert rc.claims.read(results / "02_table1_ablations" / "latest_smoke.json") == result
+    assert rc.results.read(results / "02_table1_ablations" / "latest_smoke.json") == result
     with pytest.raises(TypeError, match="a result holds a object"):
         record(odd=object())
 
 
 def test_comparison_keeps_controls_and_puts_the_paper_beside():
     table = rows() | {"bce_longer (control)": table_row([40.0, 40.5, 41.0], baseline=[40.0, 41.0, 42.0])}
-    frame = rc.claims.compare("table1", rc.claims.read(record(rows=table)))
+    frame = rc.claims.compare("table1", rc.results.read(record(rows=table)))
     assert frame.loc["bce_only", "paper (voc12)"] == 48.8
     assert np.isnan(frame.loc["bce_longer (control)", "paper (voc12)"])
     assert frame.loc["recam_w", "difference"] == pytest.approx(5.1)
@@ -126,7 +126,7 @@ def test_pair_gradients_pick_the_target_and_the_highest_negative():
 
 
 def test_the_scoreboard_is_filled_from_results_and_the_rest_is_not_run():
-    result = rc.claims.read(record())
+    result = rc.results.read(record())
     board = rc.tables.scoreboard([result]).set_index("claim")
     here = board[board["data"].str.contains("9 train, 7 scored")]
     assert board.loc["table1.recam_w.voc12", "verdict"] == "holds"
@@ -148,7 +148,7 @@ def test_the_scoreboard_is_filled_from_results_and_the_rest_is_not_run():
 
 
 def test_measured_rows_stand_beside_the_papers():
-    frame = measured(rc.claims.read(record()))
+    frame = measured(rc.results.read(record()))
     assert frame.loc["ReCAM, w", ["paper", "paper's difference"]].tolist() == pytest.approx([52.1, 3.3])
     assert frame.loc["ReCAM, w", "difference"] == pytest.approx(5.1)
     assert frame.loc["BCE", "verdict"] == "" and frame.loc["SCE", "verdict"] == "✔ holds"
@@ -157,13 +157,13 @@ def test_measured_rows_stand_beside_the_papers():
 def test_a_run_whose_recipe_failed_carries_no_verdict(results):
     path = results / "02_table1_ablations" / "latest_smoke.json"
     record()
-    write_sealed(path, {"provisional": "diverged", **rc.claims.read(path)})
-    assert not [r for r in rc.kept.load_results() if r["images"] == {"train": 9, "scored": 7}]
+    write_sealed(path, {"provisional": "diverged", **rc.results.read(path)})
+    assert not [r for r in rc.results.load_results() if r["images"] == {"train": 9, "scored": 7}]
 
 
 def test_strings_from_data_stay_strings_on_a_page():
     nasty = {"prose.any_option_beats_cam": rc.claims.sentence("holds", "<script>|alert(1)</script>")}
-    text = rc.tables.discussion(rc.claims.read(record(claims=nasty))).data
+    text = rc.tables.discussion(rc.results.read(record(claims=nasty))).data
     assert "<script>" not in text
     assert "&lt;script&gt;\\|alert" in text
     assert "synthetic" in text
@@ -174,17 +174,19 @@ def test_strings_from_data_stay_strings_on_a_page():
 def test_every_figure_draws_on_what_it_is_given():
     terms, grid = rc.toy.magnitude_grid(limit=4, points=9)
     assert len(rc.plots.gradient_magnitudes(terms, grid, cases={"c1": (3, 3)}).axes) == 5
-    frame = rc.claims.compare("table1", rc.claims.read(record()))
+    frame = rc.claims.compare("table1", rc.results.read(record()))
     _, axes = plt.subplots(1, 5)
-    assert rc.plots.table_bars(frame, ax=axes[0], paper=frame.columns[0]) is axes[0]
+    assert rc.plots.bars(frame, ax=axes[0], label="mIoU (%)", across=True) is axes[0]
     assert len(axes[0].patches) == len(frame)
     ends = {"low": [0.0, np.nan], "high": [2.0, np.nan]}
     curve = pd.DataFrame({"sce_weight": [0.5, 1.0], "mean": [1.0, 2.0], **ends})
     assert rc.plots.sensitivity(curve, ax=axes[1], baseline=1.0) is axes[1]
-    bars = pd.DataFrame({"group": "hoofed", "loss": ["bce", "sce"], "percent": 1.0, **ends})
-    assert len(rc.plots.loss_bars(bars, y="percent", ax=axes[2]).patches) == 2
+    study = {"accuracy": {"bce": [1.0, 2.0], "sce": [3.0, 4.0]}, "miou": {"val": {"bce": [5.0], "sce": [6]}}}
+    bars = rc.toy.frame({"hoofed": study})
+    assert bars.loc[("accuracy (val)", "hoofed"), "SCE here"] == 3.5
+    part = bars.xs("mIoU (val)", level="measure")
+    assert len(rc.plots.bars(part, ax=axes[2], label="percent", numbers=True).patches) == 2
     assert rc.plots.gradient_curves({"bce": np.zeros((2, 3)), "sce": np.ones((2, 3))}, ax=axes[3]).lines
-    assert rc.plots.threshold_curves({"CAM": (grid, grid)}, ax=axes[4], fixed=0.2).lines
 
 
 def test_masks_and_maps_are_painted():

@@ -149,14 +149,14 @@ def test_table_two_has_its_eight_cells_and_times():
         "TrainBoundary": {"epochs": 1, "batch_size": 4, "crop": 64, "radius": 5, "crf": False},
     }  # fmt: skip
     rows = rc.table2.systems(cams, settings, advcam_images=6)
-    limits = rc.table2.parts_scored(6)
-    scores = {n: [rc.Score(of=m, limit=limits.get(n, 0)) for m in stages] for n, stages in rows.items()}
-    table = rc.score_table(scores, baseline=rc.table2.partners())
+    parts = {cell: rc.table2.part_of(cell, 6) for cell in rows}
+    scores = {cell: [rc.Score(of=m, limit=parts[cell]) for m in stages] for cell, stages in rows.items()}
+    table = rc.score_table(scores, baseline={cell: cell.partner for cell in rows})
     assert len(table) == 8
-    for name in ("advcam_irn.cam_miou", "irn.cam_miou"):  # the power is the walk's alone
-        (stage,) = rows[name]
+    for method in ("advcam_irn", "irn"):  # the power is the walk's alone
+        (stage,) = rows[rc.table2.cell(method, "cam")]
         labels = stage.boundary.labels
-        assert (stage.power, labels.background) == ((1.5, 0.15) if "advcam" in name else (1.0, 0.10))
+        assert (stage.power, labels.background) == ((1.5, 0.15) if "advcam" in method else (1.0, 0.10))
         request = ("train_aug", stage.images("train_aug").ids[0])
         (item,), (found,) = stage.cams.items([request]), labels.label([request])
         names = np.array([0, *(k + 1 for k in item["classes"])])
@@ -164,35 +164,35 @@ def test_table_two_has_its_eight_cells_and_times():
         expected = np.where(peaks.max(0) > 0.35, names[1 + peaks.argmax(0)], 255)
         expected[peaks.max(0) <= labels.background] = 0
         assert np.array_equal(labels.read(found), expected)
-    assert {name: row["images"] for name, row in table.items()} == {
-        name: 6 if "advcam" in name else 10 for name in rows
-    }
-    assert all(("difference" in row) == ("recam" in name) for name, row in table.items())
-    times = rc.table2.unit_times(rows, split="train", climbed=6)
-    assert times["none.cam_ut"]["mean"] == pytest.approx(1)
-    assert times["irn.cam_ut"]["mean"] > 1
-    result = {"parameters": {"dataset": "hoofed"}, "rows": table | times}
-    frame = rc.table2.frame(result)
-    assert list(frame.index) == list(rc.table2.TITLES.values())
+    assert all(row["images"] == (6 if "advcam" in cell.method else 10) for cell, row in table.items())
+    assert all(("difference" in row) == (cell.kind == "recam") for cell, row in table.items())
+    times = rc.table2.unit_times(rows, split="train", advcam_images=6)
+    assert times[rc.table2.cell("none", "cam")]["mean"] == pytest.approx(1)
+    assert times[rc.table2.cell("irn", "cam")]["mean"] > 1
+
+    def shown(cells):
+        stored = {cell.row: table[cell] for cell in cells} | {cell.time_row: times[cell] for cell in cells}
+        return rc.table2.frame({"parameters": {"dataset": "hoofed"}, "rows": stored})
+
+    frame = shown(rows)
+    assert list(frame.index) == list(rc.cells.METHODS.values())
     assert frame.loc["IRN", "ReCAM paper"] == 70.9
-    first = {name: rc.Score(of=stages[0]) for name, stages in rows.items() if "advcam" not in name}
+    first = {cell: row[0] for cell, row in scores.items() if "advcam" not in cell.method}
     claims = rc.table2.single_and_multi_label(first)
     claims |= rc.table2.recam_against_advcam(times, rows)
     assert set(claims) == {
         "prose.single_and_multi_label", "prose.recam_vs_advcam_speed", "prose.recam_extra_hours_voc",
     }  # fmt: skip
     # some of its rows
-    times = {name: row for name, row in times.items() if "advcam" not in name}
-    assert list(rc.table2.frame(result | {"rows": {n: table[n] for n in first} | times}).index) == [
-        "no refinement", "IRN",
-    ]  # fmt: skip
+    assert list(shown(first).index) == ["no refinement", "IRN"]
+    times = {cell: times[cell] for cell in first}
     claims = rc.table2.recam_against_advcam(times, rows)
     assert claims["prose.recam_vs_advcam_speed"]["verdict"] == "not run"
-    alone = {name: score for name, score in first.items() if name.startswith("none")}
+    alone = {cell: score for cell, score in first.items() if cell.method == "none"}
     claims = rc.table2.single_and_multi_label(alone)
     assert claims["prose.single_and_multi_label"]["verdict"] != "holds"
     with pytest.raises(SettingsError, match="add 'none' to methods"):
-        rc.table2.unit_times({"irn.cam_miou": rows["irn.cam_miou"]}, split="train")
+        rc.table2.unit_times({cell: rows[cell] for cell in rows if cell.method == "irn"}, split="train")
 
 
 def test_boundary_networks_have_the_seed_of_their_classifier():

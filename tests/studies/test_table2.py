@@ -14,7 +14,7 @@ from recamlib.errors import RecamError, SettingsError
 def result():
     """A made-up result of notebook 03: ReCAM one point above CAM, IRN ten above none."""
     rows = {}
-    for number, method in enumerate(rc.table2.METHODS):
+    for number, method in enumerate(rc.cells.METHODS):
         for side, kind in enumerate(rc.table2.KINDS):
             mean = 40.0 + 10 * number + side
             row = {"mean": mean, "low": mean - 1, "high": mean + 1, "images": 9, "seeds": 1,
@@ -52,8 +52,11 @@ def test_a_table_is_shown_without_noise():
 def test_every_figure_of_the_notebook_draws():
     frame = rc.table2.frame(result())
     _, axes = plt.subplots(1, 6)
-    assert len(rc.plots.pair_bars(frame, ax=axes[0]).patches) == 8
-    parts = {rc.table2.title(n): r["parts"] for n, r in result()["rows"].items() if n.endswith("_ut")}
+    drawn = rc.plots.bars(frame, ax=axes[0], label="mIoU (%)", series=("CAM", "ReCAM"))
+    assert len(drawn.patches) == 8 and len(drawn.containers) == 4  # bars and intervals of two series
+    assert {text.get_text() for text in drawn.get_legend().get_texts()} == {"CAM", "paper", "ReCAM"}
+    cells = [rc.table2.cell(method, kind) for method in rc.cells.METHODS for kind in rc.table2.KINDS]
+    parts = {cell.title: result()["rows"][cell.time_row]["parts"] for cell in cells}
     assert list(parts)[1] == "no refinement, ReCAM"
     drawn = rc.plots.stacked_times(parts, unit=11.0, ax=axes[1])
     names = [text.get_text() for text in drawn.get_legend().get_texts()]
@@ -63,9 +66,11 @@ def test_every_figure_of_the_notebook_draws():
     assert rc.plots.before_and_after(times, ax=axes[2]).texts[0].get_text() == "÷ 50"
     assert (rc.plots.ratio(2.0567), rc.plots.ratio(9265.4)) == ("2.06", "9,265")
     assert not rc.plots.before_and_after(times[:0], ax=plt.figure().gca()).texts  # no benchmark is kept
-    scores = {n: r for n, r in result()["rows"].items() if n.endswith("_miou")}
-    assert len(rc.plots.group_bars(rc.table2.groups_frame(scores), axes=axes[3:5])[0].patches) == 8
-    assert rc.plots_refine.cost_line(axes[5], seconds={(4, 5): 0.1, (8, 10): 0.4}).lines
+    groups = rc.table2.groups_frame({cell: result()["rows"][cell.row] for cell in cells})
+    assert groups.loc[("multi", "IRN"), "ReCAM here"] == 46.0
+    single = groups.xs("single", level="images")
+    assert len(rc.plots.bars(single, ax=axes[3], label="mIoU (%)", numbers=True, across=True).patches) == 8
+    assert rc.plots.cost_line(axes[5], seconds={(4, 5): 0.1, (8, 10): 0.4}).lines
 
 
 @pytest.mark.parametrize("names, message", [([], "no refinement is named"), (["irm"], "irn")])
@@ -83,18 +88,18 @@ def benchmark():
 def book(tmp_path, monkeypatch):
     monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "results"))
     monkeypatch.setattr("recamlib.paths.book_dir", lambda: tmp_path / "book")
-    monkeypatch.setattr("recamlib.report.plots_refine.book_dir", lambda: tmp_path / "book")
+    monkeypatch.setattr("recamlib.report.plots.book_dir", lambda: tmp_path / "book")
     (tmp_path / "book" / "measured").mkdir(parents=True)
     return tmp_path
 
 
 def test_benchmarks_are_kept_and_shown(book):
     with pytest.raises(RecamError, match="make bench has not run"):
-        rc.kept.keep_benchmarks()
-    assert rc.kept.benchmarks().empty
+        rc.results.store_benchmarks()
+    assert rc.results.benchmarks().empty
     folder = book / "results" / "benchmarks"
     folder.mkdir(parents=True)
     (folder / "walk.json").write_text(json.dumps(benchmark()))
-    rc.kept.keep_benchmarks()
-    frame = rc.kept.benchmarks()
+    rc.results.store_benchmarks()
+    frame = rc.results.benchmarks()
     assert frame.loc["walk", "times faster"] == 50

@@ -1,5 +1,7 @@
 """Table 3 put together: cells named as the paper's, comparisons, shares of the upper bound, figures."""
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -15,28 +17,31 @@ def results(tmp_path, monkeypatch):
     monkeypatch.setenv("RECAM_WORKERS", "0")
 
 
+CAM, RECAM = (rc.table2.cell("none", kind) for kind in ("cam", "recam"))
+
+
 def maps(seed=0):
     data = rc.DataSettings(train_count=8, val_count=4, size=64)
     settings = {"epochs": 1, "batch_size": 4, "crop": 64, "lr": 0.05, "fc_lr_factor": 1.0, "seed": seed}
     base = rc.TrainClassifier(dataset=data, **settings)
     recam = rc.Reactivate(base=base, epochs=1, batch_size=4)
     return {
-        "none.cam_miou": [rc.ExtractCams(model=base, scales=(1.0,))],
-        "none.recam_miou": [rc.ExtractCams(model=recam, scales=(1.0,), weights="w*w'")],
+        CAM: [rc.ExtractCams(model=base, scales=(1.0,))],
+        RECAM: [rc.ExtractCams(model=recam, scales=(1.0,), weights="w*w'")],
     }
 
 
 def test_recipes_are_those_of_the_paper_unless_overridden():
     rows = rc.table3.networks(maps(), {"deeplabv2": {}, "upernet_swin": {}}, {"TrainSegmenter": {"steps": 7}})
     kinds = ("deeplabv2_cam_val", "deeplabv2_recam_val", "upernet_cam_val", "upernet_recam_val")
-    assert list(rows) == [f"none.{kind}" for kind in kinds]
-    first, last = rows["none.deeplabv2_cam_val"][0], rows["none.upernet_recam_val"][0]
+    assert [cell.row for cell in rows] == [f"none.{kind}" for kind in kinds]
+    first, *_, last = (row[0] for row in rows.values())
     assert (first.lr, first.weight_decay, first.batch_size) == (2.5e-4, 5e-4, 10)
     assert (first.crop, first.steps) == (321, 7)
     assert (last.optimizer, last.lr, last.power, last.jitter, last.crop) == ("adamw", 6e-5, 1.0, True, 512)
     assert (first.scale, first.short_side) == ((0.5, 1.5), 0)
     assert (last.scale, last.short_side) == ((0.5, 2.0), 512)  # 2048 x 512 with ratio 0.5 to 2
-    assert {claim.id for claim in rc.claims.all_claims()} >= {f"table3.{name}.voc12" for name in rows}
+    assert {claim.id for claim in rc.claims.all_claims()} >= {cell.claim_id("hoofed") for cell in rows}
     with pytest.raises(SettingsError, match="unknown network 'deeplab2'.*deeplabv2"):
         rc.table3.networks(maps(), {"deeplab2": {}}, {})
 
@@ -52,7 +57,7 @@ def test_deeplabv2_is_tested_in_one_pass_with_the_crf(profile):
 def test_a_network_has_its_recipe_then_its_own_settings_then_those_of_all():
     archs, data = {"deeplabv2": {"lr": 0.5}, "upernet_swin": {}}, rc.DataSettings()
     bounds = rc.table3.upper_bounds(data, archs, {}, seeds=[3, 5])
-    found = {name: [(s.lr, s.seed) for s in row] for name, row in bounds.items()}
+    found = {cell.row: [(s.lr, s.seed) for s in row] for cell, row in bounds.items()}
     assert found == {
         "upper_bound.deeplabv2": [(0.5, 3), (0.5, 5)], "upper_bound.upernet": [(6e-5, 3), (6e-5, 5)],
     }  # fmt: skip
@@ -68,48 +73,49 @@ def test_steps_are_those_of_the_data_and_parts_those_of_the_row():
     frame = rc.table3.recipe_frame(rc.DataSettings(), archs, {})
     assert list(frame["steps"]) == [20_000, 40_000]
     assert list(frame["optimizer"]) == ["sgd", "adamw"]
-    source = maps() | {name.replace("none", "advcam"): stages for name, stages in maps().items()}
+    source = maps() | {replace(cell, method="advcam"): stages for cell, stages in maps().items()}
     settings = {"TrainSegmenter": {"limit": 5}}
     rows = rc.table3.networks(source, {"deeplabv2_small": {}}, settings, advcam_images=3)
-    assert {name.split(".")[0]: row[0].limit for name, row in rows.items()} == {"none": 5, "advcam": 3}
+    assert {cell.method: row[0].limit for cell, row in rows.items()} == {"none": 5, "advcam": 3}
 
 
 def test_the_table_compares_recam_with_cam_and_both_with_the_upper_bound():
     settings, archs = {"TrainSegmenter": {"steps": 2, "batch_size": 4, "crop": 64}}, {"deeplabv2_small": {}}
     source = maps()
-    data = source["none.cam_miou"][0].dataset
+    data = source[CAM][0].dataset
     rows = rc.table3.networks(source, archs, settings)
     rows |= rc.table3.upper_bounds(data, archs, settings, seeds=[0])
     scores = {name: [rc.SegmentationScore(of=net) for net in row] for name, row in rows.items()}
     table = rc.table3.table(scores)
-    cam, recam = table["none.deeplabv2_cam_val"], table["none.deeplabv2_recam_val"]
+    places = [rc.table3.cell("none", kind, "deeplabv2") for kind in ("cam", "recam")]
+    cam, recam = (table[place] for place in places)
     assert "difference" not in cam
     assert recam["difference"] == pytest.approx(recam["mean"] - cam["mean"])
     poor = recam | {"mean": recam["floor"], "difference_interval": [1.0, 2.0]}
     assert 0 < recam["floor"] < 50 and rc.claims.row_verdict(poor, +1) == "cannot tell"
-    bound = table["upper_bound.deeplabv2"]
+    bound = table[rc.table3.bound("deeplabv2")]
     assert recam["share_of_upper_bound"] == pytest.approx(100 * recam["mean"] / bound["mean"])
     assert bound["evaluation"].endswith("TRUE MASKS")
-    frame = rc.table3.frame({"parameters": {"dataset": "hoofed"}, "rows": table})
+    frame = rc.table3.frame({"parameters": {"dataset": "hoofed"}, "rows": rc.cells.rows_of(table)})
     assert frame.loc[("DeepLabV2", "no refinement"), "ReCAM paper"] == 59.0
-    names = ("none.deeplabv2_cam_val", "none.deeplabv2_recam_val")
-    shares = rc.table3.balance_frame({"none.cam_miou": cam["balance"]})
+    shares = rc.table3.balance_frame({CAM: cam["balance"]})
     assert shares.loc["no refinement, CAM"].sum() == pytest.approx(100)
     assert shares.loc["no refinement, CAM", "ignored"] == 0
     cost = rc.table3.cost_frame(table).loc["DeepLabV2, TRUE MASKS"]
     assert 0 < cost["waiting for data, %"] < 100 and cost["peak memory, MiB"] > 0
     assert cost["trained on"] == 8
-    kinds = rc.table3.evaluations({"CAM": scores["none.deeplabv2_cam_val"][0]}, limit=2)
+    kinds = rc.table3.evaluations({"CAM": scores[places[0]][0]}, limit=2)
     assert list(kinds.index)[:2] == ["single-scale, no CRF", "6 scales, mirrored, no CRF"]
-    pictures = rc.prediction_examples(*(scores[name][0] for name in names), count=2)
+    pictures = rc.prediction_examples(*(scores[place][0] for place in places), count=2)
     assert len(pictures) == 2
     kinds = ("CAM pseudo mask", "CAM network", "ReCAM pseudo mask", "ReCAM network")
     assert {*map(tuple, pictures)} == {("caption", "image", *kinds, "truth")}
     _, axes = plt.subplots(1, 3)
-    labels = rc.plots_segment.margin_points(frame, ax=axes[0]).get_yticklabels()
+    labels = rc.plots.margin_points(frame, ax=axes[0]).get_yticklabels()
     assert labels[0].get_text() == "DeepLabV2, no refinement"
-    assert len(rc.plots_segment.loss_curves({"a": [1.0, 0.5]}, ax=axes[1]).lines) == 1
-    bars = rc.plots_segment.class_bars({"CAM": cam["per_class"], "ReCAM": recam["per_class"]}, ax=axes[2])
+    assert len(rc.plots.loss_curves({"a": [1.0, 0.5]}, ax=axes[1]).lines) == 1
+    classes = rc.table3.class_frame({"CAM": scores[places[0]][0], "ReCAM": scores[places[1]][0]})
+    bars = rc.plots.bars(classes, ax=axes[2], label="IoU (%)")
     assert len(bars.patches) == 12
     assert np.isfinite(frame.loc[("DeepLabV2", "no refinement"), "% of bound, ReCAM"])
 
@@ -129,11 +135,11 @@ class Scored:
 
 def test_the_margin_of_the_stronger_network_is_judged_by_a_paired_interval():
     def judge(upernet, deeplab, bounds=(9, 5)):
-        cells = {"upernet_recam": upernet, "upernet_cam": (4, 4, 4), "deeplabv2_recam": deeplab,
-                 "deeplabv2_cam": (4, 4, 4)}  # fmt: skip
-        scores = {f"none.{name}_val": [Scored(*right)] for name, right in cells.items()}
-        names = ("upper_bound.upernet", "upper_bound.deeplabv2")
-        scores |= {name: [Scored(bound)] for name, bound in zip(names, bounds)}
+        found = {("recam", "upernet"): upernet, ("cam", "upernet"): (4, 4, 4),
+                 ("recam", "deeplabv2"): deeplab, ("cam", "deeplabv2"): (4, 4, 4)}  # fmt: skip
+        scores = {rc.table3.cell("none", *place): [Scored(*right)] for place, right in found.items()}
+        networks = ("upernet", "deeplabv2")
+        scores |= {rc.table3.bound(name): [Scored(top)] for name, top in zip(networks, bounds)}
         return rc.table3.margin_of_the_stronger(scores)["prose.larger_margin_on_stronger"]
 
     assert judge((8, 8, 8), (5, 5, 5))["verdict"] == "holds"
@@ -141,5 +147,5 @@ def test_the_margin_of_the_stronger_network_is_judged_by_a_paired_interval():
     assert judge((2, 5, 9), (6, 4, 6))["verdict"] == "cannot tell"
     assert judge((8, 8, 8), (5, 5, 5), bounds=(5, 9))["verdict"] == "cannot tell"  # not the stronger
     assert judge((8, 8, 8), (5, 5, 5))["evidence"].startswith("none +")
-    none = rc.table3.margin_of_the_stronger({"none.deeplabv2_cam_val": [Scored(4)]})
+    none = rc.table3.margin_of_the_stronger({rc.table3.cell("none", "cam", "deeplabv2"): [Scored(4)]})
     assert none["prose.larger_margin_on_stronger"]["verdict"] == "not run"

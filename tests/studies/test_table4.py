@@ -1,5 +1,7 @@
 """Table 4: which system is what, what stands for which row of the paper, frames, figures and verdicts."""
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -57,15 +59,15 @@ def result(irn=True, segmented=True):
                 row |= {"difference": 1.0, "difference_interval": [0.5, 1.5]}
             rows[f"{method}.{kind}"] = row
             if segmented and method == ("irn" if irn else "none"):
-                rows[guidance.claim_row(f"{method}.{kind}")] = row | {"floor": 15.0}
+                rows[guidance.cell(method, kind, "deeplabv2").row] = row | {"floor": 15.0}
     return {"notebook": "05_table4_saliency", "parameters": {"dataset": "hoofed", "profile": "smoke",
             "backbone": "resnet_small"}, "images": {"scored": 9}, "rows": rows, "claims": {}}  # fmt: skip
 
 
 def test_the_six_systems_are_built_as_the_paper_says():
     rows = systems()
-    assert set(rows) == {f"{m}.{k}" for m in ("none", "irn") for k in guidance.SYSTEMS}
-    first = {name: stages[0] for name, stages in rows.items()}
+    assert {cell.row for cell in rows} == {f"{m}.{k}" for m in ("none", "irn") for k in guidance.SYSTEMS}
+    first = {cell.row: stages[0] for cell, stages in rows.items()}
     assert first["none.eps"].model.saliency and not first["none.cam"].model.saliency
     assert first["none.recam_e"].model.base == first["none.eps"].model
     assert first["none.recam_e"].reading == first["none.eps"].reading == "softmax"
@@ -75,8 +77,9 @@ def test_the_six_systems_are_built_as_the_paper_says():
     assert first["irn.eps"].boundary.cams == first["irn.eps"].cams == first["none.eps"]
     assert first["irn.edam"].theta == 0.3
     plain = systems(irn=False, reading="relu")
-    assert all(name.startswith("none.") for name in plain)
-    assert plain["none.recam_e"][0].weights == "w*w'" and plain["none.eps"][0].weights == "w"
+    assert {cell.method for cell in plain} == {"none"}
+    assert plain[guidance.cell("none", "recam_e")][0].weights == "w*w'"
+    assert plain[guidance.cell("none", "eps")][0].weights == "w"
 
 
 def test_cam_and_recam_share_their_cache_with_table_two():
@@ -84,23 +87,24 @@ def test_cam_and_recam_share_their_cache_with_table_two():
     other, rows = rc.table2.systems(two, SETTINGS), systems()
     for method in ("none", "irn"):
         for kind in ("cam", "recam"):
-            assert other[f"{method}.{kind}_miou"] == rows[f"{method}.{kind}"]
+            assert other[rc.table2.cell(method, kind)] == rows[guidance.cell(method, kind)]
 
 
 def test_from_systems_to_the_rows_of_table_four():
     rows = systems(irn=False)
-    scores = {name: [rc.Score(of=maps) for maps in stages] for name, stages in rows.items()}
-    table = rc.score_table(scores, baseline=guidance.partners(rows))
-    assert {name for name, row in table.items() if "difference" not in row} == {"none.cam"}
+    scores = {cell: [rc.Score(of=maps) for maps in stages] for cell, stages in rows.items()}
+    table = rc.score_table(scores, baseline={cell: cell.partner for cell in rows})
+    assert {cell.row for cell, row in table.items() if "difference" not in row} == {"none.cam"}
     nets = guidance.segmenters(rows, ["cam", "edam", "recam_m"], "deeplabv2_small", SETTINGS)
-    assert nets["none.edam"][0].masks.maps == rows["none.edam"][0]
+    edam = guidance.cell("none", "edam")
+    assert nets[replace(edam, network="deeplabv2")][0].masks.maps == rows[edam][0]
     tested = {name: [rc.SegmentationScore(of=net) for net in row] for name, row in nets.items()}
-    found = guidance.network_table(tested)
+    found = rc.cells.rows_of(guidance.network_table(tested))
     assert list(found) == ["without_saliency.CAM", "with_saliency.EDAM's merge", "with_saliency.ReCAM-M"]
     assert "difference" not in found["without_saliency.CAM"]
     merged = found["with_saliency.ReCAM-M"]["mean"] - found["with_saliency.EDAM's merge"]["mean"]
     assert found["with_saliency.ReCAM-M"]["difference"] == pytest.approx(merged)
-    score = rc.SegmentationScore(of=nets["none.cam"][0])
+    score = rc.SegmentationScore(of=nets[guidance.cell("none", "cam", "deeplabv2")][0])
     masks = map(score.of.dataset.masks("val").mask, score.images.ids)
     nothing = sum(confusion(0 * mask, mask, num_classes=6) for mask in masks)
     assert found["without_saliency.CAM"]["floor"] == pytest.approx(100 * mean_iou(nothing))
@@ -111,7 +115,7 @@ def test_from_systems_to_the_rows_of_table_four():
     assert row["low"] <= row["mean"] <= row["high"]
     assert 0 < row["everything"] < 100
     pictures = rc.mask_examples(
-        {guidance.title(n): rows[n][0] for n in ("none.cam", "none.eps", "none.recam_m")},
+        {cell.title: row[0] for cell, row in rows.items() if cell.kind in ("cam", "eps", "recam_m")},
         split="train", saliency=rc.Saliency(), count=2,
     )  # fmt: skip
     assert list(pictures[0]) == ["caption", "image", "saliency", "CAM", "EPS", "ReCAM-M", "truth"]
@@ -121,9 +125,9 @@ def test_from_systems_to_the_rows_of_table_four():
 def test_only_rows_with_irn_stand_for_irn_and_nothing_stands_for_edam():
     known = {f"{s}.{row}" for s, block in load_paper()["table4"].items() for row in block}
     for kind in set(guidance.SYSTEMS) - {"edam"}:
-        assert guidance.claim_row(f"irn.{kind}") in known
-    for row in ("none.cam", "none.recam", "none.edam", "irn.edam"):
-        assert guidance.claim_row(row) not in known
+        assert guidance.cell("irn", kind, "deeplabv2").row in known
+    for method, kind in (("none", "cam"), ("none", "recam"), ("none", "edam"), ("irn", "edam")):
+        assert guidance.cell(method, kind, "deeplabv2").row not in known
 
 
 def test_the_paper_stands_beside_what_was_measured_and_the_rest_is_marked_quoted():
@@ -151,9 +155,9 @@ def test_pseudo_masks_are_shown_without_and_with_irn():
     assert shown.loc["CAM", "maps, difference"] == ""
     assert "with IRN here" not in guidance.mask_frame(result(irn=False))
     _, (left, right) = plt.subplots(1, 2)
-    assert len(rc.plots_refine.system_bars(frame, ax=left).patches) == 12
+    assert len(rc.plots.bars(frame, ax=left, label="mIoU", across=True).patches) == 12
     curve = {"thresholds": [0.0, 0.5, 1.0], "iou": [0.2, 0.3, 0.0], "share": 0.2}
-    assert rc.plots_refine.foreground_curve(curve, ax=right, theta=0.2).lines[0].get_ydata().max() == 30
+    assert rc.plots.foreground_curve(curve, ax=right, theta=0.2).lines[0].get_ydata().max() == 30
 
 
 def test_the_scoreboard_matches_the_val_column_of_table_four():
@@ -178,11 +182,12 @@ def test_the_scoreboard_matches_the_val_column_of_table_four():
 
 
 def test_verdicts_in_the_notebook_are_those_of_the_scoreboard():
-    rows = result()["rows"]
-    rows["with_saliency.ReCAM-E"] = rows["with_saliency.ReCAM-E"] | {"difference_interval": [-2.0, -1.0]}
-    del rows["with_saliency.ReCAM-M"]
-    rows["without_saliency.ReCAM"] = rows["without_saliency.ReCAM"] | {"floor": 41.6}
-    claims = rc.table4.plugged_in(rows)
+    stored = result()["rows"]
+    cells = [guidance.cell("irn", kind, "deeplabv2") for kind in ("cam", "recam", "eps", "recam_e")]
+    table = {cell: stored[cell.row] for cell in cells}
+    table[cells[3]] = table[cells[3]] | {"difference_interval": [-2.0, -1.0]}
+    table[cells[1]] = table[cells[1]] | {"floor": 41.6}
+    claims = rc.table4.plugged_in(table)
     assert {name: claim["verdict"] for name, claim in claims.items()} == {
         "table4.without_saliency.ReCAM.val": "cannot tell",  # a network that calls everything background
         "table4.with_saliency.ReCAM-E.val": "does not hold",

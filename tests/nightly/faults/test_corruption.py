@@ -178,8 +178,8 @@ def test_the_scoreboard_refuses_a_damaged_result(tmp_path, monkeypatch):
     monkeypatch.setenv("RECAM_RESULTS", str(tmp_path))
     parameters = {"profile": "smoke", "dataset": "hoofed", "backbone": "resnet_small"}
     images = {"train": 1, "scored": 1}
-    path = rc.claims.record("02_x", parameters=parameters, images=images, rows={}, claims={})
+    path = rc.results.record("02_x", parameters=parameters, images=images, rows={}, claims={})
     latest = path.parent.parent / "latest_smoke.json"
     latest.write_text(latest.read_text().replace('"scored": 1', '"scored": 7'))
     with pytest.raises(ResultsError, match="latest_smoke.json is not as it was written"):
-        rc.kept.load_results()
+        rc.results.load_results()

@@ -80,7 +80,7 @@ def test_a_read_only_folder_serves_what_is_there_and_names_what_cannot_be_stored
     with pytest.raises(ResultsError, match="Read-only file system"):
         _ = rc.TrainClassifier(**small.CLASSIFIER | {"seed": 5}).result
     with pytest.raises(ResultsError, match="Read-only file system"):
-        rc.claims.record("x", parameters={}, images={})
+        rc.results.record("x", parameters={}, images={})
     FOUND["read-only results folder"] = "what is complete is read; storing is refused by name"
 
 
