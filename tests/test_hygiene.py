@@ -31,7 +31,7 @@ TRACKED = [
 ]
 NOTEBOOKS = list_notebooks()
 MODULES = sorted((ROOT / "recamlib").rglob("*.py"))
-PAGES = [path for path in TRACKED if path.suffix == ".md"]
+PAGES = [path for path in TRACKED if path.suffix == ".md" and path.name != "CHANGELOG.md"]  # that is history
 SUFFIXES = {".py", ".ipynb", ".md", ".yml", ".toml", ".cff", ".lock"}
 TEXTS = [path for path in TRACKED if path.suffix in SUFFIXES]
 
