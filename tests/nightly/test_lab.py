@@ -74,10 +74,17 @@ def page(browser: Browser) -> Iterator[Page]:
     page.close()
 
 
-def open_notebook(page: Page, address: str) -> None:
-    """Open a notebook in JupyterLab and wait for its kernel."""
-    page.goto(address)
-    page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for(state="attached")
+def open_notebook(page: Page, lab: str, name: str) -> None:
+    """Open a notebook in a workspace of its own and wait until its kernel takes cells."""
+    page.goto(f"{lab}/lab/workspaces/{Path(name).stem}/tree/{name}")
+    end = time.monotonic() + PATIENCE
+    while True:
+        sessions = page.request.get(f"{lab}/api/sessions").json()
+        kernels = [session["kernel"] for session in sessions if session["path"] == name]
+        if kernels and kernels[0]["execution_state"] == "idle" and kernels[0]["connections"]:
+            return
+        assert time.monotonic() < end, f"no kernel for {name}: {sessions}"
+        page.wait_for_timeout(500)
 
 
 def run_cell(page: Page, number: int) -> None:
@@ -95,7 +102,7 @@ def run_cell(page: Page, number: int) -> None:
 def test_the_first_cells_of_a_notebook_run_without_a_warning(page, lab):
     stored = nbformat.read(ROOT / "notebooks" / "01_toy_hoofed.ipynb", as_version=4).cells
     code = [cell for cell in stored if cell.cell_type == "code"][:3]
-    open_notebook(page, f"{lab}/lab/tree/01_toy_hoofed.ipynb")
+    open_notebook(page, lab, "01_toy_hoofed.ipynb")
     for number, cell in enumerate(code):
         run_cell(page, number)
         shown = page.locator(".jp-CodeCell").nth(number)
@@ -107,7 +114,7 @@ def test_the_first_cells_of_a_notebook_run_without_a_warning(page, lab):
 
 
 def test_a_long_cell_shows_bars_and_goes_on_where_it_was_interrupted(page, lab):
-    open_notebook(page, f"{lab}/lab/tree/long.ipynb")
+    open_notebook(page, lab, "long.ipynb")
     run_cell(page, 0)
     run_cell(page, 1)
     cell = page.locator(".jp-CodeCell").nth(1)
