@@ -1,161 +1,155 @@
-"""Signed distances of a few shapes, painted with soft edges into the image and exact ones into the mask."""
+"""Thick lines and ellipses painted at three times the size: soft edges in the image, an exact mask."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import cv2
 import numpy as np
 
 Point = tuple[float, float]
-#: Start, end, radius at either end: a thick line with round ends, all in pixels.
-Segment = tuple[Point, Point, float, float]
+#: A drawing function of OpenCV and what it is called with between the image and the colour.
+Shape = tuple
 
+SAMPLES = 3
+"""Samples per pixel and axis: a pixel's colour is their mean, its owner that of the middle one."""
 
-@dataclass(slots=True)
-class Part:
-    """One shape in its window of the frame.
-
-    `distance` is signed (negative inside), in pixels; `along` runs from start to end of a line, in
-    pixels; `light` is a factor of brightness that makes the shape look round. All have shape ``(h, w)``.
-    """
-
-    rows: slice
-    cols: slice
-    distance: np.ndarray
-    along: np.ndarray
-    light: np.ndarray
+_SHIFT = 4  # OpenCV is given sixteenths of a sample
 
 
 class Frame:
-    """An image being painted, back to front, and which animal each pixel shows.
+    """An image being painted, back to front, and which object each sample shows.
 
     Attributes
     ----------
-    pixels
-        Colours in [0, 1], shape ``(H, W, 3)``, float32.
-    owner
-        0 scenery, otherwise the number of the animal, shape ``(H, W)``, uint8.
-    xs, ys
-        Pixel centres, shapes ``(1, W)`` and ``(H, 1)``, float32.
+    samples
+        Red, green, blue and owner: 0 scenery, otherwise the number of the object; ``(3H, 3W, 4)``, uint8.
     """
 
     def __init__(self, height: int, width: int) -> None:
         self.height, self.width = height, width
-        self.pixels = np.zeros((height, width, 3), np.float32)
-        self.owner = np.zeros((height, width), np.uint8)
-        self.xs = np.arange(width, dtype=np.float32)[None, :] + 0.5
-        self.ys = np.arange(height, dtype=np.float32)[:, None] + 0.5
+        self.samples = np.zeros((SAMPLES * height, SAMPLES * width, 4), np.uint8)
 
-    def window(self, left: float, top: float, right: float, bottom: float) -> tuple[slice, slice] | None:
-        """Return rows and columns that hold a box with one pixel to spare, or None outside the frame."""
-        rows = slice(max(0, int(top) - 1), min(self.height, int(bottom) + 2))
-        cols = slice(max(0, int(left) - 1), min(self.width, int(right) + 2))
-        return (rows, cols) if rows.start < rows.stop and cols.start < cols.stop else None
+    def paint(self, shapes: Sequence[Shape], tone: np.ndarray, *, owner: int = 0) -> None:
+        """Lay shapes of one colour ``(3,)``, in [0, 1], over what is there."""
+        _fill(self.samples, shapes, [*(int(255 * min(t, 1)) for t in tone.tolist()), owner])
 
-    def lines(self, segments: Sequence[Segment], *, blend: float = 0.0) -> Part | None:
-        """Return the union of thick lines, molten together over `blend` pixels.
+    def lay(self, shapes: Sequence[Shape], coat: Callable[..., np.ndarray], *, owner: int) -> None:
+        """Lay shapes over what is there, coloured by ``coat(xs (1, w), ys (h, 1)) -> (h, w, 3)``."""
+        inside = np.zeros(self.samples.shape[:2], np.uint8)
+        _fill(inside, shapes, 1)
+        left, top, wide, tall = cv2.boundingRect(inside)
+        if not wide:
+            return  # nothing of it lies in the frame
+        rows = slice(top // SAMPLES, (top + tall - 1) // SAMPLES + 1)
+        cols = slice(left // SAMPLES, (left + wide - 1) // SAMPLES + 1)
+        xs = np.arange(cols.start, cols.stop, dtype=np.float32)[None] + 0.5
+        ys = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] + 0.5
+        self.fill(rows, cols, coat(xs, ys), owner=owner, inside=inside)
 
-        None means that nothing of it lies in the frame.
-        """
-        left = min(min(a[0] - ra, b[0] - rb) for a, b, ra, rb in segments)
-        right = max(max(a[0] + ra, b[0] + rb) for a, b, ra, rb in segments)
-        top = min(min(a[1] - ra, b[1] - rb) for a, b, ra, rb in segments)
-        bottom = max(max(a[1] + ra, b[1] + rb) for a, b, ra, rb in segments)
-        window = self.window(left, top, right, bottom)
-        if window is None:
-            return None
-        rows, cols = window
-        xs, ys = self.xs[:, cols], self.ys[rows]
-        part, travelled = None, 0.0
-        for a, b, ra, rb in segments:
-            distance, along, light, length = _thick_line(xs, ys, a, b, ra, rb)
-            along = along + travelled
-            travelled += length
-            if part is None:
-                part = Part(rows, cols, distance, along, light)
-            elif blend > 0:
-                share = np.clip(0.5 + (part.distance - distance) * (0.5 / blend), 0, 1)
-                part.distance = (
-                    part.distance + (distance - part.distance) * share - blend * share * (1 - share)
-                )
-                part.light = part.light + (light - part.light) * share
-                part.along = np.where(share > 0.5, along, part.along)
-            else:
-                closer = distance < part.distance
-                part.distance = np.where(closer, distance, part.distance)
-                part.light = np.where(closer, light, part.light)
-                part.along = np.where(closer, along, part.along)
-        return part
+    def fill(
+        self, rows: slice, cols: slice, colours: np.ndarray, *, owner: int = 0, inside: np.ndarray | None = None
+    ) -> None:
+        """Colour a window of pixels ``(h, w, 3)``, in [0, 1], or its samples that are `inside` ``(3H, 3W)``."""
+        whole = np.full((*colours.shape[:2], 4), owner, np.uint8)
+        np.clip(colours * 255, 0, 255, out=whole[:, :, :3], casting="unsafe")
+        cut = tuple(slice(SAMPLES * s.start, SAMPLES * s.stop) for s in (rows, cols))
+        size = whole.shape[1] * SAMPLES, whole.shape[0] * SAMPLES
+        fine = cv2.resize(whole, size, interpolation=cv2.INTER_LINEAR)
+        target = self.samples[cut]
+        target[:] = fine if inside is None else cv2.copyTo(fine, inside[cut], target.copy())
 
-    def path(self, points: Sequence[Point], radii: Sequence[float]) -> Part | None:
-        """Return a thick line through some points with a radius at each."""
-        pairs = zip(points[:-1], points[1:], radii[:-1], radii[1:], strict=True)
-        return self.lines(list(pairs))
+    def image(self) -> np.ndarray:
+        """Return the mean of every pixel's samples, shape ``(H, W, 3)``, uint8."""
+        return cv2.resize(self.samples, (self.width, self.height), interpolation=cv2.INTER_AREA)[:, :, :3]
 
-    def blob(self, centre: Point, rx: float, ry: float) -> Part | None:
-        """Return an ellipse with upright axes; the distance is exact on the border only."""
-        window = self.window(centre[0] - rx, centre[1] - ry, centre[0] + rx, centre[1] + ry)
-        if window is None:
-            return None
-        rows, cols = window
-        dx, dy = (self.xs[:, cols] - centre[0]) / rx, (self.ys[rows] - centre[1]) / ry
-        reach = np.sqrt(dx * dx + dy * dy)  # (h, w), 1 on the border
-        distance = (reach - 1) * min(rx, ry)
-        light = 1 - 0.16 * np.clip(dy, -1, 1) - 0.1 * np.minimum(reach * reach, 1)
-        return Part(rows, cols, distance, reach, light)
-
-    def polygon(self, points: Sequence[Point]) -> Part | None:
-        """Return a convex polygon, corners in either order."""
-        xs, ys = [p[0] for p in points], [p[1] for p in points]
-        window = self.window(min(xs), min(ys), max(xs), max(ys))
-        if window is None:
-            return None
-        rows, cols = window
-        middle = (sum(xs) / len(xs), sum(ys) / len(ys))
-        distance = None
-        for a, b in zip(points, [*points[1:], points[0]], strict=True):
-            nx, ny = b[1] - a[1], a[0] - b[0]
-            length = math.sqrt(nx * nx + ny * ny) or 1.0
-            sign = -1 if (middle[0] - a[0]) * nx + (middle[1] - a[1]) * ny > 0 else 1
-            side = ((self.xs[:, cols] - a[0]) * nx + (self.ys[rows] - a[1]) * ny) * (sign / length)
-            distance = side if distance is None else np.maximum(distance, side)
-        flat = np.ones_like(distance)
-        return Part(rows, cols, distance, flat, flat)
-
-    def paint(self, part: Part | None, colour: np.ndarray, *, owner: int = 0, shade: float = 1.0) -> None:
-        """Lay a shape over what is there.
-
-        Parameters
-        ----------
-        part
-            A shape, or None for one outside the frame.
-        colour
-            One colour, shape ``(3,)``, or one a pixel, shape ``(h, w, 3)``.
-        owner
-            Number of the animal it belongs to, 0 for scenery.
-        shade
-            Factor of brightness.
-        """
-        if part is None:
-            return
-        cover = np.clip(0.5 - part.distance, 0, 1)[:, :, None]  # soft edge, one pixel wide
-        region = self.pixels[part.rows, part.cols]
-        region += cover * (colour * (part.light * shade)[:, :, None] - region)
-        # A pixel belongs to the shape that covers its centre: the mask has no soft edge.
-        self.owner[part.rows, part.cols][part.distance <= 0] = owner
+    def owners(self) -> np.ndarray:
+        """Return the owner of every pixel's middle sample, shape ``(H, W)``, uint8."""
+        return self.samples[SAMPLES // 2 :: SAMPLES, SAMPLES // 2 :: SAMPLES, 3]
 
 
-def _thick_line(
-    xs: np.ndarray, ys: np.ndarray, a: Point, b: Point, ra: float, rb: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Return signed distance, position along the line, light, shape ``(h, w)``, and the line's length."""
-    bx, by = b[0] - a[0], b[1] - a[1]
-    square = max(bx * bx + by * by, 1e-6)
-    px, py = xs - a[0], ys - a[1]
-    t = np.clip((px * bx + py * by) * (1 / square), 0, 1)  # (h, w)
-    dx, dy = px - t * bx, py - t * by
-    reach = np.sqrt(dx * dx + dy * dy)
-    radius = np.maximum(ra + (rb - ra) * t, 0.3)
-    light = 1 - 0.18 * np.clip(dy / radius, -1, 1) - 0.12 * np.minimum(reach / radius, 1)
-    length = math.sqrt(square)
-    return reach - radius, t * length, light, length
+def line(points: Sequence[Point], radii: Sequence[float]) -> list[Shape]:
+    """Return a thick line with round ends through some points, with a radius at each, in pixels."""
+    shapes: list[Shape] = [
+        (cv2.circle, _fixed(x, y), max(_length(r), 8)) for (x, y), r in zip(points, radii, strict=True)
+    ]
+    for (x, y), (u, v), r, s in zip(points, points[1:], radii, radii[1:]):
+        length = math.hypot(u - x, v - y)
+        if length > abs(r - s):  # else one round end lies within the other
+            lean = (r - s) / length
+            across, dx, dy = math.sqrt(1 - lean * lean), (u - x) / length, (v - y) / length
+            sides = [(lean * dx - across * dy * k, lean * dy + across * dx * k) for k in (1, -1)]
+            (a, b), (c, d) = sides
+            corners = [
+                _fixed(x + r * a, y + r * b), _fixed(u + s * a, v + s * b), _fixed(u + s * c, v + s * d),
+                _fixed(x + r * c, y + r * d),
+            ]  # fmt: skip
+            shapes.append((cv2.fillConvexPoly, np.array(corners, np.int32)))
+    return shapes
+
+
+def blob(x: float, y: float, rx: float, ry: float) -> list[Shape]:
+    """Return an upright ellipse, in pixels."""
+    return [(cv2.ellipse, _fixed(x, y), (_length(rx), _length(ry)), 0, 0, 360)]
+
+
+def box(left: float, top: float, right: float, bottom: float) -> list[Shape]:
+    """Return an upright rectangle, in pixels."""
+    corners = [_fixed(left, top), _fixed(right, top), _fixed(right, bottom), _fixed(left, bottom)]
+    return [(cv2.fillConvexPoly, np.array(corners, np.int32))]
+
+
+def _fixed(x: float, y: float) -> tuple[int, int]:
+    return _length(x) - 8, _length(y) - 8  # the middle of a sample has whole coordinates
+
+
+def _length(x: float) -> int:
+    return int(x * (SAMPLES << _SHIFT) + 0.5)
+
+
+def _fill(target: np.ndarray, shapes: Sequence[Shape], value: int | list[int]) -> None:
+    for draw, *where in shapes:
+        thickness = () if draw is cv2.fillConvexPoly else (cv2.FILLED,)
+        draw(target, *where, value, *thickness, cv2.LINE_8, _SHIFT)
+
+
+def pick(draws: np.random.Generator, options: Sequence) -> Any:
+    """Return one of the options, all equally likely."""
+    return options[draws.integers(len(options))]
+
+
+def smoothstep(x: np.ndarray) -> np.ndarray:
+    """Return 0 below 0, 1 above 1 and a smooth rise between."""
+    x = np.clip(x, 0, 1)
+    return x * x * (3 - 2 * x)
+
+
+def wave(x: np.ndarray) -> np.ndarray:
+    """Return a wave of period 1 that rises from 0 to 1 and falls back."""
+    return np.abs(x - np.floor(x) - 0.5) * 2
+
+
+def noise(table: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return smooth noise in [0, 1]: the table's values interpolated, repeated beyond its edges.
+
+    Parameters
+    ----------
+    table
+        Values at integer positions, shape ``(n, m)``.
+    x, y
+        Positions, shapes ``(1, w)`` and ``(h, 1)``: the grid is a product, which makes this cheap.
+
+    Returns
+    -------
+    Shape ``(h, w)``, float32.
+    """
+    left, right, across = _cell(x[0], table.shape[1])
+    top, bottom, down = _cell(y[:, 0], table.shape[0])
+    columns = table[:, left] + (table[:, right] - table[:, left]) * across  # (n, w)
+    return columns[top] + (columns[bottom] - columns[top]) * down[:, None]  # (h, w)
+
+
+def _cell(x: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    whole = np.floor(x)
+    low = whole.astype(np.int32) % n
+    return low, (low + 1) % n, smoothstep(x - whole)
