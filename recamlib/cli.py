@@ -269,6 +269,22 @@ def doctor() -> None:
         raise RecamError(f"broken: {', '.join(broken)}")
 
 
+@app.command()
+def pretrain(
+    output: Annotated[Path | None, typer.Option(help="File to write; the package's own by default.")] = None,
+    scenes: Annotated[int, typer.Option(min=32, help="Scenes to learn from.")] = 6000,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over them.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="What all draws come from.")] = 0,
+) -> None:
+    """Train the small backbone on scenes of other classes: makes the weights named scenes."""
+    from recamlib.engine.pretrain import pretrain as train_backbone
+    from recamlib.models.weights import PACKAGED
+
+    path = output or PACKAGED
+    made = train_backbone(path, scenes=scenes, epochs=epochs, seed=seed)
+    say(f"{path}: accuracy {made['accuracy']:.1%} on other scenes, in {made['seconds']} s")
+
+
 @data.command("check")
 def check_data(
     names: Annotated[list[str] | None, typer.Argument(help="Data sets, all if none is named.")] = None,

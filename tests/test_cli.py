@@ -110,6 +110,15 @@ def test_a_book_without_its_notebooks_names_them_at_once(recam, monkeypatch):
     assert line.startswith("the book needs 01_toy_hoofed, ") and "recam run 01; recam run 02" in line
 
 
+def test_pretrain_hands_its_settings_on_and_tells_the_accuracy(recam, tmp_path, monkeypatch):
+    made = {}
+    monkeypatch.setattr("recamlib.engine.pretrain.pretrain", lambda path, **given: made.update(given) or {
+        "accuracy": 0.5, "seconds": 61})  # fmt: skip
+    result = recam("pretrain", "--output", str(tmp_path / "w.safetensors"), "--epochs", "3")
+    assert result.exit_code == 0 and "accuracy 50.0%" in result.stdout and "61 s" in result.stdout
+    assert made == {"scenes": 6000, "epochs": 3, "seed": 0}
+
+
 def test_data_make_writes_what_data_check_approves(recam, tmp_path, monkeypatch):
     words = ("--train", "3", "--val", "2", "--size", "48")
     result = recam("data", "make", str(tmp_path), *words)

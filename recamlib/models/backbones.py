@@ -10,11 +10,12 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
-from recamlib.errors import SettingsError, WeightsError, nearest
+from recamlib.errors import SettingsError, nearest
 from recamlib.models import transformers
 from recamlib.models.base import Backbone
 from recamlib.models.weights import (
     REGISTRY,
+    check_name,
     find_weights,
     from_registry,
     load_features,
@@ -31,6 +32,7 @@ class SmallResNet(nn.Module):
 
     def __init__(self, widths: tuple[int, ...] = (24, 24, 48, 96, 160)) -> None:
         super().__init__()
+        self.widths = widths
         self.conv1 = nn.Conv2d(3, widths[0], 3, stride=2, padding=1, bias=False)
         self.bn1, self.relu, self.maxpool = nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True), nn.Identity()
         for i, (before, after) in enumerate(pairwise(widths), start=1):
@@ -113,13 +115,14 @@ def build_backbone(
     name
         One of `NETWORKS` or of `recamlib.models.transformers.SCRATCH`, or ``"timm/NAME"`` for any
         convolutional network of timm and for its ViT (DINOv2's too), DeiT and Swin. ``resnet_small`` is made
-        for training from scratch, too.
+        for the embedded scenes.
     output_stride
         8, 16 or 32: the last stages are built with stride 1 until it is reached. A transformer has its own:
         the side of a patch (14 for DINOv2), and 32 for Swin.
     weights
-        None for random ones, ``"imagenet"`` for the registry of torchvision or timm (needs a network), the
-        path of a .safetensors or .pth file, or the bare name of a file in the weights folder.
+        None for random ones, ``"imagenet"`` for the registry of torchvision or timm (needs a network),
+        ``"scenes"`` for those of ``resnet_small`` in the package (:mod:`recamlib.engine.pretrain`), the path
+        of a .safetensors or .pth file, or the bare name of a file in the weights folder.
     checkpointing
         Compute activations again in the backward pass instead of keeping them: less memory, more time, the
         same gradients. For transformers.
@@ -136,6 +139,7 @@ def build_backbone(
     Stride 1 comes without dilation, as in the authors' ResNet-50 (net/resnet50.py); timm's own stride
     reduction dilates. From the registry come torchvision's first ImageNet weights, as the authors use.
     """
+    check_name(weights, name)
     if output_stride not in STRIDES:
         raise SettingsError(f"output_stride is {output_stride}, expected one of {STRIDES}")
     if transformers.is_transformer(name):
@@ -170,8 +174,6 @@ def _network(name: str, row: Network, weights: str | Path | None) -> nn.Module:
     if row.make is None:
         tag = "IMAGENET1K_V1" if weights == REGISTRY else None
         net = from_registry(torchvision.models.get_model, name, weights=tag)
-    elif weights == REGISTRY:
-        raise WeightsError(f"{name} has no ImageNet weights: train it from scratch, without weights")
     else:
         net = row.make()
     whole = tuple(net.state_dict())

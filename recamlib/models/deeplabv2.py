@@ -13,7 +13,7 @@ from recamlib.models.backbones import TimmBackbone
 from recamlib.models.base import Backbone
 
 RATES = (6, 12, 18, 24)
-"""Dilations of the four convolutions."""
+"""Dilations of the four convolutions, as published for crops of 321 pixels."""
 
 SCALES = (1.0, 0.75, 0.5)
 """Sizes of the image, in sides of the original."""
@@ -39,6 +39,8 @@ class AtrousPyramid(nn.ModuleDict):
         Of the features, ``C``.
     num_classes
         Classes with background.
+    rates
+        Dilations of the four.
 
     Notes
     -----
@@ -46,8 +48,8 @@ class AtrousPyramid(nn.ModuleDict):
     of deviation 0.01, biases at 0, as published.
     """
 
-    def __init__(self, channels: int, num_classes: int) -> None:
-        convs = [nn.Conv2d(channels, num_classes, 3, padding=rate, dilation=rate) for rate in RATES]
+    def __init__(self, channels: int, num_classes: int, rates: Sequence[int] = RATES) -> None:
+        convs = [nn.Conv2d(channels, num_classes, 3, padding=rate, dilation=rate) for rate in rates]
         super().__init__({f"c{i}": conv for i, conv in enumerate(convs)})
         for conv in convs:
             nn.init.normal_(conv.weight, std=0.01)
@@ -67,6 +69,8 @@ class DeepLabV2(nn.Module):
         Built at output stride 8; changed in place by `dilate`.
     num_classes
         Classes with background.
+    rates
+        Dilations of `AtrousPyramid`.
 
     Notes
     -----
@@ -75,10 +79,10 @@ class DeepLabV2(nn.Module):
     and are 1 and 0 otherwise.
     """
 
-    def __init__(self, backbone: Backbone, num_classes: int) -> None:
+    def __init__(self, backbone: Backbone, num_classes: int, rates: Sequence[int] = RATES) -> None:
         super().__init__()
         self.backbone = dilate(backbone)
-        self.aspp = AtrousPyramid(backbone.channels, num_classes)
+        self.aspp = AtrousPyramid(backbone.channels, num_classes, rates)
         self.register_buffer("input_scale", torch.ones(3, 1, 1))
         self.register_buffer("input_shift", torch.zeros(3, 1, 1))
 

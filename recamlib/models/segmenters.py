@@ -7,12 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recamlib.errors import DataError, SettingsError, WeightsError, nearest
-from recamlib.models.backbones import build_backbone
+from recamlib.errors import DataError, SettingsError, nearest
+from recamlib.models.backbones import SmallResNet, build_backbone
 from recamlib.models.base import freeze_batch_norm
 from recamlib.models.deeplabv2 import STRIDE, DeepLabV2, convert_published, is_published, scale_maximum
 from recamlib.models.weights import (
     REGISTRY,
+    check_name,
     find_weights,
     from_registry,
     load_features,
@@ -21,15 +22,16 @@ from recamlib.models.weights import (
 )
 
 _SWIN = {"dynamic_img_size": True, "always_partition": True, "drop_path_rate": 0.3}  # as in UPerNet-Swin-B
-_TINY_SWIN = {"embed_dim": 24, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8)}
-_ARCHS = {  # name: family, default backbone, options of the decoder, options of that backbone alone
-    "deeplabv2": ("deeplabv2", "resnet101", {}, {}),
-    "deeplabv2_small": ("deeplabv2", "resnet_small", {}, {}),
-    "deeplabv3plus": ("DeepLabV3Plus", "resnet101", {}, {}),
-    "deeplabv3plus_small": ("DeepLabV3Plus", "timm/test_resnet", {"decoder_channels": 64}, {}),
-    "upernet_swin": ("UPerNet", "timm/swin_base_patch4_window7_224", {"decoder_channels": 512}, {}),
-    "upernet_small": ("UPerNet", "timm/swin_tiny_patch4_window7_224", {"decoder_channels": 48}, _TINY_SWIN),
-}
+_ARCHS = {  # name: family, default backbone, options of the decoder; the small ones are for 100 pixels
+    "deeplabv2": ("deeplabv2", "resnet101", {}),
+    "deeplabv2_small": ("deeplabv2", "resnet_small", {"rates": (1, 2, 4, 6)}),
+    "deeplabv3plus": ("DeepLabV3Plus", "resnet101", {}),
+    "deeplabv3plus_small": (
+        "DeepLabV3Plus", "resnet_small", {"decoder_channels": 64, "decoder_atrous_rates": (1, 2, 3)},
+    ),
+    "upernet_swin": ("UPerNet", "timm/swin_base_patch4_window7_224", {"decoder_channels": 512}),
+    "upernet_small": ("UPerNet", "resnet_small", {"decoder_channels": 48}),
+}  # fmt: skip
 ARCHS = tuple(_ARCHS)
 """Names `build_segmenter` knows."""
 
@@ -178,17 +180,18 @@ def build_segmenter(
     Parameters
     ----------
     arch
-        One of `ARCHS`; those ending in ``_small`` train from scratch on pictures of about 100 pixels.
+        One of `ARCHS`; those ending in ``_small`` are for pictures of about 100 pixels: the decoders of the
+        large ones over ``resnet_small``, UPerNet's too.
     num_classes
         Classes with background; ask the label space: ``space.with_background``.
     backbone
         None for the published one (ResNet-101, Swin-B). For DeepLabV2 a name of `build_backbone`; for the
         others an encoder of segmentation_models_pytorch, or ``"timm/NAME"``.
     weights
-        None for random ones, ``"imagenet"`` for those of the backbone from a registry (needs a network), or
-        a file: its path, or its bare name in the weights folder. The file holds a backbone, or a whole
-        network as saved here; for DeepLabV2 also any of deeplab-pytorch, such as the network pre-trained on
-        COCO, see `convert_published` for the names.
+        None for random ones, ``"imagenet"`` for those of the backbone from a registry (needs a network),
+        ``"scenes"`` for those of ``resnet_small`` in the package, or a file: its path, or its bare name in
+        the weights folder. The file holds a backbone, or a whole network as saved here; for DeepLabV2 also
+        any of deeplab-pytorch, such as the network pre-trained on COCO, see `convert_published`.
     fixed_norm
         Whether BatchNorm in the backbone keeps the statistics that came with the weights, as it always does
         in a pre-trained DeepLabV2. Few small crops a batch do not give statistics to learn with.
@@ -225,8 +228,9 @@ def build_segmenter(
         raise SettingsError(f"num_classes is {num_classes}, expected at least a background and one class")
     if fixed_norm and weights is None:
         raise SettingsError("fixed_norm keeps the statistics of loaded weights: give weights or leave it out")
-    family, published, decoder, options = _ARCHS[arch]
+    family, published, decoder = _ARCHS[arch]
     name = backbone or published
+    check_name(weights, name)
     path = None if weights in (None, REGISTRY) else find_weights(weights)
     state = {k.removeprefix("net."): v for k, v in read_weights(path).items()} if path else {}
     if family == "deeplabv2":
@@ -240,10 +244,7 @@ def build_segmenter(
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.requires_grad_(False)
         return segmenter
-    options = options if name == published else {}
-    if options and weights == REGISTRY:
-        raise WeightsError(f"{arch} has no ImageNet weights: train it from scratch, without weights")
-    net = _smp_network(family, name, classes=num_classes, weights=weights, **decoder, **options)
+    net = _smp_network(family, name, classes=num_classes, weights=weights, **decoder)
     segmenter = PaddedSegmenter(arch, net, num_classes=num_classes)
     if path and any(k.startswith("decoder.") for k in state):
         segmenter._load(state, path)
@@ -256,6 +257,34 @@ def build_segmenter(
     return segmenter
 
 
+class SmallEncoder(SmallResNet):
+    """``resnet_small`` as segmentation_models_pytorch wants an encoder to be."""
+
+    def __init__(self, depth: int = 5, output_stride: int = 32) -> None:
+        super().__init__()
+        self.out_channels, self.output_stride = [3, *self.widths], output_stride
+
+    def set_in_channels(self, in_channels: int, pretrained: bool = True) -> None:
+        """Images have three channels."""
+
+    def make_dilated(self, output_stride: int) -> None:
+        """Let the last stages dilate where they lose their strides."""
+        for stride, stage in ((16, self.layer3), (32, self.layer4)):
+            rate = max(1, stride // output_stride)
+            for conv in stage.modules():
+                if rate > 1 and isinstance(conv, nn.Conv2d):
+                    conv.stride = (1, 1)
+                    if conv.kernel_size == (3, 3):
+                        conv.dilation = conv.padding = (rate, rate)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Return the images ``(B, 3, H, W)`` and the outputs of the stages, of strides 2 to 32."""
+        features = [images, self.relu(self.bn1(self.conv1(images)))]
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            features.append(stage(features[-1]))
+        return features
+
+
 def _smp_network(
     family: str, name: str, *, classes: int, weights: str | Path | None, **options: object
 ) -> nn.Module:
@@ -263,6 +292,8 @@ def _smp_network(
     import segmentation_models_pytorch as smp  # seconds to import, and only needed here
     import timm
 
+    own = {"encoder": SmallEncoder, "pretrained_settings": {}, "params": {}}
+    smp.encoders.encoders.setdefault("resnet_small", own)
     bare = name.removeprefix("timm/")
     of_timm = bare != name
     if of_timm and not timm.is_model(bare):

@@ -18,23 +18,39 @@ from recamlib.errors import WeightsError, nearest
 REGISTRY = "imagenet"
 """The name that means "download from torchvision's or timm's own registry"."""
 
+SCENES = "scenes"
+"""The name of the weights in the package: ``resnet_small``, pre-trained on scenes of other classes."""
+
+PACKAGED = Path(__file__).with_name("resnet_small_scenes.safetensors")
+"""Their file; the JSON file beside it says how `recamlib.engine.pretrain` made it."""
+
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")  # first come first
 _HEADS = ("fc", "classifier", "head")  # layers that classify, whoever wrote the file
 _COMPUTED = ("num_batches_tracked", "relative_position_index", "attn_mask")  # in some files
 
 
+def check_name(weights: str | Path | None, network: str) -> None:
+    """Raise WeightsError if a network has none of that name: ``resnet_small`` has `SCENES` alone."""
+    if weights in (SCENES, REGISTRY) and (weights == SCENES) != (network == "resnet_small"):
+        other = SCENES if weights == REGISTRY else REGISTRY
+        raise WeightsError(f"{network} has no {weights!r} weights: use {other!r}, a file, or none")
+
+
 def find_weights(weights: str | Path) -> Path:
     """Return the file that `weights` means.
 
     A path is taken from where the process runs, from where the user stands (a notebook's kernel runs in the
-    folder of the notebooks), and from the weights folder. A bare name is a file of the weights folder.
+    folder of the notebooks), and from the weights folder. A bare name is a file of the weights folder, but
+    for `SCENES`.
 
     Raises
     ------
     WeightsError
         If there is no such file; the message names the nearest one and the registry.
     """
+    if weights == SCENES:
+        return PACKAGED
     given, folder = Path(weights).expanduser(), paths.weights_dir()
     bare = given.suffix not in _SUFFIXES
     names = [f"{given}{suffix}" for suffix in _SUFFIXES] if bare else [given]

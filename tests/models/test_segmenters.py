@@ -119,7 +119,8 @@ def test_rates_and_decay_of_the_families():
     assert [p.ndim for p in v2[1]["params"]] == [4] * 4 and [p.ndim for p in v2[2]["params"]] == [1] * 4
     v3 = build_segmenter("deeplabv3plus_small", num_classes=5).param_groups(0.1)
     assert [g["lr"] for g in v3] == pytest.approx([0.1, 1.0])
-    swin = build_segmenter("upernet_small", num_classes=5)
+    with torch.device("meta"):
+        swin = build_segmenter("upernet_swin", num_classes=5)
     decayed, plain = swin.param_groups(6e-5)
     assert (decayed["lr"], plain["lr"], plain["weight_decay"]) == (6e-5, 6e-5, 0.0)
     names = {id(p): n for n, p in swin.named_parameters()}
@@ -413,8 +414,10 @@ def test_saved_network_comes_back(arch, tmp_path):
             SettingsError,
             "cannot be built",
         ),
-        ("upernet_small", {"weights": "imagenet"}, WeightsError, "train it from scratch"),
-        ("deeplabv2_small", {"weights": "imagenet"}, WeightsError, "train it from scratch"),
+        ("upernet_small", {"weights": "imagenet"}, WeightsError, "no 'imagenet' weights: use 'scenes'"),
+        ("deeplabv2_small", {"weights": "imagenet"}, WeightsError, "no 'imagenet' weights: use 'scenes'"),
+        ("deeplabv2", {"weights": "scenes"}, WeightsError, "has no 'scenes' weights: use 'imagenet'"),
+        ("upernet_swin", {"weights": "scenes"}, WeightsError, "has no 'scenes' weights: use 'imagenet'"),
         ("deeplabv2", {"weights": "coco"}, WeightsError, "no weights file .*coco"),
     ],
 )

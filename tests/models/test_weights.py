@@ -50,8 +50,10 @@ def test_weights_that_do_not_fit_are_named(tmp_path):
     torch.save({**state, "conv1.weight": torch.zeros(64, 1, 7, 7)}, path)
     with pytest.raises(WeightsError, match=r"another shape for conv1\.weight"):
         build_backbone("resnet18", weights=path)
-    with pytest.raises(WeightsError, match="train it from scratch"):
+    with pytest.raises(WeightsError, match="resnet_small has no 'imagenet' weights: use 'scenes'"):
         build_backbone("resnet_small", weights="imagenet")
+    with pytest.raises(WeightsError, match="resnet18 has no 'scenes' weights: use 'imagenet'"):
+        build_backbone("resnet18", weights="scenes")
 
 
 class Surprise:

@@ -65,10 +65,10 @@ def test_every_small_network_trains_and_is_scored(arch):
 
 def test_a_pretrained_network_with_fixed_norm_trains_and_comes_back(tmp_path):
     torch.manual_seed(0)
-    encoder = build_segmenter("deeplabv3plus_small", num_classes=6).net.encoder.model
+    encoder = build_segmenter("deeplabv3plus_small", num_classes=6).net.encoder
     save_file({k: v.clone() for k, v in encoder.state_dict().items()}, tmp_path / "e.safetensors")
     stage = segmenter(arch="deeplabv3plus_small", weights=str(tmp_path / "e.safetensors"), fixed_norm=True)
-    state = stage.load().net.encoder.model.state_dict()
+    state = stage.load().net.encoder.state_dict()
     means = [k for k in state if "running_mean" in k]
     assert means and all(torch.equal(state[k], encoder.state_dict()[k]) for k in means)
     assert any(not torch.equal(state[k], v) for k, v in encoder.state_dict().items())

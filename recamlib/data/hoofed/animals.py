@@ -54,12 +54,14 @@ class Kind:
 # The five share colours and patterns, so that no coat alone gives a class away.
 HOOFED_KINDS = {
     "horse": Kind(0.52, 0.205, 0.32, 0, 0.42, (32, 58), 0.29, 0.085, 0.050, 1.0,
-        "solid solid solid solid patches roan", _ANY, "white white cream dark", "mane ears hair"),
+        "solid solid solid solid solid roan", "bay bay chestnut chestnut dark black grey",
+        "white cream dark", "mane ears hair"),
     "cow": Kind(0.42, 0.235, 0.37, 0, 0.26, (2, 32), 0.26, 0.100, 0.058, 0.92,
-        "solid solid patches patches patches roan", _ANY, "white white black", "wide (horns) (udder) tuft"),
+        "patches patches patches patches patches solid", "black black bay dark",
+        "white white white cream", "wide horns udder tuft"),
     "sheep": Kind(0.34, 0.270, 0.29, 0, 0.24, (20, 48), 0.23, 0.090, 0.044, 0.72,
-        "wool wool wool wool wool patches", "white white white cream cream grey black dark",
-        "black dark white", "wide (curl) stub"),
+        "wool wool wool wool wool solid", "white white white white cream cream grey black",
+        "black dark", "wide (curl) stub"),
     "zebra": Kind(0.49, 0.210, 0.31, 0, 0.37, (32, 55), 0.28, 0.088, 0.047, 0.95,
         "stripes", "white white cream dun grey", "black black dark bay", "crest ears tuft"),
     "giraffe": Kind(0.60, 0.180, 0.24, 0.13, 0.95, (56, 76), 0.23, 0.064, 0.038, 1.1,

@@ -48,9 +48,10 @@ class Frame:
         self.fill(rows, cols, coat(xs, ys), owner=owner, inside=inside)
 
     def fill(
-        self, rows: slice, cols: slice, colours: np.ndarray, *, owner: int = 0, inside: np.ndarray | None = None
-    ) -> None:
-        """Colour a window of pixels ``(h, w, 3)``, in [0, 1], or its samples that are `inside` ``(3H, 3W)``."""
+        self, rows: slice, cols: slice, colours: np.ndarray, *, owner: int = 0,
+        inside: np.ndarray | None = None,
+    ) -> None:  # fmt: skip
+        """Colour a window of pixels ``(h, w, 3)``, in [0, 1], or only its samples `inside` ``(3H, 3W)``."""
         whole = np.full((*colours.shape[:2], 4), owner, np.uint8)
         np.clip(colours * 255, 0, 255, out=whole[:, :, :3], casting="unsafe")
         cut = tuple(slice(SAMPLES * s.start, SAMPLES * s.stop) for s in (rows, cols))

@@ -6,10 +6,10 @@ from recamlib.data.hoofed.drawing import Frame, blob, box, line, noise, pick, sm
 
 # sky above and at the horizon, hills, ground in two tones, leaves
 PLACES = {
-    "meadow": ((96, 152, 214), (190, 214, 232), (88, 122, 92), (92, 138, 62), (142, 164, 84), (52, 92, 44)),
-    "savanna": ((120, 168, 214), (226, 216, 190), (150, 138, 110), (188, 160, 96), (150, 120, 70), (104, 112, 58)),
-    "barn": ((104, 76, 54), (124, 92, 66), (84, 62, 46), (186, 154, 92), (142, 112, 66), (150, 124, 70)),
-}  # fmt: skip
+    "meadow": "#6098d6 #bed6e8 #587a5c #5c8a3e #8ea454 #345c2c",
+    "savanna": "#78a8d6 #e2d8be #968a6e #bca060 #967846 #68703a",
+    "barn": "#684c36 #7c5c42 #543e2e #ba9a5c #8e7042 #967c46",
+}
 THINGS = ("tree", "barrel", "fence")
 
 
@@ -18,7 +18,7 @@ class Scenery:
 
     def __init__(self, draws: np.random.Generator) -> None:
         self.draws, self.name = draws, pick(draws, tuple(PLACES))
-        colours = np.array(PLACES[self.name], np.float32) / 255
+        colours = np.array([[*bytes.fromhex(c[1:])] for c in PLACES[self.name].split()], np.float32) / 255
         self.colours = colours * draws.uniform(0.88, 1.12, (6, 3)).astype(np.float32)
         self.horizon = draws.uniform(0.26, 0.5)  # share of the height
         self.light = draws.uniform(0.85, 1.1) * np.ones(3)

@@ -21,13 +21,13 @@ from recamlib.errors import DataError, SettingsError, nearest
 OTHERS = LabelSpace("scenes", (*OTHER_KINDS, *THINGS))
 """Classes of `OtherImages`; none of them is in `HOOFED`."""
 
-MIN_VISIBLE, MIN_AREA = 0.25, 0.01
+MIN_VISIBLE, MIN_AREA = 0.3, 0.012
 """An animal shows at least this share of its own outline, and of the image."""
 
 _STREAMS = {"train": 1, "val": 2, "others": 3, "others_val": 4}
 _SMALLEST, _LARGEST = 48, 2048
 _TRIES = 16
-_CACHE_BYTES = 64 * 2**20
+_CACHE_BYTES = 192 * 2**20
 
 
 def scene_size(size: int) -> tuple[int, int]:
@@ -56,7 +56,7 @@ class _Scene:
         order = draws.permutation(len(self.space)).tolist()
         if draws.random() < self.single_share:
             return [order[0]] * (2 if draws.random() < 0.3 else 1)
-        return order[: 3 if draws.random() < 0.2 else 2]
+        return order[: 3 if draws.random() < 0.1 else 2]
 
     def draw(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         """Return image ``(H, W, 3)`` and mask ``(H, W)``, both uint8."""
@@ -78,7 +78,7 @@ class _Scene:
         scenery, frame = Scenery(self._draws(2)), Frame(height, width)
         scenery.behind(frame)
         horizon, count = scenery.horizon * height, len(kinds)
-        base = height * draws.uniform(0.45, 0.8) * (1.0, 0.86, 0.74)[count - 1]
+        base = height * draws.uniform(0.52, 0.88) * (1.0, 0.95, 0.85)[count - 1]
         for _ in range(draws.integers(3)):  # behind the animals
             near = draws.uniform(0.02, 0.4)
             spot = width * draws.random(), horizon + near * (height - horizon), height * (0.18 + 0.3 * near)
