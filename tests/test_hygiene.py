@@ -113,7 +113,8 @@ def test_profiles_fit_the_notebooks(notebook, profile):
 
 
 def test_no_tracked_file_is_large():
-    assert [short(path) for path in TRACKED if path.stat().st_size > 2**20] == []
+    limits = {".safetensors": 2**21}  # small networks trained here
+    assert [short(p) for p in TRACKED if p.stat().st_size > limits.get(p.suffix, 2**20)] == []
 
 
 def test_nothing_that_runs_code_when_it_loads_data():
