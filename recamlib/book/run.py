@@ -1,6 +1,7 @@
 """Execute notebooks: parameters are checked first, and nothing half-written is left behind."""
 
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -8,13 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from recamlib.book.parameters import DEFAULT, find_notebook, profile_parameters
 from recamlib.errors import RecamError
 from recamlib.paths import ROOT, book_dir, data_dir, results_dir, weights_dir
 
 KERNEL = "python3"  # the native kernel of the environment this runs in
 # Linux's allocator hands large blocks back to the system and gets them anew, page by page, at every step of a
-# training: kept, a step takes less of the processor. What the user sets wins.
+# training: held, a step takes less of the processor. What the user sets wins.
 ALLOCATOR = {
     "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_TOP_PAD_": "268435456",
 }  # fmt: skip
@@ -42,7 +45,7 @@ def run_notebook(
 ) -> Path:
     """Execute one notebook and return the path of the executed copy.
 
-    The copy appears only when the last cell is done. If a cell fails, what was executed is kept beside it as
+    The copy appears only when the last cell is done. If a cell fails, what was executed is put beside it as
     ``NAME.failed.ipynb`` and an earlier copy stays as it was. The kernel starts in the notebook's own folder,
     as nbval's does, and sees ``RECAM_DATA``, ``RECAM_WEIGHTS`` and ``RECAM_RESULTS`` as absolute paths.
 
@@ -73,14 +76,17 @@ def run_notebook(
     target = (output_dir or executed_dir()).resolve() / notebook.name
     failed = target.with_name(f"{notebook.stem}.failed.ipynb")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".running-", dir=target.parent) as temporary:
+    for old in target.parent.glob(".running-*-*"):  # of runs that were killed
+        if not psutil.pid_exists(int(old.name.split("-")[1])):
+            shutil.rmtree(old, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f".running-{os.getpid()}-", dir=target.parent) as temporary:
         partial = Path(temporary) / notebook.name
         try:
             _execute(notebook, partial, checked, progress=progress)
         except NotebookError as error:
             if partial.exists():
                 partial.replace(failed)
-                raise NotebookError(f"{error} (kept: {failed})") from error
+                raise NotebookError(f"{error} (stored: {failed})") from error
             raise
         partial.replace(target)
     failed.unlink(missing_ok=True)

@@ -37,11 +37,13 @@ def test_parameters_reach_the_notebook_and_the_kernel_is_ours(tmp_path, monkeypa
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "home"))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "home"))
 
+    (tmp_path / "executed" / ".running-4194305-left").mkdir(parents=True)  # of a run that was killed
+
     done = run_notebook("1", parameters={"sce_weight": "0.5"}, folder=FOLDER, output_dir=Path("executed"))
 
     assert done == tmp_path / "executed" / "01_passes.ipynb"
     first, second = outputs(done)[-2:]
-    assert json.loads(first) == [0.5, [1.0, 0.5], "w*w'", None]
+    assert json.loads(first) == [0.5, [1.0, 0.5], "w*w'", {"TrainClassifier": {"lr": 0.05}}]
     seen = json.loads(second)
     assert seen["cwd"] == str(FOLDER)
     assert Path(seen["python"]).samefile(sys.executable)
