@@ -22,6 +22,10 @@ TITLES = {
     "recam_relu_w_times_relu_w_prime (ours)":
         "ReCAM, $\\mathrm{ReLU}(w) \\otimes \\mathrm{ReLU}(w')$, ours",
 }  # fmt: skip
+SHOWN = (
+    "bce_only", "recam_w", "recam_w_prime", "recam_w_plus_w_prime", "recam_w_times_w_prime",
+    "bce_longer (control)", "bce_relu_w (ours)", "bce_w_times_w (ours)", "bce_w_times_random (ours)",
+)  # fmt: skip
 QUESTIONS = {
     "prose.any_option_beats_cam": "Does every choice of weights beat CAM after reactivation?",
     "ours.gain_is_reactivation": "Is the gain of $w \\otimes w'$ reactivation, not how weights are combined?",
@@ -33,18 +37,24 @@ QUESTIONS = {
 
 
 def readme_table(results: Sequence[dict[str, Any]]) -> str:
-    """Return README's table: what the paper says, what came out, on what, and how sure it is."""
-    lines = ["| | paper, ResNet-50 | here | on |", "|---|---|---|---|"]
-    shown = ("bce_only", "recam_w_prime", "recam_w_plus_w_prime", "recam_w_times_w_prime",
-             "bce_w_times_w (ours)")  # fmt: skip
-    runs = [r for r in results if r["notebook"].startswith("02") and r["parameters"]["dataset"] == "voc12"]
-    for run in [r for r in runs if not r["parameters"].get("sweep")]:
-        for name in [name for name in shown if name in run["rows"]]:
-            row = run["rows"][name]
-            told = _difference(row) if "difference" in row else f"{row['mean']:.1f} mIoU"
-            lines.append(f"| {TITLES[name]} | {_paper(name)} | {told} | {_short(run, row)} |")
-    if len(lines) == 2:
-        lines.append("| | | nothing stored yet | |")
+    """Return README's table: the paper, a column a run, and under it what each was measured on."""
+    runs = [
+        run for run in results
+        if run["notebook"].startswith("02") and run["parameters"]["dataset"] == "voc12"
+        and not run["parameters"].get("sweep")
+    ]  # fmt: skip
+    if not runs:
+        return "Nothing is stored yet."
+    names = [f"{run['parameters']['backbone']} ({n})" for n, run in enumerate(runs, 1)]
+    lines = [f"| Table 1, VOC | paper, ResNet-50 | {' | '.join(names)} |", "|---" * (len(runs) + 2) + "|"]
+    for row in SHOWN:
+        cells = [_difference(run["rows"][row]) if row in run["rows"] else "" for run in runs]
+        lines.append(f"| {TITLES[row]} | {_paper(row)} | {' | '.join(cells)} |")
+    note = "The first line is mIoU of pseudo masks, the others are differences to it; intervals, 95 %, are"
+    lines.append(f"\n{note} over seeds.")
+    for number, run in enumerate(runs, 1):
+        told = run["rows"]["recam_w_times_w_prime"]["convergence"]
+        lines.append(f"({number}) {describe_data(run)}; converged: {told}.")
     return "\n".join(lines)
 
 
@@ -91,18 +101,16 @@ def _paper(row: str) -> str:
     if row not in cells:
         return "–"
     value, base = cells[row]["values"][0], cells["bce_only"]["values"][0]
-    return f"{value} mIoU" if row == "bce_only" else f"{value - base:+.1f}"
+    return f"{value}" if row == "bce_only" else f"{value - base:+.1f}"
 
 
 def _difference(row: dict[str, Any]) -> str:
-    """Return a row's difference with interval and level; without a verdict, why."""
+    """Return a row's difference with its interval, or its mIoU; without a verdict, why."""
+    if "difference" not in row:
+        return f"{row['mean']:.1f}"
     low, high = row["difference_interval"]
-    text = f"{row['difference']:+.1f} [{low:+.1f}, {high:+.1f}] at {row['mean']:.1f}"
+    text = f"{row['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
     return text if row.get("converged", True) else f"{text}, not converged: {row['convergence']}"
-
-
-def _short(run: dict[str, Any], row: dict[str, Any]) -> str:
-    return f"{describe_data(run)}; {row.get('convergence', '')}"
 
 
 def _rows(run: dict[str, Any]) -> str:
@@ -110,7 +118,7 @@ def _rows(run: dict[str, Any]) -> str:
     for name, row in run["rows"].items():
         if "mean" not in row or "parts" in row:
             continue
-        change = _difference(row).split(" at ")[0] if row.get("difference") is not None else ""
+        change = _difference(row) if "difference" in row else ""
         span = "" if row["low"] is None else f" [{row['low']:.1f}, {row['high']:.1f}]"
         floor = f"{row['floor']:.1f}" if "floor" in row else ""
         told = MARKS[row_verdict(row, +1)]
