@@ -11,7 +11,6 @@ import os
 import resource
 import time
 import warnings
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -315,23 +314,6 @@ def runs(counts, size=(24, 20)) -> bytes:
     return changed_coco(segmentation={"size": list(size), "counts": counts})
 
 
-def expanded() -> bytes:
-    """A tensor of a million million numbers, one of which is stored."""
-    buffer = io.BytesIO()
-    torch.save({"a": torch.zeros(1).expand(10**6, 10**6)}, buffer)
-    return buffer.getvalue()
-
-
-def deflated() -> bytes:
-    """Weights that unpack to a thousand times their size."""
-    plain, buffer = io.BytesIO(), io.BytesIO()
-    torch.save({"a": torch.zeros(2**22)}, plain)
-    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as target:
-        for member in source.infolist():
-            target.writestr(member.filename, source.read(member))
-    return buffer.getvalue()
-
-
 BOMBS = {
     "PNG of 40,000 x 40,000 pixels": ("PNG image", big_png(40_000), "pixels"),
     "mask of 40,000 x 40,000 pixels": ("mask PNG", big_png(40_000), "pixels"),
@@ -360,8 +342,6 @@ BOMBS = {
     "YAML that calls a function": ("profile (YAML)", b"x: !!python/object/apply:os.getcwd []", "YAML"),
     "YAML nested 100,000 deep": ("profile (YAML)", b"[" * 10**5, "YAML"),
     "claims with an alias bomb": ("claims (YAML)", many_aliases(), "alias"),
-    "weights of 10^12 numbers, one stored": ("weights (.pth)", expanded(), "claims more numbers"),
-    "weights that unpack to 1,000 times": ("weights (.pth)", deflated(), "compressed"),
 }  # fmt: skip
 
 
