@@ -8,11 +8,11 @@ from __future__ import annotations  # so that the library's pages can say ArrayL
 import importlib
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any
 
 import joblib
 import numpy as np
@@ -65,29 +65,6 @@ SEGMENTATION = CrfSettings(
     spatial_sxy=1, spatial_weight=3, bilateral_sxy=67, bilateral_srgb=3, bilateral_weight=4
 )
 """What DeepLabV2's predictions are refined with at test time."""
-
-
-class LabelJob(NamedTuple):
-    """The arguments of `crf_labels` for one image of many."""
-
-    image: ArrayLike
-    """Shape ``(3, H, W)``, uint8."""
-    labels: ArrayLike
-    """Shape ``(H, W)``, whole numbers."""
-    num_labels: int
-    """How many labels there may be."""
-
-
-class ProbabilityJob(NamedTuple):
-    """The arguments of `crf_probabilities` for one image of many."""
-
-    image: ArrayLike
-    """Shape ``(3, H, W)``, uint8."""
-    probabilities: ArrayLike
-    """Shape ``(L, H, W)``, one map per label."""
-
-
-Job = LabelJob | ProbabilityJob
 
 
 def load_densecrf() -> ModuleType:
@@ -201,24 +178,24 @@ def crf_probabilities(
 
 
 def crf_many(
-    jobs: Iterable[Job], *, settings: CrfSettings | None = None, processes: int | None = None
+    function: Callable[..., np.ndarray], images: Iterable[dict[str, Any]], *, processes: int | None = None
 ) -> Iterator[np.ndarray]:
-    """Return an iterator over the refined labels or probabilities of many images, in order.
+    """Return an iterator over what `crf_labels` or `crf_probabilities` returns for many images, in order.
 
     Parameters
     ----------
-    jobs
-        May be a generator: a few jobs for each process are held at a time.
-    settings
-        For all jobs; None for `IRN_LABELS` or `SEGMENTATION`, whichever belongs to the kind of job.
+    function
+        One of the two.
+    images
+        Its arguments by name, for every image. May be a generator: a few for each process are held at a time.
     processes
         None for `default_processes`; 0 and 1 stay in this process. Results do not differ.
 
     Raises
     ------
     RecamError
-        As `crf_labels` and `crf_probabilities`, naming the job, from 0; or if a process was killed. What
-        `jobs` raises comes through as it is.
+        As `function`, naming the image, from 0; or if a process was killed. What `images` raises comes
+        through as it is.
     """
     load_densecrf()  # before the first process is started
     processes = default_processes() if processes is None else processes
@@ -228,7 +205,7 @@ def crf_many(
     pool = joblib.Parallel(
         max(1, processes), return_as="generator", batch_size=1, pre_dispatch="2*n_jobs", max_nbytes=None
     )
-    return _collected(pool, jobs, settings)
+    return _collected(pool, function, images)
 
 
 def default_processes() -> int:
@@ -240,10 +217,10 @@ def default_processes() -> int:
 
 
 def _collected(
-    pool: joblib.Parallel, jobs: Iterable[Job], settings: CrfSettings | None
+    pool: joblib.Parallel, function: Callable[..., np.ndarray], images: Iterable[dict[str, Any]]
 ) -> Iterator[np.ndarray]:
-    arrays = (type(job)._make(x if isinstance(x, int) else as_array(x) for x in job) for job in jobs)
-    results = pool(joblib.delayed(_solve)(number, job, settings) for number, job in enumerate(arrays))
+    plain = ({k: as_array(v) if hasattr(v, "detach") else v for k, v in image.items()} for image in images)
+    results = pool(joblib.delayed(_named)(number, function, image) for number, image in enumerate(plain))
     try:
         for result in results:  # noqa: UP028 - closing them is ours, see below
             yield result
@@ -289,11 +266,8 @@ def _infer(
         yield np.array(model.inference(settings.steps))
 
 
-def _solve(number: int, job: Job, settings: CrfSettings | None) -> np.ndarray:
+def _named(number: int, function: Callable[..., np.ndarray], arguments: dict[str, Any]) -> np.ndarray:
     try:
-        if isinstance(job, LabelJob):
-            image, labels, count = job
-            return crf_labels(image, labels, num_labels=count, settings=settings or IRN_LABELS)
-        return crf_probabilities(*job, settings=settings or SEGMENTATION)
+        return function(**arguments)
     except RecamError as error:
-        raise type(error)(f"job {number}: {error}") from error
+        raise type(error)(f"image {number}: {error}") from error

@@ -39,6 +39,8 @@ def eps_loss(
     ------
     DataError
         If the shapes do not fit (all are named), the saliency leaves [0, 1] or a label is neither 0 nor 1.
+    SettingsError
+        If `overlap` or `share` leaves [0, 1].
 
     Notes
     -----
@@ -58,6 +60,8 @@ def eps_loss(
     >>> [round(eps_loss(scores, torch.tensor([[s]]), present).item(), 4) for s in ([1.0, 0.0], [0.0, 1.0])]
     [0.01, 0.5]
     """
+    if not (0 <= overlap <= 1 and 0 <= share <= 1):
+        raise SettingsError(f"overlap is {overlap} and share {share}: both are shares, from 0 to 1")
     fits = scores.ndim == 4 and saliency.ndim == 3 and len(saliency) == len(scores)
     if not fits or labels.shape != (len(scores), scores.shape[1] - 1):
         raise DataError(
@@ -108,7 +112,7 @@ def edam_merge(
     DataError
         If the shapes differ, or maps or saliency leave [0, 1].
     SettingsError
-        If not ``0 <= alpha <= beta``: a map cannot be dropped and win.
+        If not ``0 <= alpha <= beta``: a map cannot be dropped and win. Or if `theta` leaves [0, 1].
 
     Notes
     -----
@@ -138,6 +142,8 @@ def edam_merge(
             f"maps run from {maps.min():g} to {maps.max():g}; they must be finite and within [0, 1]: "
             "merge_scales brings them there"
         )
+    if not 0 <= theta <= 1:
+        raise SettingsError(f"theta is {theta}, expected a saliency from 0 to 1")
     if not 0 <= alpha <= beta:
         raise SettingsError(f"alpha is {alpha} and beta {beta}: expected 0 <= alpha <= beta")
     scores = np.where(maps < alpha, -2.0, np.where(maps > beta, 2.0, maps))  # (P, H, W)

@@ -141,12 +141,16 @@ def masked_argmax(maps: np.ndarray, threshold: float) -> np.ndarray:
     ------
     DataError
         If the maps are not ``(P, H, W)`` or not finite.
+    SettingsError
+        If the threshold leaves [0, 1].
 
     Examples
     --------
     >>> masked_argmax(np.array([[[0.2, 0.8, 0.3]], [[0.1, 0.1, 0.6]]]), 0.2)
     array([[0, 1, 2]], dtype=uint8)
     """
+    if not 0 <= threshold <= 1:
+        raise SettingsError(f"threshold is {threshold}, expected a number from 0 to 1, as the maps have")
     if maps.ndim != 3:
         raise DataError(f"maps have shape {maps.shape}, expected (classes, height, width) of one image")
     if not len(maps):
@@ -180,7 +184,7 @@ class ThresholdSweep:
     Raises
     ------
     RecamError
-        If the thresholds do not ascend, or a kept one is not among them.
+        If the thresholds do not ascend from 0 to 1, or a kept one is not among them.
 
     Examples
     --------
@@ -204,6 +208,8 @@ class ThresholdSweep:
         self._edges = np.array(self.thresholds, dtype=np.float32)
         if not self.thresholds or not (np.diff(self._edges) > 0).all():
             raise RecamError(f"thresholds must ascend, got {self.thresholds}")
+        if not 0 <= self.thresholds[0] <= self.thresholds[-1] <= 1:
+            raise SettingsError(f"thresholds must be from 0 to 1, as the maps have, got {self.thresholds}")
         self.num_classes, self.ignore = num_classes, ignore
         self._even = self.thresholds == THRESHOLDS
         self._kept = [self._column(t) for t in (self.thresholds if keep is None else keep)]

@@ -17,7 +17,7 @@ from recamlib.engine import fit as engine
 from recamlib.engine.device import default_device, measured, per_image
 from recamlib.errors import DataError
 from recamlib.method.boundary import boundary_loss, check_thresholds, confident_labels
-from recamlib.method.crf import LabelJob, crf_many
+from recamlib.method.crf import crf_labels, crf_many
 from recamlib.method.saliency import edam_merge
 from recamlib.method.scores import masked_argmax
 from recamlib.method.walk import random_walks
@@ -62,8 +62,8 @@ class ConfidentLabels(_Labelled):
     def label(self, items: Sequence[Request]) -> Iterator[dict]:
         """Yield for each (split, id) the label map as PNG bytes, the share of pixels kept, and cost."""
         self.cams.items(items)  # what is missing upstream is made first, and not read
-        stored, jobs = self.cams.items(items), self._jobs(items)
-        solved = crf_many(jobs) if self.crf else (job.labels for job in jobs)  # two maps an image
+        stored, images = self.cams.items(items), self._labelled(items)
+        solved = crf_many(crf_labels, images) if self.crf else (i["labels"] for i in images)  # two maps each
         for item in stored:
             with labels_only(), measured() as cost:
                 names = np.full(256, 255, np.uint8)
@@ -72,16 +72,16 @@ class ConfidentLabels(_Labelled):
                 png = labels_to_png(labels)
             yield {"png": png, "kept": float((labels != 255).mean()), "cost": per_image(cost, 1)}
 
-    def _jobs(self, items: Sequence[Request]) -> Iterator[LabelJob]:
-        """Yield two label maps (2, H, W) an image, at the high and at the low threshold, with local values.
+    def _labelled(self, items: Sequence[Request]) -> Iterator[dict[str, Any]]:
+        """Yield the arguments of the CRF: two label maps (2, H, W), at the high and at the low threshold.
 
-        Local means 0 for the background and p + 1 for the p-th class present.
+        Their values are local: 0 for the background and p + 1 for the p-th class present.
         """
         for (split, name), item in zip(items, self.cams.items(items)):
             maps = self.cams.merge(item).numpy()
             picture = self.cams.dataset.images(split).image(name)
             found = [masked_argmax(maps, threshold) for threshold in (self.foreground, self.background)]
-            yield LabelJob(picture, np.stack(found), 1 + len(maps))
+            yield {"image": picture, "labels": np.stack(found), "num_labels": 1 + len(maps)}
 
     def read(self, item: dict) -> np.ndarray:
         """Return the label map (H, W), uint8, of a stored item."""

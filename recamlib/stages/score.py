@@ -13,7 +13,7 @@ from torch import Tensor
 from recamlib.data.access import ImageSet
 from recamlib.engine.device import bar, default_device, measured
 from recamlib.engine.predict import segment_image
-from recamlib.method.crf import ProbabilityJob, crf_many
+from recamlib.method.crf import crf_many, crf_probabilities
 from recamlib.method.scores import (
     THRESHOLDS,
     ThresholdSweep,
@@ -229,8 +229,9 @@ class SegmentationScore(_Counted):
             )  # fmt: skip
 
         if self.crf:
-            jobs = (ProbabilityJob(images.image(name), probabilities(name)) for name in images.ids)
-            yield from ((name, p.argmax(0).astype(np.uint8)) for name, p in zip(images.ids, crf_many(jobs)))
+            pairs = ({"image": images.image(n), "probabilities": probabilities(n)} for n in images.ids)
+            refined = crf_many(crf_probabilities, pairs)
+            yield from ((name, p.argmax(0).astype(np.uint8)) for name, p in zip(images.ids, refined))
             return
         for name in images.ids:
             yield name, probabilities(name).argmax(0).to(torch.uint8).numpy()

@@ -17,9 +17,7 @@ from recamlib.method.crf import (
     IRN_LABELS,
     SEGMENTATION,
     CrfSettings,
-    LabelJob,
     MissingCrfError,
-    ProbabilityJob,
     crf_labels,
     crf_many,
     crf_probabilities,
@@ -33,6 +31,11 @@ try:
 except MissingCrfError:
     installed = False
 compiled = pytest.mark.skipif(not installed, reason="pydensecrf2 could not be compiled here")
+
+
+def of(image, labels):
+    """Return the arguments of `crf_labels` for an image and labels of two kinds."""
+    return {"image": image, "labels": labels, "num_labels": 2}
 
 
 def scene(height=40, width=60, *, seed=0):
@@ -116,7 +119,7 @@ def test_several_labels_of_one_image_are_as_one_after_the_other():
     both = crf_labels(image, np.stack([truth, noisy]), num_labels=2)
     apart = [crf_labels(image, labels, num_labels=2) for labels in (truth, noisy)]
     np.testing.assert_array_equal(both, apart)
-    (many,) = crf_many([LabelJob(image, np.stack([noisy, truth]), 2)], processes=1)
+    (many,) = crf_many(crf_labels, [of(image, np.stack([noisy, truth]))], processes=1)
     np.testing.assert_array_equal(many, apart[::-1])
 
 
@@ -209,17 +212,17 @@ def test_wrong_settings_are_named():
 def test_without_the_package_the_first_call_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
     image, _, noisy = scene()
-    for call in (lambda: crf_labels(image, noisy, num_labels=2), lambda: crf_many([])):
+    for call in (lambda: crf_labels(image, noisy, num_labels=2), lambda: crf_many(crf_labels, [])):
         with pytest.raises(MissingCrfError, match="C\\+\\+ compiler and the Python headers .* make -B env"):
             call()
-    (finding,) = doctor._crf()
-    assert finding.ok is None and "make -B env" in finding.detail
+    _, good, text = doctor._crf()
+    assert good is None and "make -B env" in text
 
 
 @compiled
 def test_doctor_finds_the_package():
-    (finding,) = doctor._crf()
-    assert finding.ok and "pydensecrf" in finding.detail
+    _, good, text = doctor._crf()
+    assert good and "pydensecrf" in text
 
 
 def test_workers_load_no_torch():
@@ -229,33 +232,35 @@ def test_workers_load_no_torch():
 
 @compiled
 def test_results_do_not_depend_on_the_number_of_processes():
-    image, _, noisy = scene()
-    p = np.stack([0.7 - 0.4 * noisy, 0.3 + 0.4 * noisy]).astype(np.float32)
-    jobs = [LabelJob(*scene(20 + i, 30, seed=i)[::2], 2) for i in range(6)]
-    jobs += [ProbabilityJob(image, torch.from_numpy(p)), LabelJob(image, noisy, np.int64(3))]
-    expected = list(crf_many(jobs, processes=1))
-    assert [r.shape for r in expected] == [*((20 + i, 30) for i in range(6)), (2, 40, 60), (40, 60)]
-    for one, many in zip(expected, crf_many(iter(jobs), processes=2), strict=True):
+    jobs = [*(of(*scene(20 + i, 30, seed=i)[::2]) for i in range(6)), {**of(*scene()[::2]), "num_labels": 3}]
+    expected = list(crf_many(crf_labels, jobs, processes=1))
+    assert [r.shape for r in expected] == [*((20 + i, 30) for i in range(6)), (40, 60)]
+    for one, many in zip(expected, crf_many(crf_labels, iter(jobs), processes=2), strict=True):
         assert one.dtype == many.dtype
         np.testing.assert_array_equal(one, many)
+    image, _, noisy = scene()
+    p = torch.from_numpy(np.stack([0.7 - 0.4 * noisy, 0.3 + 0.4 * noisy])).bfloat16()
+    one, two = (
+        [*crf_many(crf_probabilities, [{"image": image, "probabilities": p}], processes=n)] for n in (1, 2)
+    )
+    np.testing.assert_array_equal(one, two)
 
 
 @compiled
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_bad_job_is_named_whatever_the_number_of_processes(processes):
+def test_a_bad_image_is_named_whatever_the_number_of_processes(processes):
     image, _, noisy = scene(8, 9)
-    with pytest.raises(DataError, match="^job 1: labels run from 7 to 8"):
-        list(crf_many([LabelJob(image, noisy, 2), LabelJob(image, noisy + 7, 2)], processes=processes))
+    with pytest.raises(DataError, match="^image 1: labels run from 7 to 8"):
+        list(crf_many(crf_labels, [of(image, noisy), of(image, noisy + 7)], processes=processes))
 
 
 @compiled
-def test_a_process_that_is_killed_is_an_error_and_no_hang(monkeypatch):
-    monkeypatch.setattr(crf, "_solve", killed)
+def test_a_process_that_is_killed_is_an_error_and_no_hang():
     with pytest.raises(RecamError, match="was killed .* run again with RECAM_WORKERS=1"):
-        list(crf_many([LabelJob(*scene(8, 9)[::2], 2)] * 8, processes=2))
+        list(crf_many(killed, [{}] * 8, processes=2))
 
 
-def killed(*_):
+def killed():
     os._exit(3)
 
 
@@ -266,19 +271,19 @@ def test_few_jobs_are_held_and_what_they_raise_comes_through():
     def jobs():
         for number in range(1000):
             taken.append(number)
-            yield LabelJob(*scene(8, 9)[::2], 2)
+            yield of(*scene(8, 9)[::2])
 
-    results = crf_many(jobs(), processes=2)
+    results = crf_many(crf_labels, jobs(), processes=2)
     assert [next(results).shape for _ in range(3)] == [(8, 9)] * 3
     assert len(taken) <= 12
     results.close()
 
     def damaged():
-        yield LabelJob(*scene(8, 9)[::2], 2)
+        yield of(*scene(8, 9)[::2])
         raise DataError("an image is damaged")
 
     with pytest.raises(DataError, match="^an image is damaged$"):
-        list(crf_many(damaged(), processes=2))
+        list(crf_many(crf_labels, damaged(), processes=2))
 
 
 @compiled
@@ -286,12 +291,12 @@ def test_number_of_processes_comes_from_the_environment(monkeypatch):
     monkeypatch.setenv("RECAM_WORKERS", "3")
     assert default_processes() == 3
     monkeypatch.setenv("RECAM_WORKERS", "0")
-    threads, job = threading.active_count(), LabelJob(*scene(8, 9)[::2], 2)
-    assert len(list(crf_many([job, job]))) == 2 and threading.active_count() == threads
+    threads, job = threading.active_count(), of(*scene(8, 9)[::2])
+    assert len(list(crf_many(crf_labels, [job, job]))) == 2 and threading.active_count() == threads
     monkeypatch.setenv("RECAM_WORKERS", "many")
     with pytest.raises(SettingsError, match="RECAM_WORKERS is 'many'"):
         default_processes()
     monkeypatch.delenv("RECAM_WORKERS")
     assert default_processes() >= 1
     with pytest.raises(SettingsError, match="processes is -1"):
-        crf_many([], processes=-1)
+        crf_many(crf_labels, [], processes=-1)

@@ -102,6 +102,10 @@ def test_mixed_up_data_is_refused(call, message):
         (lambda: climbing_gain(FEATURES, WEIGHT, SIGNS, None, mu=7, score="linaer"), "did you mean 'linear'"),
         (lambda: climbing_gain(FEATURES, WEIGHT, SIGNS, None, mu=7, penalty="pixel"), "mean 'pixels'"),
         (lambda: scores.bootstrap_interval(COUNTS, seed=0, level=95), "level 95"),
+        (lambda: scores.masked_argmax(MAPS, 35), "threshold is 35, expected a number from 0 to 1"),
+        (lambda: scores.ThresholdSweep(3, thresholds=(15, 35)), "must be from 0 to 1"),
+        (lambda: eps_loss(SCORES, SALIENCY, LABELS, share=50), "share 50: both are shares"),
+        (lambda: edam_merge(MAPS, SALIENT, theta=20), "theta is 20"),
         (lambda: scores.bootstrap_interval(COUNTS, seed=0, repeats=0), "repeats is 0"),
     ],
 )
