@@ -17,11 +17,10 @@ from recamlib.method.crf import crf_many, crf_probabilities
 from recamlib.method.scores import (
     THRESHOLDS,
     ThresholdSweep,
-    background_iou,
     bootstrap_difference,
     bootstrap_interval,
     class_counts,
-    confusion,
+    floor_iou,
     iou_from_counts,
     mean_iou,
     split_single_multi,
@@ -64,6 +63,11 @@ class _Counted(Stage):
     def miou(self) -> float:
         """mIoU in percent."""
         return 100 * _mean(self.counts)
+
+    @property
+    def floor(self) -> float:
+        """mIoU in percent that needs no map: all background, or one label of each image all over it."""
+        return 100 * floor_iou(self.counts)
 
     def per_class(self) -> dict[str, float]:
         """IoU in percent of background and every class."""
@@ -118,15 +122,11 @@ class Score(_Counted):
             classes = images.space.with_background
             thresholds = self.of.thresholds
             halves = [ThresholdSweep(classes, thresholds=thresholds) for _ in range(2)]
-            painted = np.zeros((classes, classes), dtype=np.int64)
             self.of.run(self.split, limit=self.limit)  # what is missing upstream is made first, and not read
             with measured() as cost:
                 stream = self.of.maps(self.split, limit=self.limit)
                 for name, maps, present in bar(stream, total=len(images.ids), desc="score"):
-                    mask = truth.mask(name)
-                    halves[fold_of(name)].add(maps, present, mask)
-                    label = present[0] + 1 if present else 0
-                    painted += confusion(np.full(mask.shape, label), mask, num_classes=classes)
+                    halves[fold_of(name)].add(maps, present, truth.mask(name))
             filled = [half for half in halves if len(half)]
             miou = np.array([mean_iou(np.sum([half.at(t) for half in filled], axis=0)) for t in thresholds])
             chosen = [other.best if len(other) else half.best for half, other in (halves, halves[::-1])]
@@ -138,7 +138,7 @@ class Score(_Counted):
             yield {
                 "miou": miou.tolist(), "thresholds": list(thresholds), "cross_thresholds": chosen,
                 **{name: np.concatenate(parts)[order].astype(np.int32) for name, parts in counts.items()},
-                "one_label": mean_iou(painted), "images": len(images.ids), "cost": cost,
+                "images": len(images.ids), "cost": cost,
             }  # fmt: skip
 
     @property
@@ -160,11 +160,6 @@ class Score(_Counted):
     def fixed(self) -> float:
         """mIoU in percent at the published threshold."""
         return 100 * _mean(np.asarray(self.result["fixed"], dtype=np.int64))
-
-    @property
-    def floor(self) -> float:
-        """mIoU in percent that needs no map, at most: all background, or one label of each image all over."""
-        return 100 * max(background_iou(self.result["cross"]), self.result["one_label"])
 
     @property
     def best(self) -> float:

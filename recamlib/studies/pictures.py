@@ -54,16 +54,16 @@ def score_table(
             per_class=mine[0].per_class(),
             by_label_count=mine[0].by_label_count(),
             images=mine[0].result["images"],
-            floor=mine[0].floor, **_convergence([*mine, *(base or ())]),
+            floor=mine[0].floor, **convergence_of([s.of for s in (*mine, *(base or ()))]),
             records=[s.of.model.result["convergence"] for s in mine],
             average_precision=[_average_precision(s.of.model.result["convergence"]) for s in mine],
         )
     return table
 
 
-def _convergence(scores: Sequence[Score]) -> dict[str, Any]:
+def convergence_of(maps: Sequence[MapStage]) -> dict[str, Any]:
     """Return whether all have converged; in words, the first that has not, or the first."""
-    answers = [score.of.convergence for score in scores]
+    answers = [stage.convergence for stage in maps]
     worst = next((a for a in answers if not a.converged), answers[0])
     return {"converged": worst.converged, "convergence": worst.text}
 

@@ -14,6 +14,7 @@ from recamlib.stages import AdvCams, ExtractCams, MapStage, TrainBoundary, Walk
 from recamlib.stages.base import Split
 from recamlib.studies.common import make
 from recamlib.studies.costs import pipeline_cost
+from recamlib.studies.pictures import convergence_of
 
 KINDS = ("cam", "recam")
 POWER = 1.5  # of AdvCAM's maps before the random walk; IRN's labels come from the maps as they are
@@ -203,9 +204,10 @@ def single_and_multi_label(scores: Mapping[Cell, Any]) -> dict[str, Any]:
     One sentence: holds if all four differences lie above zero, fails if any lies below; without IRN's two it
     cannot hold.
     """
-    parts, answers = [], []
+    parts, answers, rows = [], [], []
     for method in [name for name in ("none", "irn") if cell(name, "recam") in scores]:
         cam, recam = scores[cell(method, "cam")], scores[cell(method, "recam")]
+        rows.append(convergence_of([cam.of, recam.of]))
         for name, among in recam.groups().items():
             low, high = recam.interval_of_difference(cam, among=among)
             change = recam.by_label_count()[name] - cam.by_label_count()[name]
@@ -215,4 +217,4 @@ def single_and_multi_label(scores: Mapping[Cell, Any]) -> dict[str, Any]:
     if set(answers) == {"holds"} and len(answers) == 4:
         answer = "holds"
     rule = "ReCAM minus CAM lies above zero for both kinds of images, before and after IRN (one seed, images)"
-    return {"prose.single_and_multi_label": sentence(answer, "; ".join(parts), rule=rule)}
+    return {"prose.single_and_multi_label": sentence(answer, "; ".join(parts), rows=rows, rule=rule)}

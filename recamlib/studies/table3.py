@@ -9,7 +9,7 @@ import pandas as pd
 from recamlib.engine.device import bar
 from recamlib.errors import SettingsError, nearest
 from recamlib.method.crf import usable
-from recamlib.method.scores import background_iou, bootstrap_contrast
+from recamlib.method.scores import bootstrap_contrast
 from recamlib.report.cells import KINDS as TITLES
 from recamlib.report.cells import METHODS, NETWORKS, TRUE_MASKS, Cell, columns
 from recamlib.report.claims import all_claims, seed_interval, sentence, table_row, verdict
@@ -23,6 +23,7 @@ from recamlib.stages import (
     TrainUpperBound,
 )
 from recamlib.studies.common import make
+from recamlib.studies.pictures import convergence_of
 from recamlib.studies.table2 import part_of
 
 # Chosen on true masks of embedded scenes alone; SGD does not get off the ground in a few hundred steps.
@@ -48,6 +49,8 @@ COCO_STEPS = {"deeplabv2": 100_000, "deeplabv3plus": 100_000, "upernet_swin": 80
 
 COLUMNS = {"deeplabv2": "deeplabv2", "upernet_swin": "upernet", "deeplabv3plus": "deeplabv3plus"}
 """Network to its name in the paper's table; a small one stands in its large one's column."""
+
+ABOVE_FLOOR = 20  # points that a network on true masks has to be above its floor to have converged
 
 
 def column(arch: str) -> str:
@@ -174,6 +177,9 @@ def table(scores: Mapping[Cell, Sequence[SegmentationScore]]) -> dict[Cell, dict
     for place, row in found.items():
         if place.method != TRUE_MASKS and (top := found.get(bound(place.network))):
             row["share_of_upper_bound"] = 100 * row["mean"] / top["mean"]
+            if top["mean"] < top["floor"] + ABOVE_FLOOR:
+                row["converged"] = False
+                row["convergence"] = f"upper bound {top['mean']:.1f}, floor {top['floor']:.1f}"
     return found
 
 
@@ -182,15 +188,18 @@ def score_row(
 ) -> dict[str, Any]:
     """Return a network's row, one score per seed: mIoU, interval, difference to its partner, per class.
 
-    ``floor`` is the mIoU, percent, of calling every pixel background.
+    Whether it has ``converged`` is that of the classifiers behind its masks; true masks need none.
     """
+    maps = [s.of.masks.maps for s in (*mine, *(partner or ())) if isinstance(s.of, TrainSegmenter)]
+    more |= convergence_of(maps) if maps else {}
+    more["records"] = [stage.model.result["convergence"] for stage in maps[: len(mine)]]
     return table_row(
         [s.miou for s in mine],
         baseline=[s.miou for s in partner] if partner else None,
         interval=mine[0].interval(),
         difference=mine[0].interval_of_difference(partner[0]) if partner else None,
         per_class=mine[0].per_class(), evaluation=mine[0].label, images=mine[0].result["images"],
-        floor=100 * background_iou(mine[0].counts), **more,
+        floor=mine[0].floor, **more,
     )  # fmt: skip
 
 
@@ -272,7 +281,7 @@ def margin_of_the_stronger(scores: Mapping[Cell, Sequence[Any]]) -> dict[str, An
     rule = (
         "margin on UPerNet less margin on DeepLabV2, no refinement, lies above zero; UPerNet is the stronger"
     )
-    parts, answer, signs = [], "not run", (1, -1, -1, 1)
+    parts, answer, signs, rows = [], "not run", (1, -1, -1, 1), []
     for method in METHODS:
         cells = [cell(method, kind, network)
                  for network in ("upernet", "deeplabv2") for kind in ("recam", "cam")]  # fmt: skip
@@ -288,10 +297,12 @@ def margin_of_the_stronger(scores: Mapping[Cell, Sequence[Any]]) -> dict[str, An
         parts.append(f"{method} {mean:+.1f} [{low:+.1f}, {high:+.1f}]")
         if method == "none":
             answer = verdict((low, high), +1)
+            rows = [table(scores)[place] for place in cells]
     tops = [np.mean([s.miou for s in scores[bound(network)]])
             for network in ("upernet", "deeplabv2") if bound(network) in scores]  # fmt: skip
     if len(tops) == 2:
         parts.append(f"upper bounds {tops[0]:.1f} and {tops[1]:.1f}")
         if tops[0] <= tops[1] and answer != "not run":
             answer = "cannot tell"
-    return {"prose.larger_margin_on_stronger": sentence(answer, "; ".join(parts) or "one network", rule=rule)}
+    text = "; ".join(parts) or "one network"
+    return {"prose.larger_margin_on_stronger": sentence(answer, text, rows=rows, rule=rule)}

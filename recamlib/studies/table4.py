@@ -151,6 +151,7 @@ def plugged_in(table: Mapping[Cell, Any]) -> dict[str, Any]:
             answer = row_verdict(row, +1)
             text = f"{row['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
             if row["mean"] <= row["floor"]:
-                text += f"; at {row['mean']:.1f} no better than all background, {row['floor']:.1f}"
-        claims[f"table4.{side}_saliency.{name}.val"] = sentence(answer, text, rule=rule)
+                text += f"; at {row['mean']:.1f} no better than the floor, {row['floor']:.1f}"
+        judged = [row] if row else []
+        claims[f"table4.{side}_saliency.{name}.val"] = sentence(answer, text, rows=judged, rule=rule)
     return claims

@@ -10,6 +10,7 @@ import torch
 from recamlib.data.labels import HOOFED, SPACES
 from recamlib.engine.device import bar
 from recamlib.errors import SettingsError, nearest
+from recamlib.method.convergence import convergence
 from recamlib.method.losses import bce_gradient, sce_gradient
 from recamlib.method.scores import accuracy
 from recamlib.report.claims import seed_interval, sentence, table_row, verdict
@@ -86,7 +87,11 @@ def measured(
     ``accuracy[loss]`` and ``miou[split][loss]`` in percent per seed, ``gradients[loss][which]`` of shape
     ``(seeds, epochs + 1)``, ``scores`` as they were given.
     """
-    study: dict[str, Any] = {"accuracy": {}, "gradients": {}, "scores": scores}
+    trained = [model for models in classifiers.values() for model in models]
+    records = {loss: [m.result["convergence"] for m in models] for loss, models in classifiers.items()}
+    worst = min((convergence(m.result["convergence"]) for m in trained), key=lambda told: told.converged)
+    study: dict[str, Any] = {"accuracy": {}, "gradients": {}, "scores": scores, "records": records}
+    study |= {"converged": worst.converged, "convergence": worst.text}
     for loss, models in classifiers.items():
         found = [Classify(model=model).result for model in bar(models, desc=f"{loss} seeds")]
         labels = torch.tensor(np.array(found[0]["labels"]))
@@ -128,8 +133,11 @@ def rows(study: Mapping[str, Any]) -> dict[str, Any]:
     for group, part in study.items():
         measures = {"accuracy": part["accuracy"], **{f"miou_{s}": v for s, v in part["miou"].items()}}
         for measure, values in measures.items():
-            table[f"{group} {measure} bce"] = table_row(values["bce"])
-            table[f"{group} {measure} sce"] = table_row(values["sce"], baseline=values["bce"])
+            told = {name: part[name] for name in ("converged", "convergence")}
+            table[f"{group} {measure} bce"] = table_row(values["bce"], records=part["records"]["bce"], **told)
+            table[f"{group} {measure} sce"] = table_row(
+                values["sce"], baseline=values["bce"], records=part["records"]["sce"], **told
+            )
         for loss, curves in part["gradients"].items():
             for which, values in curves.items():
                 table[f"{group} gradient {which} {loss}"] = {"per_seed": values.tolist()}
@@ -178,7 +186,10 @@ def toy_gradients(cases: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
 
 
 def toy_study(
-    accuracy: Mapping[str, Sequence[float]], miou: Mapping[str, Mapping[str, Sequence[float]]]
+    accuracy: Mapping[str, Sequence[float]],
+    miou: Mapping[str, Mapping[str, Sequence[float]]],
+    *,
+    trained: Mapping[str, Any] | None = None,
 ) -> dict:
     """Judge Figure 1's claims on one group of classes from per-seed numbers in percent.
 
@@ -188,11 +199,15 @@ def toy_study(
         ``{"bce": [...], "sce": [...]}`` on single-label val images, one number per seed.
     miou
         Split to the same, for the maps.
+    trained
+        ``converged`` and ``convergence`` of the classifiers, as `measured` gives them.
     """
+    rest_on = [trained] if trained else []
     delta, low, high = seed_interval([s - b for s, b in zip(accuracy["sce"], accuracy["bce"])])
     rule = "SCE minus BCE over seeds lies above zero"
     text = f"accuracy of SCE minus BCE {delta:+.1f} [{low:+.1f}, {high:+.1f}]"
-    claims = {"prose.five_hoofed_bce_weaker": sentence(verdict((low, high), +1), text, rule=rule)}
+    answer = sentence(verdict((low, high), +1), text, rows=rest_on, rule=rule)
+    claims = {"prose.five_hoofed_bce_weaker": answer}
     parts, answers = [], []
     for split, values in miou.items():
         delta, low, high = seed_interval([s - b for s, b in zip(values["sce"], values["bce"])])
@@ -200,5 +215,7 @@ def toy_study(
         answers.append(verdict((low, high), +1))
     answer = answers[0] if len(set(answers)) == 1 else "cannot tell"
     text = "mIoU of SCE's maps minus BCE's: " + ", ".join(parts)
-    claims["prose.sce_cam_higher_miou"] = sentence(answer, text, rule=rule + " on train and on val")
+    claims["prose.sce_cam_higher_miou"] = sentence(
+        answer, text, rows=rest_on, rule=rule + " on train and on val"
+    )
     return claims
