@@ -24,7 +24,7 @@ def write_voc(folder: Path, images: ImageSet, masks: MaskSet, *, split: str, qua
     folder
         Folder to write ``VOCdevkit/VOC2012`` into; other splits already there stay.
     images, masks
-        Both doors of the data set, same ids.
+        The data set, same ids in both.
     split
         Name of the list to write.
     quality

@@ -1,4 +1,4 @@
-"""The two doors: what the first can do, and that the second stays shut while training."""
+"""Access to images and masks: what image sets can do, and that masks stay shut while training."""
 
 import multiprocessing
 import pickle
@@ -52,7 +52,7 @@ class MaskReader(Dataset):
         return torch.from_numpy(self.masks.mask(self.masks.ids[index]).astype(np.int64))
 
 
-def test_first_door_has_no_way_to_a_mask(images):
+def test_image_sets_have_no_way_to_a_mask(images):
     for reader in (ImageSet, type(images), type(images.select(limit=3))):
         assert not [name for name in dir(reader) if "mask" in name.lower()]
 
@@ -70,7 +70,7 @@ def test_guard_shuts_every_way_in(images, masks):
         ):
             with pytest.raises(MaskAccessError, match="masks are for metrics only"):
                 use()
-        images.image(images.ids[0])  # the first door stays open
+        images.image(images.ids[0])  # images stay open
     assert masks_allowed()
     masks.mask(masks.ids[0])
 

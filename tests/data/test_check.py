@@ -72,7 +72,7 @@ def test_nothing_there(tmp_path):
 
 
 def test_coco_and_hoofed(tmp_path):
-    images, masks = (door("hoofed", "val", count=3, size=48) for door in (open_images, open_masks))
+    images, masks = (opened("hoofed", "val", count=3, size=48) for opened in (open_images, open_masks))
     for split in ("train", "val"):
         write_coco(tmp_path, images, masks, split=split)
     report = check_dataset("coco14", tmp_path, progress=False)

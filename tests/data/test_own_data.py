@@ -160,7 +160,7 @@ def test_colours_of_a_labelmap_are_read_and_its_order_is_that_of_the_classes(kit
     )
     table = np.array([colours[name] for name in ("background", *NAMES)], np.uint8)
     each_mask(kit, lambda mask: table[mask])
-    images, masks = (door("voc12", "train", root=kit) for door in (open_images, open_masks))
+    images, masks = (opened("voc12", "train", root=kit) for opened in (open_images, open_masks))
     assert images.space.classes == NAMES and masks.mask("p3").max() == 2  # classes.txt has the say
     (kit / "classes.txt").unlink()
     assert open_images("voc12", "train", root=kit).space.classes == ("hen", "cat", "dog")
