@@ -175,9 +175,8 @@ def bring(name, root, sources, **options):
 
 
 def test_voc_and_sbd_from_nothing(server, tmp_path):
-    masks = {
-        id: np.full((6, 8), value, np.uint8) for id, value in (("a_1", 1), ("b_1", 2), ("c_1", 10), ("d_1", 10))
-    }
+    values = {"a_1": 1, "b_1": 2, "c_1": 10, "d_1": 10}
+    masks = {id: np.full((6, 8), value, np.uint8) for id, value in values.items()}
     sources = listing(tmp_path, server, voc12={"voc.tar": voc_tar()}, sbd={"sbd.tgz": sbd_tgz(**masks)})
     root = tmp_path / "data"
     with pytest.raises(DataError, match="recam data fetch voc12"):
