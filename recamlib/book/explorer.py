@@ -23,9 +23,7 @@ NAME = "explorer.json"  # beside the result it belongs to
 TITLES = {"none": "{}", "irn": "{} + IRN"}  # AdvCAM runs on a part of the images only
 
 
-def keep(
-    result: Path, rows: Mapping[str, Sequence[MapStage]], *, split: Split = "train", count: int = 12
-) -> Path | None:
+def store(result: Path, rows: Mapping[str, Sequence[MapStage]], *, split: Split = "train") -> Path | None:
     """Write what the explorer page shows of Table 2 beside a result; photographs, not ours to show, are left.
 
     Parameters
@@ -35,9 +33,7 @@ def keep(
     rows
         The cells of Table 2 (:func:`recamlib.studies.table2.systems`); the first seed is taken.
     split
-        Split that the scenes are from.
-    count
-        Number of scenes: the first ones with one class and the first with several, half and half.
+        Split that the scenes are from: the first six with one class and the first six with several.
 
     Returns
     -------
@@ -55,7 +51,7 @@ def keep(
     images, truth = data.images(split), data.masks(split)
     present = images.label_matrix().sum(1)
     groups = (np.flatnonzero(present == 1), np.flatnonzero(present > 1))
-    chosen = [images.ids[index] for group in groups for index in group[: count // 2]]
+    chosen = [images.ids[index] for group in groups for index in group[:6]]
     path = result.with_name(NAME)
     write_sealed(path, {
         "profile": content["parameters"]["profile"], "data": describe_data(content),
