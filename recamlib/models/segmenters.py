@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,8 @@ from recamlib.models.weights import (
 )
 
 _SWIN = {"dynamic_img_size": True, "always_partition": True, "drop_path_rate": 0.3}  # as in UPerNet-Swin-B
-_ARCHS = {  # name: family, default backbone, options of the decoder; the small ones are for 100 pixels
+# name: family, default backbone, options of the decoder; the small ones are for 100 pixels
+_ARCHS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "deeplabv2": ("deeplabv2", "resnet101", {}),
     "deeplabv2_small": ("deeplabv2", "resnet_small", {"rates": (1, 2, 4, 6)}),
     "deeplabv3plus": ("DeepLabV3Plus", "resnet101", {}),

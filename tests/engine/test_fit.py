@@ -23,7 +23,8 @@ from recamlib.engine.fit import (
     set_poly_rate,
     share_batch_norm,
 )  # fmt: skip
-from recamlib.models.backbones import build_backbone, freeze_batch_norm
+from recamlib.models.backbones import build_backbone
+from recamlib.models.base import freeze_batch_norm
 
 
 def test_optimizer_is_the_published_one_with_the_momentum_it_really_has():
