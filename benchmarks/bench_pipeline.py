@@ -163,7 +163,6 @@ def literal() -> Callable[[], dict]:
     from recamlib.engine import fit as engine
     from recamlib.method.maps import combine_weights
     from recamlib.stages.base import check_weights, load_weights_into
-    from recamlib.stages.training import trained
 
     os.environ["RECAM_RESULTS"] = str(PLACE / "32-true")
     made = stages("32-true")
@@ -184,7 +183,7 @@ def literal() -> Callable[[], dict]:
     def train_classifier() -> list[float]:
         torch.manual_seed(classifier.seed)
         model = classifier.build(classifier.weights)
-        groups = [(trained(model.backbone), classifier.lr)]
+        groups = [([p for p in model.backbone.parameters() if p.requires_grad], classifier.lr)]
         groups.append((list(model.fc1.parameters()), classifier.lr * classifier.fc_lr_factor))
         return form.train(
             model, classifier.views(), form.classifier_step, optimizer(groups, classifier),
@@ -196,7 +195,7 @@ def literal() -> Callable[[], dict]:
         model = recam.build()
         path = check_weights(classifier.folder, classifier.result["weights"])
         load_weights_into(model.classifier, path)
-        groups = [(trained(model.classifier), recam.lr * recam.base_lr_factor)]
+        groups = [([p for p in model.classifier.parameters() if p.requires_grad], recam.lr * recam.base_lr_factor)]
         groups.append((list(model.head.parameters()), recam.lr))
         return form.train(
             model, classifier.views(), form.reactivation_step, optimizer(groups, recam), epochs=recam.epochs,
