@@ -195,7 +195,8 @@ def literal() -> Callable[[], dict]:
         model = recam.build()
         path = check_weights(classifier.folder, classifier.result["weights"])
         load_weights_into(model.classifier, path)
-        groups = [([p for p in model.classifier.parameters() if p.requires_grad], recam.lr * recam.base_lr_factor)]
+        free = [p for p in model.classifier.parameters() if p.requires_grad]
+        groups = [(free, recam.lr * recam.base_lr_factor)]
         groups.append((list(model.head.parameters()), recam.lr))
         return form.train(
             model, classifier.views(), form.reactivation_step, optimizer(groups, recam), epochs=recam.epochs,
