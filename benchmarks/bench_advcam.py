@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
-from harness import compare
+from harness import compare, network, photographs
 
 SIZES = ((375, 500), (500, 333))
 CLASSES = ((3, 7), (0, 7, 12))
@@ -16,22 +16,12 @@ def form(kind: str) -> Callable[[], Callable[[], list]]:
     def prepare() -> Callable[[], list]:
         import literal_advcam
         import torch
-        from torch.nn.functional import interpolate
 
         from recamlib.engine.advcam import adversarial_maps
-        from recamlib.models.backbones import build_backbone
-        from recamlib.models.classifier import CamClassifier
-        from recamlib.paths import weights_dir
 
         torch.manual_seed(0)
-        weights = "mobilenet_v2_imagenet"  # random ones are as fast
-        weights = weights if (weights_dir() / f"{weights}.safetensors").is_file() else None
-        model = CamClassifier(build_backbone("mobilenet_v2", weights=weights), 20).eval()
+        model, images = network(), photographs(SIZES)
         fc1 = model.fc1.weight.detach().clone()
-        images = []
-        for height, width in SIZES:  # smooth colours with some grain, as photographs have
-            rough = interpolate(torch.rand(1, 3, 9, 9), (height, width), mode="bicubic")[0]
-            images.append((255 * (rough + 0.1 * torch.randn(3, height, width))).clamp(0, 255).byte())
         options = {"scales": (1.0,), "steps": STEPS}
 
         def literal() -> list:

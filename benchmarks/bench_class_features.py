@@ -7,6 +7,15 @@ from harness import compare
 SWEEP = (5, 40, 80)  # classes
 
 
+def inputs(images: int, classes: int) -> tuple:
+    """Return features (B, C, h, w), maps (B, K, h, w) and the slope of the pooled features (B, K, C)."""
+    import torch
+
+    torch.manual_seed(0)
+    features, maps = torch.rand(images, 2048, 32, 32), torch.rand(images, classes, 32, 32)
+    return features.requires_grad_(), maps.requires_grad_(), torch.randn(images, classes, 2048)
+
+
 def form(kind: str, images: int, classes: int) -> Callable[[], Callable[[], list]]:
     """Return a function that builds the inputs and returns the work of one form."""
 
@@ -16,10 +25,7 @@ def form(kind: str, images: int, classes: int) -> Callable[[], Callable[[], list
 
         from recamlib.method.maps import class_features
 
-        torch.manual_seed(0)
-        features = torch.rand(images, 2048, 32, 32).requires_grad_()  # (B, C, h, w)
-        maps = torch.rand(images, classes, 32, 32).requires_grad_()  # (B, K, h, w)
-        slope = torch.randn(images, classes, 2048)
+        features, maps, slope = inputs(images, classes)
         compute = {"ours": class_features, "literal": literal}[kind]
 
         def work() -> list:

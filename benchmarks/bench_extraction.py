@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from harness import compare
+from harness import compare, network, photographs
 
 SCALES = (1.0, 0.5, 1.5, 2.0)
 SIZES = ((375, 500), (500, 375), (375, 500), (333, 500))
@@ -16,25 +16,13 @@ def form(kind: str, *, side: float = 1.0, copies: int = 1) -> Callable[[], Calla
     def prepare() -> Callable[[], list]:
         import torch
         from literal import scale_maps
-        from torch.nn.functional import interpolate
 
         from recamlib.engine.extract import extract_scale_maps
-        from recamlib.models.backbones import build_backbone
-        from recamlib.models.classifier import CamClassifier
-        from recamlib.paths import weights_dir
 
         torch.manual_seed(0)
-        weights = "mobilenet_v2_imagenet"
-        weights = (
-            weights if (weights_dir() / f"{weights}.safetensors").is_file() else None
-        )  # speed is the same
-        model = CamClassifier(build_backbone("mobilenet_v2", weights=weights), 20).eval()
+        model = network()
         fc1 = model.fc1.weight.detach()
-        images = []
-        sizes = [(round(side * h), round(side * w)) for h, w in SIZES] * copies
-        for height, width in sizes:  # smooth colours with some grain, as photographs have
-            rough = interpolate(torch.rand(1, 3, 9, 9), (height, width), mode="bicubic")[0]
-            images.append((255 * (rough + 0.1 * torch.randn(3, height, width))).clamp(0, 255).byte())
+        images = photographs([(round(side * h), round(side * w)) for h, w in SIZES] * copies)
         classes = [torch.tensor([i, i + 1]) for i in range(len(images))]
 
         def literal() -> list:

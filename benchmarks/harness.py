@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,29 @@ def run_form(work: Callable[[], Any], *, repeats: int) -> dict[str, Any]:
             measured[key] = sum(found[key] for found in _steps.values())
         measured["steps"] = dict(_steps)
     return measured | {"results": results}
+
+
+def network() -> Any:
+    """Return a MobileNetV2 classifier of 20 classes, with ImageNet weights if they are there."""
+    from recamlib.models.backbones import build_backbone
+    from recamlib.models.classifier import CamClassifier
+    from recamlib.paths import weights_dir
+
+    weights = "mobilenet_v2_imagenet"  # random ones are as fast
+    weights = weights if (weights_dir() / f"{weights}.safetensors").is_file() else None
+    return CamClassifier(build_backbone("mobilenet_v2", weights=weights), 20).eval()
+
+
+def photographs(sizes: Iterable[tuple[int, int]]) -> list:
+    """Return images (3, H, W), uint8: smooth colours with some grain, as photographs have."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    images = []
+    for height, width in sizes:
+        rough = interpolate(torch.rand(1, 3, 9, 9), (height, width), mode="bicubic")[0]
+        images.append((255 * (rough + 0.1 * torch.randn(3, height, width))).clamp(0, 255).byte())
+    return images
 
 
 def compare(

@@ -1,0 +1,108 @@
+"""benchmarks/gpu.py on the CPU with two images: it writes, goes on, ends in time, says what is missing."""
+
+import importlib
+import itertools
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from recamlib.studies.table1 import BASE_ROWS, OUR_ROWS, ROWS
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def gpu(monkeypatch, tmp_path):
+    """The script; what it sets in the environment goes again."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    for name in ("RECAM_DEVICE", "RECAM_WORKERS", "RECAM_DATA", "RECAM_WEIGHTS", "TQDM_DISABLE"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "results"))
+    return importlib.import_module("gpu")
+
+
+def test_it_stops_goes_on_and_is_done(gpu, monkeypatch, tmp_path, capsys):
+    out = tmp_path / "gpu.json"
+    call = ["--device", "cpu", "--small", "--out", str(out)]
+    with monkeypatch.context() as patch:
+        patch.setattr(gpu, "clock", itertools.count(0, 60).__next__)  # a minute passes at every look
+        gpu.main([*call, "--minutes", "3"])
+    report = json.loads(out.read_text())
+    assert list(report["steps"]) == ["random walk, 32-true", "class features, 32-true"]
+    assert report["table1"] == {}
+    assert {"device", "versions", "commit", "date", "threads"} <= set(report)
+
+    report["steps"]["random walk, 32-true"]["mark"] = 1  # what is there is not made again
+    out.write_text(json.dumps(report))
+    gpu.main(call)
+    report = json.loads(out.read_text())
+    steps = report["steps"]
+    assert steps["random walk, 32-true"]["mark"] == 1
+    for path in ("random walk", "class features", "extraction", "AdvCAM", "training step"):
+        step = steps[f"{path}, 32-true"]
+        assert step["difference"] < 1e-4
+        assert step["times_faster"] == pytest.approx(step["cpu_seconds"] / step["device_seconds"])
+    for path in ("extraction", "AdvCAM", "training step"):
+        assert 0 < steps[f"{path}, bf16-mixed"]["difference"] < 1
+    wanted = {"bce_only", "sce_only", "sce_single_only", "bce_longer (control)", *BASE_ROWS.values()}
+    wanted |= {*ROWS.values(), *OUR_ROWS.values()}
+    table = report["table1"]["resnet_small"]
+    assert set(table["rows"]) == wanted
+    assert len(table["claims"]) == 2
+    scored = [step for step in steps.values() if "row" in step]
+    assert len(scored) == 2 * len(wanted)
+    for step in scored:
+        assert 0 <= step["miou"] <= 100
+        assert step["images"] > 0 and step["training_images"] > 0
+        assert ("fc2_accuracy" in step["record"]) == (step["row"].startswith("recam_"))
+    assert table["rows"]["recam_w"]["per_seed"] == [s["miou"] for s in scored if s["row"] == "recam_w"]
+
+    before = out.read_text()
+    monkeypatch.setattr(gpu, "against_cpu", lambda *_: pytest.fail("made again"))
+    gpu.main(call)
+    assert out.read_text() == before
+    total = len(steps)
+    assert f"{total} of {total} steps" in capsys.readouterr().out
+
+    with pytest.raises(SystemExit, match="another small"):
+        gpu.main(["--device", "cpu", "--out", str(out)])
+
+
+def test_without_stages_part_2_is_left_out(gpu, monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(sys.modules, "recamlib.stages", None)
+    monkeypatch.setitem(sys.modules, "lightning.fabric", None)
+    monkeypatch.delitem(sys.modules, "recamlib.engine.fit", raising=False)
+    monkeypatch.setattr(gpu, "timed", lambda work, device: ([r.detach() for r in work()], 1.0))
+    out = tmp_path / "gpu.json"
+    gpu.main(["--device", "cpu", "--small", "--out", str(out)])
+    said = capsys.readouterr().out
+    assert said.count("part 2 is left out") == 1
+    assert said.count("training step, 32-true is left out") == 1
+    steps = json.loads(out.read_text())["steps"]
+    assert "random walk, 32-true" in steps and "AdvCAM, bf16-mixed" in steps
+    assert not any(name.startswith(("Table 1", "training step")) for name in steps)
+
+
+def test_pieces_are_read_as_one_folder(gpu, tmp_path):
+    for piece, name in (("one", "a/x.txt"), ("two", "a/y.txt"), ("two", "z.txt")):
+        (tmp_path / piece / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / piece / name).write_text(name)
+    assert gpu.joined([tmp_path / "one"], tmp_path / "all") == tmp_path / "one"
+    both = gpu.joined([tmp_path / "one", tmp_path / "two"], tmp_path / "all")
+    found = sorted(str(path.relative_to(both)) for path in both.rglob("*.txt"))
+    assert found == ["a/x.txt", "a/y.txt", "z.txt"]
+    assert (both / "a/y.txt").read_text() == "a/y.txt"
+
+
+def test_without_a_gpu_it_says_so(gpu, monkeypatch, tmp_path):
+    monkeypatch.setattr(gpu.torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="no GPU"):
+        gpu.main(["--out", str(tmp_path / "gpu.json")])
+
+
+def test_settings_are_those_of_the_notebook_under_mini(gpu):
+    from recamlib.book.parameters import all_parameters
+
+    assert gpu.notebook_settings() == all_parameters("mini", "02")["settings"]
