@@ -25,15 +25,12 @@ def default_device() -> str:
 def process_group() -> tuple[int, int, int]:
     """Return this process's rank, how many train together, and how many of them on this machine.
 
-    They are those that torchrun has started, or the tasks of one job of :mod:`recamlib.stages.infra`.
+    They are those that torchrun has started.
     """
-    place = os.environ
-    if "TORCHELASTIC_RUN_ID" in place:
-        return int(place["RANK"]), int(place["WORLD_SIZE"]), int(place["LOCAL_WORLD_SIZE"])
-    if "SUBMITIT_FOLDER" in place and "SLURM_PROCID" in place:
-        size = int(place["SLURM_NTASKS"])
-        return int(place["SLURM_PROCID"]), size, size // int(place["SLURM_NNODES"])
-    return 0, 1, 1
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return 0, 1, 1
+    rank, size, here = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    return rank, size, here
 
 
 def bar(items: Iterable[Any], **settings: Any) -> tqdm:

@@ -132,7 +132,7 @@ def fit(
     What a run gives does not depend on where it was interrupted: every draw is a function of seed, epoch and
     sample, and on the CPU the weights are the same to the bit.
 
-    Processes that train together (torchrun's, or the tasks of a Slurm job) take an even share of every batch;
+    Processes that train together (:func:`recamlib.engine.device.process_group`) share every batch evenly;
     the first of them writes checkpoints and probes. Losses are means of their losses, and on GPUs BatchNorm
     takes the statistics of all.
 

@@ -40,7 +40,7 @@ logging.getLogger("exca.map").setLevel(logging.WARNING)  # its lines hold whole 
 def read_cluster(text: str) -> dict[str, Any]:
     """Return the settings of ``slurm,NAME=VALUE,...`` or ``local,...``; names are those of `exca.MapInfra`.
 
-    Of ``slurm_partition`` and the like the end is enough; ``tasks_per_node`` is for trainings alone.
+    Of ``slurm_partition`` and the like the end is enough. A job is one process.
 
     Raises
     ------
@@ -57,8 +57,8 @@ def read_cluster(text: str) -> dict[str, Any]:
     for name, _, value in (part.partition("=") for part in rest):
         name = f"slurm_{name}" if f"slurm_{name}" in exca.MapInfra.model_fields else name
         given[name] = [value] if name == "slurm_setup" else value
-    if "tasks_per_node" in given:
-        given["slurm_use_srun"] = True
+    if "tasks_per_node" in given:  # exca waits for the first task alone
+        raise SettingsError("tasks_per_node: a job is one process; several train together under torchrun")
     try:
         checked = exca.MapInfra(folder=".", **given)
     except pydantic.ValidationError as error:
@@ -76,8 +76,6 @@ def job_settings(work: Work) -> dict[str, Any] | None:
     if not text or work == "here" or "SUBMITIT_FOLDER" in os.environ:
         return None
     settings = read_cluster(text)
-    if work != "training":
-        settings.pop("tasks_per_node", None)
     return settings if work == "images" else settings | {"min_samples_per_job": 1}
 
 
@@ -189,18 +187,12 @@ class StageCache(exca.MapInfra):
         with storage_errors():
             look = settings or joins
             missing = list(self._find_missing({self.item_uid(i): i for i in items}).values()) if look else []
-            if missing and joins:  # before the first one, which has the claim, is waited for
-                self._call_and_store(missing)
+            if missing and joins:  # the first one has the claim and stores; the others train with it
+                deque(self._run_method(missing), maxlen=0)
             elif missing:
                 self._obj.prepare(missing)
             with self._sent(settings, len(missing)) if missing and settings else nullcontext():
                 super()._method_override(items)
-
-    def _call_and_store(self, items: Sequence[Any], use_cache_dict: bool = True) -> dict[str, Any]:
-        if process_group()[0] > 0 and self.work == "training":  # of several, the first one stores
-            deque(self._run_method(items), maxlen=0)
-            return {}
-        return super()._call_and_store(items, use_cache_dict)
 
     @contextmanager
     def _sent(self, settings: dict[str, Any], count: int) -> Iterator[None]:

@@ -80,14 +80,6 @@ def test_jobs_give_the_bytes_of_a_local_run(results, monkeypatch, tmp_path):
     assert entries(maps()) == sent
 
 
-def test_two_tasks_of_a_job_train_together(results, monkeypatch):
-    monkeypatch.setenv("RECAM_CLUSTER", os.environ["RECAM_CLUSTER"] + ",tasks_per_node=2")
-    result = classifier().result
-    assert result["cost"]["device"].startswith("2 x ")
-    assert result["history"]["steps"] == 20
-    assert not (classifier().folder / "checkpoint").exists()
-
-
 def test_the_log_of_a_failed_job_reaches_the_error_of_the_notebook(results, tmp_path, monkeypatch):
     settings = f"dataset=rc.DataSettings(**{DATA}), epochs=1, batch_size=4, crop=32, lr=1e30, momentum=0.9"
     cells = [

@@ -28,12 +28,11 @@ def programs(tmp_path, monkeypatch) -> Path:
 
 
 def test_settings_of_jobs_come_from_one_text(programs, monkeypatch):
-    text = "slurm,partition=gpu,gpus_per_node=2,tasks_per_node=2,mem_gb=8.5,max_jobs=9,setup=module load cuda"
+    text = "slurm,partition=gpu,gpus_per_node=2,mem_gb=8.5,max_jobs=9,setup=module load cuda"
     monkeypatch.setenv("RECAM_CLUSTER", text)
     training, images = job_settings("training"), job_settings("images")
     assert (training["slurm_partition"], training["slurm_setup"]) == ("gpu", ["module load cuda"])
-    assert (training["gpus_per_node"], training["tasks_per_node"], training["mem_gb"]) == (2, 2, 8.5)
-    assert "tasks_per_node" not in images
+    assert (training["gpus_per_node"], training["mem_gb"]) == (2, 8.5)
     assert (images["max_jobs"], images["min_samples_per_job"], training["min_samples_per_job"]) == (9, 16, 1)
 
 
@@ -43,6 +42,7 @@ def test_settings_of_jobs_come_from_one_text(programs, monkeypatch):
         ("slrum", "'slrum', expected slurm or local"),
         ("local,partion=gpu", "cluster .*partion.*Extra inputs are not permitted"),
         ("local,max_jobs=many", "the cluster .*max_jobs.*integer"),
+        ("local,tasks_per_node=2", "several train together under torchrun"),
         ("local,gpu", "the cluster .*gpu"),
     ],
 )
