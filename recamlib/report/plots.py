@@ -261,7 +261,7 @@ def margin_points(frame: pd.DataFrame, *, ax: Axes) -> Axes:
     errors = np.nan_to_num(np.abs(np.vstack([part["difference"] - low, high - part["difference"]])))
     ax.errorbar(part["difference"], y, xerr=errors, fmt="o", color=BLUE, capsize=3)
     ax.axvline(0, color=GREY, lw=0.8, ls=":")
-    ax.set_yticks(y, [", ".join(name) for name in part.index])
+    ax.set_yticks(y, [name if isinstance(name, str) else ", ".join(name) for name in part.index])
     ax.invert_yaxis()
     ax.set_xlabel("ReCAM minus CAM (points of mIoU)")
     return ax
