@@ -272,17 +272,20 @@ def frame(result: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(index=["network", "pseudo masks"])
 
 
-def margin_of_the_stronger(scores: Mapping[Cell, Sequence[Any]]) -> dict[str, Any]:
+def margin_of_the_stronger(
+    scores: Mapping[Cell, Sequence[Any]], rows: Mapping[Cell, Mapping[str, Any]] | None = None
+) -> dict[str, Any]:
     """Judge ``larger_margin_on_stronger`` on scores of Table 3, one per seed.
 
     Holds if ReCAM's margin over CAM on UPerNet, less that on DeepLabV2, both without refinement, lies above
     zero; where both upper bounds are there and UPerNet's is not the higher, it is not the stronger network
-    and nothing can be told. The other refinements are shown, not judged.
+    and nothing can be told. The other refinements are shown, not judged. `rows` of :func:`table` say what
+    has converged.
     """
     rule = (
         "margin on UPerNet less margin on DeepLabV2, no refinement, lies above zero; UPerNet is the stronger"
     )
-    parts, answer, signs, rows = [], "not run", (1, -1, -1, 1), []
+    parts, answer, signs, judged = [], "not run", (1, -1, -1, 1), []
     for method in METHODS:
         cells = [cell(method, kind, network)
                  for network in ("upernet", "deeplabv2") for kind in ("recam", "cam")]  # fmt: skip
@@ -298,7 +301,7 @@ def margin_of_the_stronger(scores: Mapping[Cell, Sequence[Any]]) -> dict[str, An
         parts.append(f"{method} {mean:+.1f} [{low:+.1f}, {high:+.1f}]")
         if method == "none":
             answer = verdict((low, high), +1)
-            rows = [table(scores)[place] for place in cells]
+            judged = [rows[place] for place in cells] if rows else []
     tops = [np.mean([s.miou for s in scores[bound(network)]])
             for network in ("upernet", "deeplabv2") if bound(network) in scores]  # fmt: skip
     if len(tops) == 2:
@@ -306,4 +309,4 @@ def margin_of_the_stronger(scores: Mapping[Cell, Sequence[Any]]) -> dict[str, An
         if tops[0] <= tops[1] and answer != "not run":
             answer = "cannot tell"
     text = "; ".join(parts) or "one network"
-    return {"prose.larger_margin_on_stronger": sentence(answer, text, rows=rows, rule=rule)}
+    return {"prose.larger_margin_on_stronger": sentence(answer, text, rows=judged, rule=rule)}

@@ -136,9 +136,9 @@ def test_access_to_masks_is_shut_while_training_and_extracting(empty, monkeypatc
 
 def test_only_the_metric_side_names_masks():
     library = Path(rc.__file__).parent
-    allowed = {"cli_data.py", "stages/base.py", "stages/score.py", "studies/pictures.py"}
+    allowed = {"cli.py", "stages/base.py", "stages/score.py", "studies/pictures.py"}
     allowed |= {"book/explorer.py"}  # the page that shows IoU per image
-    allowed |= {"stages/segment.py"}  # the upper bound, once; cli_data.py writes devkits
+    allowed |= {"stages/segment.py"}  # the upper bound, once; cli.py writes devkits
     before, bound = (library / "stages/segment.py").read_text().split("class TrainUpperBound")
     assert ".masks(" not in before and bound.count(".masks(") == 1
     for path in library.rglob("*.py"):
