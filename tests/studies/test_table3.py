@@ -91,7 +91,7 @@ def test_the_table_compares_recam_with_cam_and_both_with_the_upper_bound():
     cam, recam = (table[place] for place in places)
     assert "difference" not in cam
     assert recam["difference"] == pytest.approx(recam["mean"] - cam["mean"])
-    assert rc.claims.row_verdict(recam, +1) == "not converged"  # two steps learn nothing, from true masks either
+    assert rc.claims.row_verdict(recam, +1) == "not converged"  # two steps learn nothing
     assert recam["convergence"].startswith("upper bound ")
     poor = recam | {"mean": recam["floor"], "difference_interval": [1.0, 2.0], "converged": True}
     assert 0 < recam["floor"] < 50 and rc.claims.row_verdict(poor, +1) == "cannot tell"
