@@ -109,7 +109,7 @@ def _execute(notebook: Path, output: Path, parameters: dict[str, Any], *, progre
                 kernel_name=KERNEL,
                 cwd=str(notebook.parent),
                 progress_bar=bar,
-                extra_arguments=["--IPKernelApp.log_level=40"],  # no advice on encryption at each start
+                extra_arguments=["--IPKernelApp.log_level=50"],  # one that is stopped calls it an error
             )
         except PapermillExecutionError as error:
             reason = f"{error.ename}: {error.evalue}"

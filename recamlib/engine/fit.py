@@ -224,6 +224,10 @@ def fit(
             for key, value in sums.items():
                 history.setdefault(key, []).append(value / end)
             sums = {}
+            if not all(p.isfinite().all() for p in model.parameters()):
+                raise TrainingError(
+                    f"the weights are no longer finite after epoch {epoch + 1}: lower the learning rate"
+                )
             if after_epoch and first:
                 history.setdefault("probes", []).append(after_epoch(model, epoch + 1))
             keep()

@@ -84,6 +84,17 @@ def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(views, tmp_path, 
     assert [p["epoch"] for p in resumed_history["probes"]] == [0, 1, 2, 3]
 
 
+def test_weights_that_are_no_longer_finite_are_the_rates_fault(views, tmp_path):
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 5))
+    optimizer = make_optimizer([{"params": list(model.parameters()), "lr": float("inf")}])
+
+    def step(net, images, labels):  # finite in the only step there is
+        return {"loss": nn.functional.binary_cross_entropy_with_logits(net(images), labels)}
+
+    with pytest.raises(TrainingError, match="no longer finite after epoch 1: lower the learning rate"):
+        fit(model, views, step, optimizer, epochs=1, batch_size=99, seed=0, checkpoint=tmp_path)
+
+
 def train_steps(views, folder, *, steps, kill_at=None, accumulate=1, every=2):
     """Train for so many steps with checkpoints within the epoch; `kill_at` kills the run in that step."""
     torch.manual_seed(0)
