@@ -20,7 +20,9 @@ def replay(notebook: Path) -> dict:
     """Run a notebook under nbval, which compares every cell's text, and return the result that it left."""
     options = ["-q", "-p", "no:cacheprovider", "--nbval", "--nbval-current-env"]
     command = [sys.executable, "-m", "pytest", *options, str(notebook)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    # bars are messages too: more than a thousand of them unread, and the one that ends a cell is dropped
+    quiet = {**os.environ, "TQDM_DISABLE": "1"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=quiet)
     if done.returncode:
         pytest.fail(f"{notebook.name} gives another text than is stored:\n{done.stdout[-8000:]}{done.stderr}")
     return json.loads((results_dir() / notebook.stem / "latest_smoke.json").read_text(encoding="utf-8"))

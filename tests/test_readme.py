@@ -12,8 +12,8 @@ def test_the_lines_that_open_the_readme_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
-    for whole, part in (("train_count=480", "train_count=32"), ("epochs=20", "epochs=1")):
-        assert code.count(whole) == 1  # less of it shows as much
+    for whole, part in (("train_count=960", "train_count=32"), ("epochs=8", "epochs=1")):
+        assert whole in code  # less of it shows as much
         code = code.replace(whole, part)
     exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
     said = capsys.readouterr().out.splitlines()
