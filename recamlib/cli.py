@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from typer.core import TyperGroup
 
 from recamlib.book.parameters import (
@@ -56,6 +55,7 @@ data = typer.Typer(no_args_is_help=True, help="Data sets: check, fetch, make.")
 app.add_typer(data, name="data")
 
 Profile = Annotated[str, typer.Option(help="Kind of run: a file in notebooks/profiles.")]
+Notebook = Annotated[str, typer.Argument(help="Number or name, such as 02.")]
 Cluster = Annotated[
     str,
     typer.Option(
@@ -63,6 +63,12 @@ Cluster = Annotated[
         help="Send stages to slurm, or to processes of this machine (local).",
     ),
 ]  # fmt: skip
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--parameter", "-p", metavar="NAME=VALUE", help="Set a parameter or setting: Reactivate.lr=0.05"
+    ),
+]
 
 
 def say(text: object, style: str = "") -> None:
@@ -77,14 +83,9 @@ def _main(debug: Annotated[bool, typer.Option(help="Show the traceback of an err
 
 @app.command()
 def run(
-    notebook: Annotated[str, typer.Argument(help="Number or name, such as 02.")],
+    notebook: Notebook,
     profile: Profile = DEFAULT,
-    parameter: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--parameter", "-p", metavar="NAME=VALUE", help="Set a parameter or setting: Reactivate.lr=0.05"
-        ),
-    ] = None,
+    parameter: Assignments = None,
     output: Annotated[Path | None, typer.Option(help="Folder for the executed copy.")] = None,
     cluster: Cluster = "",
 ) -> None:
@@ -92,47 +93,32 @@ def run(
 
     Stages with the same settings come from the cache. `recam list 02` shows a notebook's parameters.
     """
-    from recamlib.book.run import run_notebook
-
-    given = parse_assignments(parameter or [])
-    path = find_notebook(notebook)
-    settings = profile_parameters(profile, path.stem, extra=given)
     _send_to(cluster)
-    _announce(path.stem, profile, settings)
-    start = time.monotonic()
-    done = run_notebook(path.stem, profile=profile, parameters=given, output_dir=output)
-    say(f"done in {_duration(time.monotonic() - start)}: {done}")
+    _run(find_notebook(notebook), profile, parse_assignments(parameter or []), output)
 
 
 @app.command()
 def report(profile: Profile = "quick", cluster: Cluster = "") -> None:
     """Run all notebooks and build the book."""
-    from recamlib.book.build import build_book
-    from recamlib.book.run import NotebookError, run_notebook
+    from recamlib.book.run import NotebookError
 
     _send_to(cluster)
     notebooks = list_notebooks()
-    # all of them are checked before the first one runs
-    settings = [profile_parameters(profile, path.stem) for path in notebooks]
+    for path in notebooks:  # all of them are checked before the first one runs
+        profile_parameters(profile, path.stem)
     failed = []
-    begin = time.monotonic()
-    for number, (path, values) in enumerate(zip(notebooks, settings), 1):
-        _announce(f"[{number}/{len(notebooks)}] {path.stem}", profile, values)
-        start = time.monotonic()
+    for number, path in enumerate(notebooks, 1):
+        say(f"[{number}/{len(notebooks)}]")
         try:
-            run_notebook(path.stem, profile=profile)
+            _run(path, profile, {})
         except NotebookError as error:
             err.print(f"error: {error}", style="red", markup=False)
             failed.append(path.stem)
-        else:
-            say(f"      done in {_duration(time.monotonic() - start)}")
     if failed:
         count = f"{len(failed)} of {len(notebooks)}"
         raise RecamError(f"{count} notebooks failed ({', '.join(failed)}), so no book was built")
-    say("building the book")
-    index = build_book()
-    say(f"the report took {_duration(time.monotonic() - begin)}; open it with a browser:")
-    say(index.as_uri())
+    say("building the book; open it with a browser:")
+    book()
 
 
 @app.command()
@@ -144,7 +130,7 @@ def book() -> None:
 
 
 @app.command()
-def keep(
+def store(
     notebook: Annotated[
         str, typer.Argument(help='A notebook that has run (number or name), a result.json, or "bench".')
     ],
@@ -154,17 +140,17 @@ def keep(
 
     Of a notebook the latest run of the profile is taken, of earlier ones the result.json that they left.
     """
-    from recamlib.report.results import read, store, store_benchmarks
+    from recamlib.report import results as stored
 
     if notebook == "bench":
-        say(f"stored {store_benchmarks()}")
+        say(f"stored {stored.store_benchmarks()}")
         return
     path = Path(notebook)
     if not path.is_file():
         path = results_dir() / find_notebook(notebook).stem / f"latest_{profile}.json"
     if not path.is_file():
         raise RecamError(f"nothing to store: recam run {notebook} --profile {profile} has not finished here")
-    say(f"stored {store(read(path))}")
+    say(f"stored {stored.store(stored.read(path))}")
 
 
 @app.command("map")
@@ -183,16 +169,14 @@ def map_photos(
     failed = False
     for photo in photos:
         try:
-            found = map_photo(
-                photo, classes=[name for name in classes.split(",") if name], weights=weights,
-                backbone_weights=backbone_weights,
-            )  # fmt: skip
+            names = [name for name in classes.split(",") if name]
+            maps = map_photo(photo, classes=names, weights=weights, backbone_weights=backbone_weights)
         except RecamError as error:
             say(f"{error}", style="red")
             failed = True
             continue
-        seen = ", ".join(f"{name} {score:.0%}" for name, score in zip(found.classes, found.scores))
-        say(f"{photo.name}: {seen}; wrote {write_photo(found, output, photo.stem)[0]}")
+        seen = ", ".join(f"{name} {score:.0%}" for name, score in zip(maps.classes, maps.scores))
+        say(f"{photo.name}: {seen}; wrote {write_photo(maps, output, photo.stem)[0]}")
     if failed:
         raise typer.Exit(1)
 
@@ -219,15 +203,7 @@ def compare(
     tables = comparison(a, b)
     say(f"A: {title_of(a)}\nB: {title_of(b)}")
     for title, frame in tables.items():
-        say(f"\n{title}" if len(frame) else f"\n{title}: none")
-        if len(frame):
-            text = shown(frame)
-            table = Table(box=None, pad_edge=False)
-            for name in ("", *text.columns):
-                table.add_column(name, overflow="fold")
-            for name, row in text.iterrows():
-                table.add_row(*(str(cell).replace("[", "\\[") for cell in (name, *row)))
-            out.print(table)
+        say(f"\n{title}\n{shown(frame).to_string()}" if len(frame) else f"\n{title}: none")
     say(f"\n{RULE}")
 
 
@@ -236,28 +212,24 @@ def list_(
     notebook: Annotated[str | None, typer.Argument(help="Number or name, such as 02.")] = None,
 ) -> None:
     """List notebooks, or one notebook's parameters."""
+    for path in [find_notebook(notebook)] if notebook else list_notebooks():
+        say(f"{path.stem}: {_title(path)}")
     if notebook is None:
-        for path in list_notebooks():
-            say(f"{path.stem}: {_title(path)}")
         say(f"profiles: {', '.join(list_profiles())}")
         return
-    path = find_notebook(notebook)
-    say(f"{path.stem}: {_title(path)}")
     known = read_parameters(path)
-    plain = [p for p in known.values() if p.name != "settings"]
-    lines = [(f"{p.name}={p.default!r}", p.annotation, p.comment) for p in plain]
     own = known["settings"].default if "settings" in known else {}
+    for item in known.values():
+        if item.name != "settings":
+            say(f"  {f'{item.name}={item.default!r}':<45} {item.annotation:<12} {item.comment}")
     for stage in stages_of(known):
-        lines += [(f"{stage}.{name}={own.get(stage, {}).get(name, default)!r}", kind, "")
-                  for name, (kind, default) in fields_of(stage).items()]  # fmt: skip
-    wide, typed = (max(len(line[i]) for line in lines if len(line[i]) < 60) for i in (0, 1))
-    for assignment, annotation, comment in lines:
-        say(f"  {assignment:<{wide}}  {annotation:<{typed}}  {comment}".rstrip())
+        for name, (kind, default) in fields_of(stage).items():
+            say(f"  {f'{stage}.{name}={own.get(stage, {}).get(name, default)!r}':<45} {kind}")
 
 
 @app.command()
 def doctor() -> None:
-    """Check versions, device, space, data, weights."""
+    """Check versions, device, memory, space, data."""
     from recamlib.book.doctor import examine
 
     broken = []
@@ -295,9 +267,9 @@ def check_data(
 
     # what is not there is no error unless it was asked for by name
     reports = [check_dataset(name, progress=sys.stderr.isatty()) for name in names or DATASETS]
-    for found in reports:
-        say(found)
-    bad = [found.name for found in reports if found.problems or (names and not found.ok)]
+    for checked in reports:
+        say(checked)
+    bad = [checked.name for checked in reports if checked.problems or (names and not checked.ok)]
     if bad:
         raise DataError(f"not as it should be: {', '.join(bad)} (see above)")
 
@@ -361,35 +333,23 @@ def _send_to(cluster: str) -> None:
         os.environ["RECAM_CLUSTER"] = cluster
 
 
-def _announce(what: str, profile: str, settings: dict[str, Any]) -> None:
-    """Say which notebook runs with what, and what of it this machine is slow at."""
-    from recamlib.book.doctor import slow_precision
+def _run(notebook: Path, profile: str, given: dict[str, Any], output: Path | None = None) -> None:
+    """Run a notebook; say with what, and where the copy is."""
+    from recamlib.book.run import run_notebook
 
-    shown = ", ".join(f"{name}={value!r}" for name, value in settings.items() if name != "profile")
-    say(f"{what}: profile {profile}" + (f", {shown}" if shown else ""))
-    if hint := slow_precision(settings.get("settings", {})):
-        say(hint, style="yellow")
+    settings = profile_parameters(profile, notebook.stem, extra=given)
+    shown = [f"{name}={value!r}" for name, value in settings.items() if name != "profile"]
+    say(", ".join([f"{notebook.stem}: profile {profile}", *shown]))
+    start = time.monotonic()
+    done = run_notebook(notebook.stem, profile=profile, parameters=given, output_dir=output)
+    say(f"done in {time.monotonic() - start:.0f} s: {done}")
 
 
 def _title(path: Path) -> str:
     """Return the first heading of a notebook."""
-    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
-        for line in "".join(cell["source"]).splitlines():
-            if cell["cell_type"] == "markdown" and line.startswith("# "):
-                return line.removeprefix("# ")
-    return ""
-
-
-def _duration(seconds: float) -> str:
-    """Return a duration for people.
-
-    Examples
-    --------
-    >>> _duration(7.31), _duration(750)
-    ('7 s', '12 min 30 s')
-    """
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    lines = [line for cell in cells if cell["cell_type"] == "markdown" for line in cell["source"]]
+    return next((line.removeprefix("# ").strip() for line in lines if line.startswith("# ")), "")
 
 
 def main() -> None:

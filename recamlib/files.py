@@ -35,36 +35,30 @@ def whole_file(path: Path) -> Iterator[Path]:
         with storage_errors():
             yield part
             os.replace(part, path)
-    except BaseException:
+    finally:
         part.unlink(missing_ok=True)
-        raise
 
 
 @contextmanager
 def storage_errors() -> Iterator[None]:
     """Turn a full disk, a read-only or a vanished results folder into a `ResultsError` that says so."""
+    results = paths.results_dir()
     try:
         yield
-    except OSError as error:
-        if error.errno not in _STORAGE and not _in_results(error.filename):
+    except (OSError, SafetensorError) as error:
+        name = getattr(error, "filename", None)
+        inside = isinstance(name, str | Path) and Path(name).is_relative_to(results)
+        if isinstance(error, SafetensorError):
+            known = "os error" in str(error)
+        else:
+            known = error.errno in _STORAGE or inside
+        if not known:
             raise
-        raise _cannot_store(error.strerror or str(error), error.filename) from error
-    except SafetensorError as error:
-        if "os error" not in str(error):
-            raise
-        raise _cannot_store(str(error), None) from error
-
-
-def _in_results(name: Any) -> bool:
-    return isinstance(name, str | Path) and Path(name).is_relative_to(paths.results_dir())
-
-
-def _cannot_store(reason: str, name: Any) -> ResultsError:
-    where = f"{name}" if name else f"something in {paths.results_dir()}"
-    return ResultsError(
-        f"{where} cannot be written or read ({reason}); make room, change its permissions or choose another "
-        "folder with RECAM_RESULTS: what is complete is kept, the same run goes on from there"
-    )
+        raise ResultsError(
+            f"{name or f'something in {results}'} cannot be written or read ({error}); make room, change its "
+            "permissions or choose another folder with RECAM_RESULTS: what is complete stays there, the same "
+            "run goes on from it"
+        ) from error
 
 
 def write_sealed(path: Path, content: dict[str, Any], *, default: Callable[[Any], Any] | None = None) -> None:
@@ -75,13 +69,7 @@ def write_sealed(path: Path, content: dict[str, Any], *, default: Callable[[Any]
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """Return what `write_sealed` wrote.
-
-    Raises
-    ------
-    ResultsError
-        If the file is missing, is not JSON, or is not what was written.
-    """
+    """Return what `write_sealed` wrote; a missing or damaged file is a `ResultsError`."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -91,33 +79,11 @@ def read_sealed(path: Path) -> dict[str, Any]:
     return content
 
 
-class _PlainYaml(yaml.SafeLoader):
-    """YAML that is read quickly and fits into memory: no aliases, no deep nesting."""
-
-    depth = 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):  # a few lines of them can stand for any number of values
-            raise yaml.YAMLError(f"an alias (*name) is refused{self.peek_event().start_mark}")
-        if self.depth == 20:
-            raise yaml.YAMLError(f"more than {self.depth} levels are refused{self.peek_event().start_mark}")
-        self.depth += 1
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
-
-
 def read_yaml(path: Path) -> Any:
-    """Return what a YAML file of plain values says.
-
-    Raises
-    ------
-    SettingsError
-        If the file is missing, is not YAML, or uses aliases.
-    """
+    """Return what a YAML file of plain values says; a missing or damaged file is a `SettingsError`."""
     try:
-        return _PlainYaml(path.read_text(encoding="utf-8")).get_single_data()
-    except (OSError, yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
         raise SettingsError(f"{path} cannot be read as YAML: {' '.join(str(error).split())[:300]}") from None
 
 

@@ -39,15 +39,6 @@ def test_the_lock_pins_what_pyproject_asks_for(requirement):
     assert versions and all(requirement.specifier.contains(version) for version in versions)
 
 
-def test_the_lock_was_made_for_nothing_else():
-    direct = re.findall(
-        r"^([A-Za-z0-9._-]+)==(?:(?!^\S).*\n)*?(?:    # via recamlib|    #   recamlib) \(pyproject\.toml\)",
-        LOCK,
-        flags=re.MULTILINE,
-    )
-    assert {canonicalize_name(name) for name in direct} == {canonicalize_name(r.name) for r in WANTED}
-
-
 def test_the_compiled_extra_has_a_lock_of_its_own():
     pins = make_environment.locked_pins(CRF_LOCK)
     assert set(pins) == {canonicalize_name(r.name) for r in CRF_WANTED}
@@ -56,22 +47,18 @@ def test_the_compiled_extra_has_a_lock_of_its_own():
     assert {"cython", "setuptools"} <= set(PINS)
 
 
-@pytest.mark.parametrize(("lock", "wanted"), [(LOCK, WANTED), (CRF_LOCK, CRF_WANTED)], ids=["main", "crf"])
-def test_every_pin_has_hashes(lock, wanted):
+@pytest.mark.parametrize("lock", [LOCK, CRF_LOCK], ids=["main", "crf"])
+def test_every_pin_has_hashes(lock):
     entries = re.split(r"\n(?=[A-Za-z0-9])", lock)[1:]
-    assert len(entries) >= len(wanted)
-    assert [entry.splitlines()[0] for entry in entries if "--hash=sha256:" not in entry] == []
+    assert entries and [entry.splitlines()[0] for entry in entries if "--hash=sha256:" not in entry] == []
 
 
-def test_the_lock_serves_every_supported_python():
-    for version in ("3.11", "3.12", "3.13"):
-        for requirement in WANTED:
-            fitting = [
-                pin
-                for pin in map(Requirement, PINS[canonicalize_name(requirement.name)])
-                if not pin.marker or pin.marker.evaluate({"python_full_version": f"{version}.0"})
-            ]
-            assert len(fitting) == 1, (version, requirement.name)
+@pytest.mark.parametrize("version", ["3.11.0", "3.12.0", "3.13.0"])
+def test_the_lock_serves_every_supported_python(version):
+    for requirement in WANTED:
+        pins = map(Requirement, PINS[canonicalize_name(requirement.name)])
+        fitting = [p for p in pins if not p.marker or p.marker.evaluate({"python_full_version": version})]
+        assert len(fitting) == 1, requirement.name
 
 
 def test_environment_yml_is_made_from_the_same_pins():

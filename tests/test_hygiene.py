@@ -1,7 +1,6 @@
 """Facts about the tree that no single module's test would notice."""
 
 import ast
-import importlib
 import json
 import re
 import subprocess
@@ -53,22 +52,18 @@ def short(path: Path) -> str:
 
 
 @notebooks
-def test_a_notebook_was_run_once_from_top_to_bottom(notebook):
+def test_a_notebook_was_run_once_and_keeps_text_alone(notebook):
     # nbval passes a cell without outputs whatever it would print, and refuses one without a count
     counts = [cell["execution_count"] for cell in cells(notebook)]
     assert counts == list(range(1, len(counts) + 1))
-    assert not [o for c in cells(notebook) for o in c["outputs"] if o["output_type"] == "error"]
-
-
-@notebooks
-def test_a_notebook_keeps_text_and_drops_what_is_heavy_or_somebodys(notebook):
-    assert notebook.stat().st_size < 200_000
     content = json.loads(notebook.read_text(encoding="utf-8"))
+    assert notebook.stat().st_size < 200_000
     assert not {"papermill", "language_info"} & content["metadata"].keys()
     assert content["metadata"]["kernelspec"]["name"] == "python3"
-    kinds = {kind for c in cells(notebook) for o in c["outputs"] for kind in o.get("data", {})}
+    outputs = [output for cell in cells(notebook) for output in cell["outputs"]]
+    assert not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]  # warnings
+    kinds = {kind for output in outputs for kind in output.get("data", {})}
     assert not {kind for kind in kinds if kind.startswith("image/") or "widget" in kind}  # debris of bars
-    assert not [o for c in cells(notebook) for o in c["outputs"] if o.get("name") == "stderr"]  # warnings
     assert not [c for c in cells(notebook) if "papermill" in c["metadata"] or "execution" in c["metadata"]]
 
 
@@ -85,25 +80,15 @@ def test_cells_are_short_and_do_no_library_work(notebook):
 
 
 @notebooks
-def test_papermill_sees_every_parameter(notebook):
-    # an '=' inside a comment hides that parameter from papermill
-    from papermill import inspect_notebook
-
-    (cell,) = [c for c in cells(notebook) if "parameters" in c["metadata"].get("tags", [])]
-    comments = [line.partition("#")[2] for line in source(cell).splitlines()]
-    assert not [text for text in comments if "=" in text]
-    names = [node.target.id for node in ast.parse(source(cell)).body]
-    assert list(inspect_notebook(str(notebook))) == names and len(names) <= 12
-
-
-@notebooks
-def test_defaults_are_within_their_own_ranges_and_explained(notebook):
+def test_parameters_are_seen_explained_and_within_their_own_ranges(notebook):
     known = read_parameters(notebook)
+    (cell,) = [c for c in cells(notebook) if "parameters" in c["metadata"].get("tags", [])]
+    # an '=' inside a comment hides that parameter from papermill
+    assert list(known) == [node.target.id for node in ast.parse(source(cell)).body] and len(known) <= 12
     values = {name: parameter.default for name, parameter in known.items()}
     assert checked(**values) == values
     assert set(values["settings"]) <= set(stages_of(known))
-    for parameter in known.values():
-        assert parameter.comment, f"{parameter.name} has no comment"
+    assert all(parameter.comment for parameter in known.values())
 
 
 @pytest.mark.parametrize("profile", list_profiles())
@@ -117,43 +102,29 @@ def test_no_tracked_file_is_large():
     assert [short(p) for p in TRACKED if p.stat().st_size > limits.get(p.suffix, 2**20)] == []
 
 
-def test_nothing_that_runs_code_when_it_loads_data():
-    # put together so that this file does not hold them
-    patterns = ["allow_pickle=" + "True", "weights_only=" + "False", r"pickle\.loads?\(", r"yaml\.load\("]
-    found = [
-        f"{short(path)}: {match[0]}"
-        for path in TEXTS
-        if path.suffix in {".py", ".ipynb"}
-        for match in re.finditer("|".join(patterns), path.read_text(encoding="utf-8"))
-    ]
-    assert found == []
+# put together so that this file does not hold them
+HOMES = "|".join([re.escape(f"{ROOT.parent}/"), "/ho" + "me/", "/Us" + "ers/", "/ro" + "ot/"])
+RUNS_CODE = "|".join([
+    "allow_pickle=" + "True", "weights_only=" + "False", r"pickle\.loads?\(", r"yaml\.load\(",
+])  # fmt: skip
 
 
-def test_no_path_of_anybodys_machine():
-    homes = "|".join([re.escape(f"{ROOT.parent}/"), "/ho" + "me/", "/Us" + "ers/", "/ro" + "ot/"])
-    found = [
-        f"{short(path)}: {match[0]}"
-        for path in TEXTS
-        for match in re.finditer(homes, path.read_text(encoding="utf-8"))
-    ]
-    assert found == []
-
-
-def test_devices_are_followed_not_named_and_bars_fit_notebooks():
-    found = [
-        f"{short(path)}: {match[0]}"
-        for path in MODULES
-        for match in re.finditer(
-            r"\.cuda\(|device *= *\"cuda|from tqdm import|^\s*import tqdm\b",
-            path.read_text(encoding="utf-8"),
-            flags=re.MULTILINE,
-        )
-    ]
-    assert found == []
+@pytest.mark.parametrize(
+    ("files", "pattern"),
+    [
+        pytest.param([p for p in TEXTS if p.suffix in {".py", ".ipynb"}], RUNS_CODE, id="runs code on load"),
+        pytest.param(TEXTS, HOMES, id="a path of somebody's machine"),
+        pytest.param(MODULES, r'\.cuda\(|device *= *"cuda', id="a device that is named"),
+        pytest.param(MODULES, r"(?m)from tqdm import|^\s*import tqdm\b", id="a bar that is not ours"),
+    ],
+)
+def test_no_file_holds(files, pattern):
+    pairs = ((path, path.read_text(encoding="utf-8")) for path in files)
+    assert [f"{short(p)}: {m[0]}" for p, text in pairs for m in re.finditer(pattern, text)] == []
 
 
 def test_no_training_code_names_a_mask():
-    found = [
+    named = [
         f"{short(path)}: {alias.name}"
         for path in MODULES
         if path.parent.name in {"engine", "models", "method"}
@@ -162,17 +133,14 @@ def test_no_training_code_names_a_mask():
         for alias in node.names
         if alias.name in {"MaskSet", "open_masks"}
     ]
-    assert found == []
+    assert named == []
 
 
 def commands(group: typer.core.TyperGroup, prefix: str = "") -> set[str]:
     """Return every command of the command line, groups spelled out."""
-    found = set()
-    for name, command in group.commands.items():
-        found.add(f"{prefix}{name}")
-        if hasattr(command, "commands"):
-            found |= commands(command, f"{prefix}{name} ")
-    return found
+    names = {f"{prefix}{name}" for name in group.commands}
+    groups = {name: command for name, command in group.commands.items() if hasattr(command, "commands")}
+    return names.union(*(commands(command, f"{name} ") for name, command in groups.items()))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=short)
@@ -193,14 +161,6 @@ def is_book_notebook(page: Path, link: str) -> bool:
     """Return whether a link of a book page leads to a notebook, which lies there in the built book only."""
     in_book = page.parent == book_dir() and link.startswith("notebooks/")
     return in_book and (not NOTEBOOKS or (ROOT / link).is_file())
-
-
-def test_functions_that_the_method_page_names_exist():
-    names = set(re.findall(r"`(recamlib(?:\.\w+)+)`", (book_dir() / "method.md").read_text(encoding="utf-8")))
-    assert len(names) > 10
-    for name in names:
-        module, _, attribute = name.rpartition(".")
-        assert hasattr(importlib.import_module(module), attribute), name
 
 
 def test_workflows_run_commands_of_the_makefile():

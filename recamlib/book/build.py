@@ -12,10 +12,13 @@ from pathlib import Path
 
 import yaml
 
+from recamlib.book.explorer import explorer_page, latest
 from recamlib.book.run import executed_dir, kernel_environment
+from recamlib.book.scoreboard import scoreboard_page
 from recamlib.book.sections import dress
 from recamlib.errors import RecamError
 from recamlib.paths import book_dir
+from recamlib.report.results import load_results
 
 # what tex-chtml.js loads on demand: fonts and TeX packages; the rest (speech, menus) is twenty times as big
 _MATHJAX_PARTS = ("tex-chtml.js", "output", "input/tex")
@@ -28,20 +31,11 @@ class BookError(RecamError):
 def build_book(
     *, source: Path | None = None, executed: Path | None = None, pages: Mapping[str, str] | None = None
 ) -> Path:
-    """Build the book and return the path of its ``index.html``.
+    """Build the book and return the path of its ``index.html``; only a complete one replaces an earlier one.
 
-    Sources and executed notebooks are put together in a folder of their own, the book is built there, and
-    only a complete one replaces that of an earlier build.
-
-    Parameters
-    ----------
-    source
-        Folder of ``_config.yml``, ``_toc.yml`` and the pages, ``book/`` if not given.
-    executed
-        Folder of the executed notebooks, ``book/executed`` if not given.
-    pages
-        Parts made from results, by their path inside the book, :func:`recamlib.book.pages.book_pages` if not
-        given.
+    `source` is the folder of ``_config.yml``, ``_toc.yml`` and the pages (``book/``), `executed` that of the
+    executed notebooks (``book/executed``), `pages` text by path inside the book (scoreboard, explorer's
+    data).
 
     Raises
     ------
@@ -50,17 +44,12 @@ def build_book(
     """
     source, executed = source or book_dir(), executed or executed_dir()
     notebooks = executed_notebooks(source / "_toc.yml", executed)  # before any work
-    if pages is None:
-        from recamlib.book.pages import book_pages
-
-        pages = book_pages()
     build = source / "_build"
     build.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".building-", dir=build) as temporary:
         staged = Path(temporary) / "source"
         shutil.copytree(source, staged, ignore=shutil.ignore_patterns("_build", "executed", ".*"))
-        for path, text in pages.items():
-            (staged / path).parent.mkdir(parents=True, exist_ok=True)
+        for path, text in (pages_of_results() if pages is None else pages).items():
             (staged / path).write_text(text, encoding="utf-8")
         (staged / "notebooks").mkdir()
         for notebook in notebooks:
@@ -77,28 +66,28 @@ def build_book(
     return build / "html" / "index.html"
 
 
+def pages_of_results() -> dict[str, str]:
+    """Return the parts of the book that are made from results, by their path inside it."""
+    results = load_results()
+    return {"scoreboard.md": scoreboard_page(results), "explorer_data.md": explorer_page(latest(results))}
+
+
 def toc_files(toc: Path) -> list[str]:
     """Return every ``file`` of a table of contents, without suffix, in order."""
 
     def walk(node: object) -> list[str]:
         if isinstance(node, list):
-            return [found for item in node for found in walk(item)]
+            return [name for item in node for name in walk(item)]
         if isinstance(node, dict):
             own = [str(node[key]) for key in ("root", "file") if key in node]
-            return own + [found for value in node.values() for found in walk(value)]
+            return own + [name for value in node.values() for name in walk(value)]
         return []
 
     return [name.removesuffix(".md").removesuffix(".ipynb") for name in walk(yaml.safe_load(toc.read_text()))]
 
 
 def executed_notebooks(toc: Path, executed: Path) -> list[Path]:
-    """Return the executed copy of every notebook that a table of contents names.
-
-    Raises
-    ------
-    BookError
-        If some have not been run, naming the commands that do it.
-    """
+    """Return the executed copies of a table of contents' notebooks; a missing one is an error."""
     names = [n.removeprefix("notebooks/") for n in toc_files(toc) if n.startswith("notebooks/")]
     missing = [name for name in names if not (executed / f"{name}.ipynb").is_file()]
     if missing:

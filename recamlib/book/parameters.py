@@ -1,10 +1,7 @@
 """Parameters of notebooks and profiles of them: read, merged, and checked before a kernel starts.
 
 A parameters cell has at most twelve annotated literals; ``settings`` holds everything else, by the name of a
-stage's class and of its field, and the comment behind it names the stages that the notebook has::
-
-    settings: dict = {}  # of TrainClassifier, Reactivate, ExtractCams
-
+stage's class and of its field, and the comment behind it names the stages that the notebook has.
 ``notebooks/profiles/NAME.yml`` holds ``parameters`` of all notebooks that have them, parameters of single
 notebooks under their number, and one block a stage: what differs from the cell. The cell itself is the
 profile ``smoke``.
@@ -17,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-
-import yaml
 
 from recamlib.errors import SettingsError, nearest
 from recamlib.files import read_yaml
@@ -58,16 +53,14 @@ def find_notebook(which: str, folder: Path | None = None) -> Path:
     SettingsError
         Naming the nearest, or what there is.
     """
-    notebooks = list_notebooks(folder)
-    if not notebooks:
-        raise SettingsError(f"there are no notebooks in {folder or notebooks_dir()}")
     stem = Path(which).name.removesuffix(".ipynb")
     number = f"{int(stem):02d}" if stem.isdecimal() and len(stem) < 9 else stem
-    found = [path for path in notebooks if path.stem == stem or path.stem.startswith(f"{number}_")]
-    if len(found) == 1:
-        return found[0]
-    stems = [path.stem for path in notebooks]
-    raise SettingsError(f"no notebook {which!r}{nearest(stem, stems) or '; there are ' + ', '.join(stems)}")
+    notebooks = {path.stem: path for path in list_notebooks(folder)}
+    for name, path in notebooks.items():
+        if name == stem or name.startswith(f"{number}_"):
+            return path
+    hint = nearest(which, notebooks) or f"; there are {', '.join(notebooks) or 'none'}"
+    raise SettingsError(f"no notebook {which!r}{hint}")
 
 
 def list_profiles(folder: Path | None = None) -> list[str]:
@@ -87,13 +80,13 @@ def read_parameters(notebook: Path) -> dict[str, Parameter]:
     from papermill import inspect_notebook
 
     try:
-        found = inspect_notebook(notebook).values()
+        cell = inspect_notebook(notebook).values()
     except Exception as error:  # papermill hands on whatever nbformat met
         raise SettingsError(f"{notebook} is no notebook ({' '.join(repr(error).split())[:200]})") from None
-    if not found:
+    if not cell:
         raise SettingsError(f"{notebook.name} has no parameters: it needs a cell tagged 'parameters'")
     known = {}
-    for item in found:
+    for item in cell:
         try:
             default = ast.literal_eval(item["default"])
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
@@ -107,19 +100,19 @@ def read_parameters(notebook: Path) -> dict[str, Parameter]:
 def stages_of(parameters: Mapping[str, Parameter]) -> list[str]:
     """Return the stages that a notebook's ``settings`` are of: the classes that its comment names."""
     words = re.findall(r"\w+", parameters["settings"].comment) if "settings" in parameters else ()
-    return [word for word in words if word in _checks().settable()]
+    return [word for word in words if word in _checks().SETTABLE]
 
 
 def fields_of(stage: str) -> dict[str, tuple[str, Any]]:
     """Return the fields of a stage that ``settings`` may set: name to type as text, and default."""
     from recamlib import stages
 
-    found = {name: getattr(stages, stage).model_fields[name] for name in _checks().settable()[stage]}
-    return {name: (_words(info.annotation), info.default) for name, info in found.items()}
+    def words(kind: Any) -> str:
+        return kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
 
-
-def _words(annotation: Any) -> str:
-    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+    fields = getattr(stages, stage).model_fields
+    names = _checks().settable(stage).model_fields
+    return {name: (words(fields[name].annotation), fields[name].default) for name in names}
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
@@ -142,20 +135,31 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
             raise SettingsError(f"-p takes name=value or Stage.field=value, not {text!r}")
         stage, dot, field = name.strip().partition(".")
         if dot:
-            name, value = "settings", {stage: {field: value}}
+            stage, value = "settings", {stage: {field: value}}
         elif stage == "settings":
-            value = _plain(value)
-        given = _checks().merged(given, {name.strip(): value})
+            value = _checks().plain(value)
+        given = _checks().merged(given, {stage: value})
     return given
 
 
 def profile_parameters(
     profile: str, which: str, *, extra: Values | None = None, folder: Path | None = None
 ) -> dict[str, Any]:
-    """Return the checked parameters of one notebook that differ from its cell: profile first, then `extra`.
+    """Return the checked parameters of one notebook that differ from its cell; arguments of `all_parameters`.
 
-    Settings are merged field by field, of anything else the last one counts. A smoke run without `extra` is
-    the notebook as it stands.
+    A smoke run without `extra` is the notebook as it stands.
+    """
+    known = read_parameters(find_notebook(which, folder))
+    values = all_parameters(profile, which, extra=extra, folder=folder)
+    return {name: value for name, value in values.items() if value != known[name].default}
+
+
+def all_parameters(
+    profile: str, which: str, *, extra: Values | None = None, folder: Path | None = None
+) -> dict[str, Any]:
+    """Return every parameter of one notebook, checked: of its cell, then of the profile, then `extra`.
+
+    Settings are merged field by field, of anything else the last one counts.
 
     Raises
     ------
@@ -164,57 +168,40 @@ def profile_parameters(
     """
     notebook = find_notebook(which, folder)
     known = read_parameters(notebook)
-    usual = {name: parameter.default for name, parameter in known.items()}
+    values = {name: parameter.default for name, parameter in known.items()}
     path = (folder or notebooks_dir()) / "profiles" / f"{profile}.yml"
     if path.is_file():
-        usual = _joined(usual, _of_profile(path, notebook, known))
+        try:
+            values = _joined(values, _of_profile(path, notebook, known))
+        except SettingsError as error:
+            raise SettingsError(f"profile {profile}: {error}") from None
     elif profile != DEFAULT:
         names = list_profiles(folder)
         raise SettingsError(f"no profile {profile!r}{nearest(profile, names)}; there are {', '.join(names)}")
     if "profile" in known:
-        usual["profile"] = profile
-    asked = _joined(usual, _checked(notebook, known, extra or {}))
-    return {name: value for name, value in asked.items() if value != known[name].default}
-
-
-def all_parameters(
-    profile: str, which: str, *, extra: Values | None = None, folder: Path | None = None
-) -> dict[str, Any]:
-    """Return every parameter of a notebook under a profile; errors are those of `profile_parameters`."""
-    known = read_parameters(find_notebook(which, folder))
-    given = profile_parameters(profile, which, extra=extra, folder=folder)
-    return {name: parameter.default for name, parameter in known.items()} | given
+        values["profile"] = profile
+    return _joined(values, _checked(notebook, known, extra or {}))
 
 
 def _of_profile(path: Path, notebook: Path, known: Mapping[str, Parameter]) -> dict[str, Any]:
-    """Return what a profile says of a notebook, the whole file checked."""
-    where = f"profile {path.stem}"
+    """Return what a profile says of a notebook; its other notebooks are checked when they run."""
     content = read_yaml(path) or {}
     if not isinstance(content, dict) or not all(isinstance(block, dict) for block in content.values()):
-        raise SettingsError(f"{where}: parameters, a notebook or a stage to a mapping of names to values")
+        raise SettingsError("parameters, a notebook or a stage to a mapping of names to values")
     blocks = {str(key): block for key, block in content.items()}
-    common, sections = blocks.pop("parameters", {}), {}
-    notebooks = {path: read_parameters(path) for path in list_notebooks(notebook.parent)}
-    names = sorted({name for parameters in notebooks.values() for name in parameters})
-    try:
-        for key in [key for key in blocks if key[:1].isdigit()]:
-            place = find_notebook(key, notebook.parent)
-            sections[place] = _checked(place, notebooks[place], blocks.pop(key))
-        blocks = _checks().check("settings", blocks, stages=_checks().settable())
-        for name in common:
-            if name not in names:
-                raise SettingsError(f"no notebook has the parameter {name!r}{nearest(name, names)}")
-        shared = {
-            place: _checked(place, parameters, {k: v for k, v in common.items() if k in parameters})
-            for place, parameters in notebooks.items()
-        }
-    except SettingsError as error:
-        raise SettingsError(f"{where}: {error}") from None
-    own = _checks().owned(known)
-    settings = {stage: {field: value for field, value in blocks[stage].items() if (stage, field) not in own}
-                for stage in stages_of(known) if stage in blocks}  # fmt: skip
-    given = {"settings": settings} if "settings" in known else {}
-    return _joined(_joined(given, shared[notebook]), sections.get(notebook, {}))
+    common = blocks.pop("parameters", {})
+    numbers = [key for key in blocks if key[:1].isdigit()]
+    sections = {find_notebook(key, notebook.parent): blocks.pop(key) for key in numbers}
+    names = {name for place in list_notebooks(notebook.parent) for name in read_parameters(place)}
+    if unknown := sorted(set(common) - names):
+        raise SettingsError(f"no notebook has the parameter {unknown[0]!r}{nearest(unknown[0], names)}")
+    given = {name: value for name, value in common.items() if name in known}
+    if "settings" in known:
+        settings = _checks().fitted({"settings": blocks}, {"settings": ""})["settings"]
+        if "sce_weight" in known:
+            settings.get("Reactivate", {}).pop("sce_weight", None)
+        given["settings"] = {stage: settings[stage] for stage in stages_of(known) if stage in settings}
+    return _joined(_checked(notebook, known, given), _checked(notebook, known, sections.get(notebook, {})))
 
 
 def _joined(usual: Values, given: Values) -> dict[str, Any]:
@@ -230,19 +217,7 @@ def _checked(notebook: Path, known: Mapping[str, Parameter], given: Values) -> d
     stages = stages_of(known)
     for name in given:
         if name not in known:
-            homes = [f"{stage}.{name}" for stage in stages if name in _checks().settable()[stage]]
+            homes = [f"{stage}.{name}" for stage in stages if name in fields_of(stage)]
             hint = f"; there is {' and '.join(homes)}" if homes else nearest(name, known)
-            hint = hint or f"; it has {', '.join(known)}"
             raise SettingsError(f"{notebook.stem} has no parameter {name!r}{hint}")
-    return {
-        name: _checks().check(name, value, annotation=known[name].annotation, stages=stages, own=known)
-        for name, value in given.items()
-    }
-
-
-def _plain(text: str) -> Any:
-    """Return what a text spells in YAML, or the text."""
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
+    return _checks().fitted(given, {name: item.annotation for name, item in known.items()}, stages)

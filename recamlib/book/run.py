@@ -7,7 +7,9 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
+from unittest.mock import patch
 
 import psutil
 
@@ -15,7 +17,6 @@ from recamlib.book.parameters import DEFAULT, find_notebook, profile_parameters
 from recamlib.errors import RecamError
 from recamlib.paths import ROOT, book_dir, data_dir, results_dir, weights_dir
 
-KERNEL = "python3"  # the native kernel of the environment this runs in
 # Linux's allocator hands large blocks back to the system and gets them anew, page by page, at every step of a
 # training: held, a step takes less of the processor. What the user sets wins.
 ALLOCATOR = {
@@ -41,28 +42,12 @@ def run_notebook(
     parameters: Mapping[str, Any] | None = None,
     output_dir: Path | None = None,
     folder: Path | None = None,
-    progress: bool = True,
 ) -> Path:
     """Execute one notebook and return the path of the executed copy.
 
-    The copy appears only when the last cell is done. If a cell fails, what was executed is put beside it as
-    ``NAME.failed.ipynb`` and an earlier copy stays as it was. The kernel starts in the notebook's own folder,
-    as nbval's does, and sees ``RECAM_DATA``, ``RECAM_WEIGHTS`` and ``RECAM_RESULTS`` as absolute paths.
-
-    Parameters
-    ----------
-    which
-        Number, stem or file name of the notebook.
-    profile
-        Name of the profile whose parameters are used.
-    parameters
-        Further parameters, which win over the profile's; text is read in the parameter's own type.
-    output_dir
-        Where the executed copy goes, ``book/executed`` if not given.
-    folder
-        Where the notebooks and ``profiles/`` are, ``notebooks/`` if not given.
-    progress
-        Whether to show a bar over the cells (only on a terminal).
+    The copy appears in `output_dir` (``book/executed``) only when the last cell is done. If a cell fails,
+    what was executed is put beside it as ``NAME.failed.ipynb`` and an earlier copy stays as it was.
+    `parameters` win over the profile's. The kernel starts in the notebook's own folder, as nbval's does.
 
     Raises
     ------
@@ -82,7 +67,7 @@ def run_notebook(
     with tempfile.TemporaryDirectory(prefix=f".running-{os.getpid()}-", dir=target.parent) as temporary:
         partial = Path(temporary) / notebook.name
         try:
-            _execute(notebook, partial, checked, progress=progress)
+            _execute(notebook, partial, checked)
         except NotebookError as error:
             if partial.exists():
                 partial.replace(failed)
@@ -93,31 +78,27 @@ def run_notebook(
     return target
 
 
-def _execute(notebook: Path, output: Path, parameters: dict[str, Any], *, progress: bool) -> None:
+def _execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
     """Run papermill; its errors and those of the kernel come back as one NotebookError."""
     from jupyter_client.kernelspec import NoSuchKernel
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill import PapermillExecutionError, execute_notebook
 
-    bar = {"desc": notebook.stem, "leave": False, "disable": not (progress and sys.stderr.isatty())}
-    with kernel_environment():
-        try:
+    try:
+        with kernel_environment():
             execute_notebook(
-                str(notebook),
-                str(output),
-                parameters=parameters,
-                kernel_name=KERNEL,
-                cwd=str(notebook.parent),
-                progress_bar=bar,
+                str(notebook), str(output), parameters=parameters, cwd=str(notebook.parent),
+                kernel_name="python3",  # the native kernel of the environment this runs in
+                progress_bar={"desc": notebook.stem, "leave": False, "disable": not sys.stderr.isatty()},
                 extra_arguments=["--IPKernelApp.log_level=50"],  # one that is stopped calls it an error
-            )
-        except PapermillExecutionError as error:
-            reason = f"{error.ename}: {error.evalue}"
-            where = f"cell {error.cell_index + 1}, In [{error.exec_count}]"
-            raise NotebookError(f"{notebook.stem}, {where}: {_one_line(reason)}") from error
-        except (DeadKernelError, CellTimeoutError, NoSuchKernel) as error:
-            hint = "; was it killed for memory?" if isinstance(error, DeadKernelError) else ""
-            raise NotebookError(f"{notebook.stem}: {_one_line(str(error))}{hint}") from error
+            )  # fmt: skip
+    except PapermillExecutionError as error:
+        where = f"cell {error.cell_index + 1}, In [{error.exec_count}]"
+        reason = shorten(f"{error.ename}: {error.evalue}", 600)
+        raise NotebookError(f"{notebook.stem}, {where}: {reason}") from error
+    except (DeadKernelError, CellTimeoutError, NoSuchKernel) as error:
+        hint = "; was it killed for memory?" if isinstance(error, DeadKernelError) else ""
+        raise NotebookError(f"{notebook.stem}: {shorten(str(error), 600)}{hint}") from error
 
 
 @contextmanager
@@ -129,29 +110,10 @@ def kernel_environment() -> Iterator[None]:
         "RECAM_RESULTS": str(results_dir()),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),
         "JUPYTER_PREFER_ENV_PATH": "1",  # a kernel "python3" of the user must not win over ours
-        "JUPYTER_PATH": None,
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # no debugger warning at each kernel start
         "TQDM_DISABLE": "1",  # bars are for people who watch; a stored copy would keep their debris
         **{name: os.environ.get(name, value) for name, value in (ALLOCATOR | WAITING).items()},
     }
-    before = {name: os.environ.get(name) for name in wanted}
-    _set_environment(wanted)
-    try:
+    with patch.dict(os.environ, wanted):
+        os.environ.pop("JUPYTER_PATH", None)
         yield
-    finally:
-        _set_environment(before)
-
-
-def _set_environment(values: Mapping[str, str | None]) -> None:
-    """Set environment variables; None unsets."""
-    for name, value in values.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
-
-
-def _one_line(text: str, limit: int = 400) -> str:
-    """Return text on one line, shortened in the middle if it is very long."""
-    line = " ".join(text.split())
-    return line if len(line) <= limit else f"{line[: limit // 2]} ... {line[-limit // 2 :]}"

@@ -11,29 +11,20 @@ from typing import Any
 import nbformat
 import pandas as pd
 
-from recamlib.book.parameters import DEFAULT, find_notebook, profile_parameters, read_parameters
+from recamlib.book.parameters import DEFAULT, all_parameters, read_parameters
 from recamlib.errors import SettingsError
 from recamlib.report.results import read, result_path
 
 
 def dress(notebook: Path, static: Path) -> str:
-    """Return an executed notebook with boxes and downloads, as JSON; files to download go to `static`.
+    """Return an executed notebook as JSON: its command and parameters on top, its provenance at the end.
 
-    Added are the command that runs it again and its parameters (below the title), its provenance and result
-    (at the end), and an SVG file with its description for every figure.
-
-    Parameters
-    ----------
-    notebook
-        The executed copy.
-    static
-        The book's ``_static``; files land in ``sections/NOTEBOOK/``.
+    Every figure becomes an SVG file with its description; files land in ``sections/NOTEBOOK/`` of `static`.
     """
     content = nbformat.read(notebook, as_version=4)
     folder, address = static / "sections" / notebook.stem, f"../_static/sections/{notebook.stem}"
     folder.mkdir(parents=True, exist_ok=True)
-    ran = content.metadata.get("papermill", {})
-    known = read_parameters(notebook)
+    ran, known = content.metadata.get("papermill", {}), read_parameters(notebook)
     parameters = {name: item.default for name, item in known.items()} | dict(ran.get("parameters", {}))
     _replace_outputs(content, folder, address)
     content.metadata.pop("widgets", None)  # bars that nobody will move
@@ -54,20 +45,22 @@ def command(stem: str, parameters: dict[str, Any]) -> str:
     """Return the command that runs a notebook with these parameters: profile, then what differs from it."""
     profile = parameters.get("profile", DEFAULT)
     try:
-        defaults = {name: item.default for name, item in read_parameters(find_notebook(stem)).items()}
-        usual = defaults | profile_parameters(profile, stem)
+        usual = _assignments(all_parameters(profile, stem))
     except SettingsError:  # the profile is gone, or the notebook has changed since: everything is listed
         usual = {}
     words = ["recam", "run", stem[:2], "--profile", profile]
-    changed = {name: value for name, value in parameters.items() if name not in ("profile", "settings")}
-    settings = usual.get("settings", {})
-    for stage, block in parameters.get("settings", {}).items():
-        usual |= {f"{stage}.{field}": value for field, value in settings.get(stage, {}).items()}
-        changed |= {f"{stage}.{field}": value for field, value in block.items()}
-    for name, value in changed.items():
-        if name not in usual or usual[name] != value:
+    for name, value in _assignments(parameters).items():
+        if name != "profile" and (name not in usual or usual[name] != value):
             words += ["-p", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
     return shlex.join(words)
+
+
+def _assignments(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return parameters with the settings of stages as ``Stage.field``."""
+    flat = {name: value for name, value in parameters.items() if name != "settings"}
+    for stage, block in parameters.get("settings", {}).items():
+        flat |= {f"{stage}.{field}": value for field, value in block.items()}
+    return flat
 
 
 def _run_again(stem: str, parameters: dict[str, Any], comments: dict[str, str]) -> str:
@@ -85,25 +78,20 @@ def _provenance(result: dict[str, Any], folder: str, seconds: float | None) -> s
     """Return the box that says where the numbers of a result come from, as MyST Markdown."""
     where, parameters = result["provenance"], result["parameters"]
     images = ", ".join(f"{count} {name}" for name, count in result["images"].items())
-    seeds = parameters.get("seeds", [parameters.get("seed", 0)])
     rows = [
         ["commit", where["commit"] + (" (with changes since)" if where["commit"].endswith("+") else "")],
-        ["date", where["date"]],
-        ["device", where["device"]],
+        ["date", where["date"]], ["device", where["device"]],
         ["versions", ", ".join(f"{name} {number}" for name, number in where["versions"].items())],
         ["data", f"{parameters['dataset']}: {images}"],
-        ["seeds", ", ".join(map(str, seeds))],
-        ["settings", "the parameters at the top of this page"],
+        ["seeds", ", ".join(map(str, parameters.get("seeds", [parameters.get("seed", 0)])))],
     ]  # fmt: skip
     if seconds is not None:
         rows.append(["seconds", f"{seconds:.0f}, reading back the steps that had been run before"])
-    links = " · ".join(
-        f'<a href="{folder}/{name}" download>{what}</a>'
-        for name, what in (("rows.csv", "every row as CSV"), ("result.json", "the whole result as JSON"))
-    )
     return (
         ":::{admonition} Where these numbers come from\n:class: provenance\n"
-        f'{_facts(rows)}\n<p class="download">Download {links}</p>\n:::\n'
+        f'{_facts(rows)}\n<p class="download">Download '
+        f'<a href="{folder}/rows.csv" download>every row as CSV</a> · '
+        f'<a href="{folder}/result.json" download>the whole result as JSON</a></p>\n:::\n'
     )
 
 

@@ -24,16 +24,8 @@ TRUE_MASKS = "upper_bound"  # in place of a method: a network that learnt from t
 class Cell:
     """One cell of a table: maps of a kind after a refinement, or a network that learnt from their masks.
 
-    Attributes
-    ----------
-    table
-        ``"table2"``, ``"table3"`` or ``"table4"``.
-    method
-        One of `METHODS`, or `TRUE_MASKS`.
-    kind
-        One of `KINDS`; empty for true masks.
-    network
-        One of `NETWORKS` where a network is scored, else empty.
+    `table` is ``"table2"``, ``"table3"`` or ``"table4"``, `method` one of `METHODS` or `TRUE_MASKS`, `kind`
+    one of `KINDS` (empty for true masks), `network` one of `NETWORKS`, empty where maps are scored.
     """
 
     table: str

@@ -2,7 +2,8 @@
 
 import datetime
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,32 +59,28 @@ def all_claims() -> tuple[Claim, ...]:
         raise RecamError(f"data/claims.yml lacks the paper's tables ({error!r}); fetch it again") from None
 
 
-def _claims(paper: dict[str, Any]) -> list[Claim]:
-    claims, table = [], paper["table1"]
-    for column, name in enumerate(table["columns"]):
-        for row, entry in table["rows"].items():
+def _claims(paper: dict[str, Any]) -> Iterator[Claim]:
+    for column, name in enumerate(paper["table1"]["columns"]):
+        for row, entry in paper["table1"]["rows"].items():
             baseline = None if row == "bce_only" else f"table1.bce_only.{name}"
-            claims.append(Claim(f"table1.{row}.{name}", "Table 1", entry["values"][column], baseline))
-    for name in ("table2", "table3"):
-        for data in ("voc12", "coco14"):
-            block = paper[name][data]
-            columns = block["columns"] if "columns" in block else paper[name]["columns"]
-            for row, values in ((r, v) for r, v in block.items() if r != "columns"):
-                for column, value in zip(columns, values):
-                    partner = column.replace("recam", "cam")
-                    measured = partner != column and not column.endswith("_ut")  # a time is only shown
-                    baseline = f"{name}.{row}.{partner}.{data}" if measured else None
-                    where = f"Table {name[-1]}"
-                    claims.append(Claim(f"{name}.{row}.{column}.{data}", where, value, baseline))
+            yield Claim(f"table1.{row}.{name}", "Table 1", entry["values"][column], baseline)
+    for name, data in itertools.product(("table2", "table3"), ("voc12", "coco14")):
+        block = dict(paper[name][data])
+        columns = block.pop("columns", None) or paper[name]["columns"]
+        for row, values in block.items():
+            for column, value in zip(columns, values):
+                partner = column.replace("recam", "cam")
+                measured = partner != column and not column.endswith("_ut")  # a time is only shown
+                baseline = f"{name}.{row}.{partner}.{data}" if measured else None
+                yield Claim(f"{name}.{row}.{column}.{data}", f"Table {name[-1]}", value, baseline)
     for side in ("without_saliency", "with_saliency"):
         for row, entry in paper["table4"][side].items():
             values = entry["values"] if isinstance(entry, dict) else entry
             for split, value in zip(("val", "test"), values):
                 baseline = f"table4.{side}.{TABLE4[row]}.{split}" if row in TABLE4 else None
-                claims.append(Claim(f"table4.{side}.{row}.{split}", "Table 4", value, baseline))
+                yield Claim(f"table4.{side}.{row}.{split}", "Table 4", value, baseline)
     for name, entry in paper["prose"].items():
-        claims.append(Claim(f"prose.{name}", entry["where"], entry.get("value")))
-    return claims
+        yield Claim(f"prose.{name}", entry["where"], entry.get("value"))
 
 
 class ServerNumber(pydantic.BaseModel, extra="forbid", frozen=True):
@@ -107,45 +104,33 @@ def server_numbers() -> dict[str, ServerNumber]:
         return {}
     known = [claim.id for claim in all_claims() if claim.id.endswith(("_test.voc12", ".test"))]
     try:
-        found = pydantic.TypeAdapter(dict[str, ServerNumber]).validate_python(read_yaml(path))
+        numbers = pydantic.TypeAdapter(dict[str, ServerNumber]).validate_python(read_yaml(path))
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise RecamError(f"{path}, {where}: {first['msg']}") from None
-    for name in found:
-        if name not in known:
-            hint = nearest(name, known) or f"; they look like {known[0]}"
-            raise RecamError(f"{path}: {name!r} is no number of the test split{hint}")
-    return found
+    for name in set(numbers) - set(known):
+        hint = nearest(name, known) or f"; they look like {known[0]}"
+        raise RecamError(f"{path}: {name!r} is no number of the test split{hint}")
+    return numbers
 
 
 def paper_value(claim_id: str) -> float | None:
     """Return the paper's number for a claim id, or None for a sentence.
-
-    Raises
-    ------
-    RecamError
-        If there is no such claim.
 
     Examples
     --------
     >>> paper_value("table1.bce_only.voc12")
     48.8
     """
-    for claim in all_claims():
-        if claim.id == claim_id:
-            return claim.value
-    raise RecamError(f"no claim {claim_id!r} in data/claims.yml")
+    values = {claim.id: claim.value for claim in all_claims()}
+    if claim_id not in values:
+        raise RecamError(f"no claim {claim_id!r} in data/claims.yml{nearest(claim_id, values)}")
+    return values[claim_id]
 
 
 def paper_difference(claim: Claim) -> float:
-    """Return by how many points the paper's number for a claim differs from that of its baseline.
-
-    Examples
-    --------
-    >>> round(paper_difference(next(c for c in all_claims() if c.id == "table1.recam_w.voc12")), 1)
-    3.3
-    """
+    """Return by how many points the paper's number for a claim differs from that of its baseline."""
     return claim.value - paper_value(claim.baseline)
 
 
@@ -177,6 +162,31 @@ def verdict(difference: tuple[float, float], paper_sign: float) -> str:
     if low > 0:
         return "holds"
     return "does not hold" if high < 0 else "cannot tell"
+
+
+def joint_verdict(answers: Sequence[str]) -> str:
+    """Return the verdict on a claim of several parts: each of them has to hold, and none may not.
+
+    Examples
+    --------
+    >>> joint_verdict(["holds", "holds"]), joint_verdict(["holds", "cannot tell"]), joint_verdict([])
+    ('holds', 'cannot tell', 'cannot tell')
+    """
+    if "does not hold" in answers:
+        return "does not hold"
+    return "holds" if set(answers) == {"holds"} else "cannot tell"
+
+
+def signed(value: float, low: float, high: float) -> str:
+    """Return a difference with its interval, or without where there is none.
+
+    Examples
+    --------
+    >>> signed(1.25, -0.5, 3.0), signed(-0.01, float("nan"), float("nan"))
+    ('+1.2 [-0.5, +3.0]', '+0.0 (one seed)')
+    """
+    value, low, high = (0.0 if abs(v) < 0.05 else v for v in (value, low, high))
+    return f"{value:+.1f} " + ("(one seed)" if np.isnan(low) else f"[{low:+.1f}, {high:+.1f}]")
 
 
 def row_verdict(row: dict[str, Any], paper_sign: float) -> str:
@@ -248,19 +258,17 @@ def curve(rows: dict[str, dict[str, Any]], *, name: str) -> pd.DataFrame:
 def compare(table: str, result: dict[str, Any]) -> pd.DataFrame:
     """Return paper beside measured for the rows of one table, as a plain frame in percent.
 
-    Rows of the result that the paper does not have (controls) are kept, with no paper value.
+    Rows of the result that the paper does not have (controls) are there, with no paper value.
     """
     data = result["parameters"]["dataset"]
     column = data if data in ("voc12", "coco14") else "voc12"
-    rows = []
+    paper, rows = {claim.id: claim.value for claim in all_claims()}, []
     for name, row in result["rows"].items():
-        claim_id = f"{table}.{name}.{column}"
-        known = next((c for c in all_claims() if c.id == claim_id), None)
+        low, high = row.get("difference_interval", (None, None))
         rows.append({
-            "row": name, f"paper ({column})": known.value if known else None, "here": row["mean"],
+            "row": name, f"paper ({column})": paper.get(f"{table}.{name}.{column}"), "here": row["mean"],
             "low": row["low"], "high": row["high"], "difference": row.get("difference"),
-            "difference low": row.get("difference_interval", [None])[0],
-            "difference high": row.get("difference_interval", [None])[-1],
+            "difference low": low, "difference high": high,
             "convergence": "not converged: " * (not row.get("converged", True)) + row.get("convergence", ""),
             "fixed threshold": row.get("fixed"), "best threshold": row.get("best"),
             "images": result["images"]["scored"], "seeds": row["seeds"], "data": data,

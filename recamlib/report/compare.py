@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from recamlib import paths
-from recamlib.errors import SettingsError
+from recamlib.errors import SettingsError, nearest
 from recamlib.report.claims import seed_interval
 from recamlib.report.tables import describe_data
 
@@ -32,14 +32,11 @@ def load_run(name: str) -> dict[str, Any]:
     """
     path = Path(name)
     if not path.is_file():
-        notebook, _, profile = name.rpartition("/")
-        if not notebook or name.endswith(".json"):
-            raise SettingsError(f"no file {name}; name a result.json, or NOTEBOOK/PROFILE such as 02/quick")
-        files = _files(notebook)
-        if profile not in files:
-            there = ", ".join(f"{notebook}/{known}" for known in sorted(files)) or "none"
-            raise SettingsError(f"no result of {notebook} with profile {profile!r}; there are {there}")
-        path = files[profile]
+        runs = _runs()
+        if name not in runs:
+            there = nearest(name, runs) + f"; there are {', '.join(sorted(runs)) or 'none'}"
+            raise SettingsError(f"no result.json and no run NOTEBOOK/PROFILE called {name}{there}")
+        path = runs[name]
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -49,17 +46,15 @@ def load_run(name: str) -> dict[str, Any]:
     return result
 
 
-def _files(notebook: str) -> dict[str, Path]:
-    """Return the result of each profile of a notebook: the latest run here, else the first stored one."""
-    stem = f"{int(notebook):02d}" if notebook.isdecimal() and len(notebook) < 3 else notebook
-    found = {}
+def _runs() -> dict[str, Path]:
+    """Return results by NOTEBOOK/PROFILE: the latest run here, else the first stored one."""
+    runs: dict[str, Path] = {}
     for file in sorted((paths.book_dir() / "measured").glob("[0-9]*.json")):
-        if file.stem.startswith(stem):
-            found.setdefault(json.loads(file.read_text(encoding="utf-8"))["parameters"]["profile"], file)
+        profile = json.loads(file.read_text(encoding="utf-8"))["parameters"]["profile"]
+        runs.setdefault(f"{file.stem[:2]}/{profile}", file)
     for file in paths.results_dir().glob("*/latest_*.json"):
-        if file.parent.name.startswith(stem):
-            found[file.stem.removeprefix("latest_")] = file
-    return found
+        runs[f"{file.parent.name[:2]}/{file.stem.removeprefix('latest_')}"] = file
+    return runs
 
 
 def comparison(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
@@ -82,13 +77,24 @@ def comparison(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, pd.DataF
 
 def settings_changed(a: Mapping[str, Any], b: Mapping[str, Any]) -> pd.DataFrame:
     """Return what differs in parameters, image counts and provenance, one row each, columns A and B."""
-    rows = {}
-    for what in ("parameters", "images", "provenance"):
-        one, other = a[what], b[what]
-        for name in dict.fromkeys([*one, *other]):
-            if one.get(name) != other.get(name):
-                rows[name if what == "parameters" else f"{what}: {name}"] = [one.get(name), other.get(name)]
-    return pd.DataFrame(rows, index=["A", "B"], dtype=object).T
+    return _differing({
+        name if what == "parameters" else f"{what}: {name}": [a[what].get(name), b[what].get(name)]
+        for what in ("parameters", "images", "provenance") for name in {**a[what], **b[what]}
+    })  # fmt: skip
+
+
+def claims_moved(a: Mapping[str, Any], b: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the verdicts on claims that are not the same in both runs."""
+    claims = [result.get("claims", {}) for result in (a, b)]
+    return _differing({
+        name: [block.get(name, {}).get("verdict", "not run") for block in claims]
+        for name in {**claims[0], **claims[1]}
+    })  # fmt: skip
+
+
+def _differing(pairs: Mapping[str, list]) -> pd.DataFrame:
+    differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    return pd.DataFrame(differing, index=["A", "B"], dtype=object).T
 
 
 def results_moved(a: Mapping[str, Any], b: Mapping[str, Any]) -> pd.DataFrame:
@@ -96,19 +102,16 @@ def results_moved(a: Mapping[str, Any], b: Mapping[str, Any]) -> pd.DataFrame:
     paired = all(a["parameters"].get(name) == b["parameters"].get(name) for name in PAIRED)
     rows = {}
     for name, one in a["rows"].items():
-        other = b["rows"].get(name)
-        if other is None or "mean" not in one or "mean" not in other:
-            continue
-        low, high = interval_of_change(one, other, paired=paired)
-        rows[name] = {
-            "A": one["mean"], "B": other["mean"], "change": other["mean"] - one["mean"],
-            "change low": low, "change high": high, "verdict": _verdict(low, high),
-        }  # fmt: skip
+        other = b["rows"].get(name, {})
+        if "mean" in one and "mean" in other:
+            low, high = _interval_of_change(one, other, paired=paired)
+            ends = (one["mean"], other["mean"])
+            rows[name] = [*ends, ends[1] - ends[0], low, high, _word(low, high)]
     columns = ["A", "B", "change", "change low", "change high", "verdict"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
-def interval_of_change(
+def _interval_of_change(
     one: Mapping[str, Any], other: Mapping[str, Any], *, paired: bool
 ) -> tuple[float, float]:
     """Return the 95 % interval of the change from one row to the other, nan where neither has one."""
@@ -121,24 +124,11 @@ def interval_of_change(
     return change - half, change + half
 
 
-def _verdict(low: float, high: float) -> str:
-    """Return in words what an interval of a change says.
-
-    Examples
-    --------
-    >>> _verdict(0.5, 2.0), _verdict(-3.0, -1.0), _verdict(-1.0, 1.0), _verdict(float("nan"), 0.0)
-    ('up', 'down', 'within noise', 'no interval')
-    """
+def _word(low: float, high: float) -> str:
+    """Return in words what an interval of a change says."""
     if np.isnan(low) or np.isnan(high):
         return "no interval"
     return "up" if low > 0 else "down" if high < 0 else "within noise"
-
-
-def claims_moved(a: Mapping[str, Any], b: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the verdicts on claims that are not the same in both runs."""
-    both = {name: [result.get("claims", {}).get(name, {}).get("verdict", "not run") for result in (a, b)]
-            for name in dict.fromkeys([*a.get("claims", {}), *b.get("claims", {})])}  # fmt: skip
-    return pd.DataFrame({n: v for n, v in both.items() if v[0] != v[1]}, index=["A", "B"]).T
 
 
 def title_of(result: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """Every figure of the report: takes numbers and an axis, returns the axis, prints nothing."""
 
 import json
-import time
+import timeit
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,14 +44,7 @@ def set_style() -> None:
 def gradient_magnitudes(terms: Mapping[str, np.ndarray], grid: np.ndarray, *, cases: Mapping) -> Figure:
     """Draw the four gradient magnitudes of Section 4.2 over (z_p, z_q), the cases marked.
 
-    Parameters
-    ----------
-    terms
-        Title to magnitudes, each ``(n, n)`` with ``z_q`` along rows and ``z_p`` along columns.
-    grid
-        The ``n`` values of both logits.
-    cases
-        Letter to ``(z_p, z_q)``.
+    `terms` are (n, n) with ``z_q`` along rows, `grid` the n values of a logit, `cases` letter to (z_p, z_q).
     """
     fig, axes = plt.subplots(1, len(terms), figsize=(3.1 * len(terms), 3.4), sharey=True)
     for ax, (title, values) in zip(axes, terms.items()):
@@ -90,32 +83,29 @@ def bars(
         Where to draw, and what the numbers are.
     series
         Names of the series, all that there are if none is given.
-    across
-        Whether bars lie.
-    numbers
-        Whether the bars carry their numbers.
+    across, numbers
+        Whether bars lie, and whether they carry their numbers.
     """
     stems = [f"{name} " for name in series]
     stems = stems or [str(name).removesuffix("here") for name in frame if str(name).endswith("here")]
     colours = [[GREY] + [BLUE] * (len(frame) - 1)] if len(stems) == 1 else [GREY, BLUE]
     place, width = np.arange(len(frame)), 0.8 / len(stems)
-    draw, marks = (ax.barh, {"xerr": None}) if across else (ax.bar, {"yerr": None})
+    draw, errors = (ax.barh, "xerr") if across else (ax.bar, "yerr")
     for side, stem in enumerate(stems):
         here = frame[f"{stem}here"].astype(float)
         at = place + (side - (len(stems) - 1) / 2) * width
-        found = draw(at, here, width * 0.92, color=colours[side], label=stem.strip() or "here",
+        drawn = draw(at, here, width * 0.92, color=colours[side], label=stem.strip() or "here",
                      hatch="//" if side else "", edgecolor="white")  # fmt: skip
         if f"{stem}low" in frame:
-            low, high = (frame[f"{stem}{end}"].astype(float) for end in ("low", "high"))
-            errors = np.nan_to_num(np.abs(np.vstack([here - low, high - here])))
             points = (here, at) if across else (at, here)
-            ax.errorbar(*points, **dict.fromkeys(marks, errors), fmt="none", ecolor="black", capsize=3, lw=1)
-        if paper := [name for name in frame if str(name).startswith(f"{stem}paper")]:
-            values = frame[paper[0]].astype(float)
+            lengths = _error_bars(here, frame[f"{stem}low"], frame[f"{stem}high"])
+            ax.errorbar(*points, **{errors: lengths}, fmt="none", ecolor="black", capsize=3, lw=1)
+        for name in [name for name in frame if str(name).startswith(f"{stem}paper")]:
+            values = frame[name].astype(float)
             points = (values, at) if across else (at, values)
             ax.plot(*points, "D", color=ORANGE, mec="black", ms=7, ls="none", label=None if side else "paper")
         if numbers:
-            ax.bar_label(found, fmt="%.1f", fontsize=8, label_type="center", color="white", weight="bold")
+            ax.bar_label(drawn, fmt="%.1f", fontsize=8, label_type="center", color="white", weight="bold")
     names = {"labels": [str(name) for name in frame.index], "parse_math": False}  # names are no formulas
     if across:
         ax.set_yticks(place, **names)
@@ -124,7 +114,18 @@ def bars(
     else:
         ax.set_xticks(place, **names, **({"rotation": 60, "ha": "right"} if len(frame) > 8 else {}))
         ax.set_ylabel(label)
-    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return _legend_beside(ax)
+
+
+def _error_bars(middle: pd.Series, low: pd.Series, high: pd.Series) -> np.ndarray:
+    """Return the lengths (2, N) of error bars, 0 where there is no interval."""
+    middle, low, high = (np.asarray(ends, dtype=float) for ends in (middle, low, high))
+    return np.nan_to_num(np.abs(np.vstack([middle - low, high - middle])))
+
+
+def _legend_beside(ax: Axes, **more: Any) -> Axes:
+    """Put the legend to the right of a panel."""
+    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1), **more)
     return ax
 
 
@@ -144,23 +145,14 @@ def gradient_curves(curves: Mapping[str, np.ndarray], *, ax: Axes, title: str = 
 def stacked_times(parts: Mapping[str, Mapping[str, float]], *, unit: float, ax: Axes) -> Axes:
     """Draw where the time of each system goes: name to step to seconds, in units of `unit` seconds."""
     longest = max(parts.values(), key=len)  # its steps, in order, hold nearly all
-    steps = list(dict.fromkeys([*longest, *(step for row in parts.values() for step in row)]))
-    y, left = np.arange(len(parts)), np.zeros(len(parts))
-    hatches = ("", "//", "..", "xx")
-    for number, step in enumerate(steps):
-        width = np.array([row.get(step, 0.0) for row in parts.values()]) / unit
-        ax.barh(y, width, left=left, color=CLASS_COLOURS[number % len(CLASS_COLOURS)], label=step,
-                hatch=hatches[number // len(CLASS_COLOURS)], edgecolor="white", height=0.7)  # fmt: skip
-        left += width
-    for place, total in zip(y, left):
-        ax.annotate(f"{total:.1f}", (total, place), xytext=(4, 0), textcoords="offset points", va="center",
-                    fontsize=9)  # fmt: skip
+    steps = dict.fromkeys([*longest, *(step for row in parts.values() for step in row)])
+    times = pd.DataFrame.from_dict(parts, orient="index", columns=list(steps)).fillna(0) / unit
+    times.plot.barh(stacked=True, ax=ax, width=0.7, color=sns.color_palette("colorblind", len(steps)))
+    ax.bar_label(ax.containers[-1], [f"{total:.1f}" for total in times.sum(1)], padding=4, fontsize=9)
     ax.margins(x=0.08)
-    ax.set_yticks(y, list(parts))
     ax.invert_yaxis()
     ax.set_xlabel("time (ut: the CAM baseline takes 1)")
-    ax.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
-    return ax
+    return _legend_beside(ax, fontsize="small")
 
 
 def ratio(value: float) -> str:
@@ -184,15 +176,14 @@ def before_and_after(frame: pd.DataFrame, *, ax: Axes) -> Axes:
     ax.margins(x=0.2, y=0.3)
     ax.set_yticks(y, frame.index)
     ax.invert_yaxis()
-    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-    return ax
+    return _legend_beside(ax)
 
 
 def sensitivity(curve: pd.DataFrame, *, ax: Axes, baseline: float, x: str = "sce_weight") -> Axes:
     """Draw mIoU against lambda with its interval (Figure 6a); columns ``<x>, mean, low, high``."""
     place = np.arange(len(curve))
-    errors = np.abs(np.vstack([curve["mean"] - curve["low"], curve["high"] - curve["mean"]]))
-    ax.errorbar(place, curve["mean"], yerr=np.nan_to_num(errors), color=BLUE, marker="o", capsize=3)
+    errors = _error_bars(curve["mean"], curve["low"], curve["high"])
+    ax.errorbar(place, curve["mean"], yerr=errors, color=BLUE, marker="o", capsize=3)
     ax.axhline(baseline, color=GREY, ls=":", label="BCE only")
     ax.set_xticks(place, [f"{value:g}" for value in curve[x]])
     ax.set(xlabel="$\\lambda$", ylabel="mIoU (%)")
@@ -249,16 +240,14 @@ def loss_curves(curves: Mapping[str, Sequence[float]], *, ax: Axes) -> Axes:
         ax.plot(np.arange(1, len(values) + 1), values, label=name, lw=1.5, marker=".",
                 color=CLASS_COLOURS[number % len(CLASS_COLOURS)], ls=STYLES[number % 4])  # fmt: skip
     ax.set(xlabel="pass over the pseudo masks", ylabel="training loss", yscale="log")
-    ax.legend(frameon=False, fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
-    return ax
+    return _legend_beside(ax, fontsize="x-small")
 
 
 def margin_points(frame: pd.DataFrame, *, ax: Axes) -> Axes:
     """Draw ReCAM minus CAM with its interval, per network and kind of pseudo mask (Table 3)."""
-    part = frame.dropna(subset=["difference"]) if "difference" in frame else frame.iloc[:0]
+    part = frame.dropna(subset=["difference"])
     y = np.arange(len(part))
-    low, high = (part[f"difference {end}"].astype(float) for end in ("low", "high"))
-    errors = np.nan_to_num(np.abs(np.vstack([part["difference"] - low, high - part["difference"]])))
+    errors = _error_bars(*(part[f"difference{end}"] for end in ("", " low", " high")))
     ax.errorbar(part["difference"], y, xerr=errors, fmt="o", color=BLUE, capsize=3)
     ax.axvline(0, color=GREY, lw=0.8, ls=":")
     ax.set_yticks(y, [name if isinstance(name, str) else ", ".join(name) for name in part.index])
@@ -295,7 +284,7 @@ def sparsity(ax: Axes, *, grid: Grid = (9, 14)) -> Axes:
     names = {BLUE: "reached in a step", ORANGE: "near, but behind the wall"}
     names["white"] = f"farther than the radius: 0 ({100 * (1 - share):.0f} %)"
     patches = [Patch(facecolor=colour, edgecolor=GREY, label=name) for colour, name in names.items()]
-    ax.legend(handles=patches, frameon=False, loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
+    _legend_beside(ax, handles=patches, fontsize="small")
     ax.set(xlabel="to cell", ylabel="from cell", title=f"T of a {height} x {width} grid, radius 5")
     return ax
 
@@ -305,11 +294,7 @@ def walk_seconds(grids: Sequence[Grid] = GRIDS, *, repeats: int = 3) -> dict[Gri
     seconds = {}
     for grid in grids:
         boundary = torch.rand(grid, generator=torch.Generator().manual_seed(0)) ** 4
-        times = []
-        for _ in range(repeats + 1):
-            start = time.perf_counter()
-            random_walk(boundary[None], boundary)
-            times.append(time.perf_counter() - start)
+        times = timeit.repeat(lambda b=boundary: random_walk(b[None], b), number=1, repeat=repeats + 1)
         seconds[grid] = min(times[1:])  # the first one warms up
     return seconds
 

@@ -34,17 +34,9 @@ def result_path(notebook: str, parameters: dict[str, Any]) -> Path:
 def record(notebook: str, *, parameters: dict[str, Any], images: dict[str, int], **content: Any) -> Path:
     """Write ``results/<notebook>/<hash of parameters>/result.json`` and return its path.
 
-    Parameters
-    ----------
-    notebook
-        Stem of the notebook, for example ``"02_table1_ablations"``.
-    parameters
-        Every parameter of the run; their hash is the address.
-    images
-        Image counts, for example ``{"train": 240, "scored": 80}``.
-    content
-        ``rows`` (see :func:`recamlib.report.claims.table_row`), ``claims`` (see
-        :func:`recamlib.report.claims.sentence`), figures' numbers, anything plain.
+    `notebook` is the stem, `images` are counts such as ``{"train": 240, "scored": 80}``. `content` is
+    anything plain: ``rows`` (:func:`recamlib.report.claims.table_row`), ``claims``
+    (:func:`recamlib.report.claims.sentence`), figures' numbers.
     """
     path = result_path(notebook, parameters)
     with storage_errors():
@@ -73,35 +65,31 @@ def _plain(value: Any) -> Any:
 
 
 def load_results() -> list[dict[str, Any]]:
-    """Return all results at hand, best first: measured runs, then the latest run of every profile."""
+    """Return all results with verdicts, best first: those stored, and the latest run of every profile."""
     latest = [read(file) for file in sorted(paths.results_dir().glob("*/latest_*.json"))]
-    return best_first(load_measured() + _whole(latest))
+    return _best_first([*load_measured(), *(result for result in latest if "provisional" not in result)])
 
 
 def load_measured() -> list[dict[str, Any]]:
-    """Return the results of full-size runs that are stored with the book and carry verdicts."""
-    return _whole(load_stored())
+    """Return the results that are stored with the book and carry verdicts, best first."""
+    # a run whose recipe failed is stored as a record, with the reason, but carries no verdict
+    return [result for result in load_stored() if "provisional" not in result]
 
 
 def load_stored() -> list[dict[str, Any]]:
     """Return every result of a notebook that is stored with the book, best first, provisional ones too."""
-    # what is tracked is looked after by git
-    found = [json.loads(file.read_text()) for file in sorted((paths.book_dir() / "measured").glob("*.json"))]
-    return best_first(result for result in found if "notebook" in result)
+    files = sorted((paths.book_dir() / "measured").glob("*.json"))
+    results = [json.loads(file.read_text()) for file in files]  # what is tracked is looked after by git
+    return _best_first(result for result in results if "notebook" in result)
 
 
-def _whole(found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    # a run whose recipe failed is stored as a record, with the reason, but carries no verdict
-    return [result for result in found if "provisional" not in result]
-
-
-def best_first(results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def _best_first(results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return results in the order in which they answer for the paper: by profile, images, then seeds."""
 
     def rank(result: dict[str, Any]) -> tuple[int, int, int]:
         profile = result["parameters"]["profile"]
         place = ORDER.index(profile) if profile in ORDER else len(ORDER)
-        return place, -trained_on(result), -seeds_of(result)
+        return place, -next(iter(result["images"].values())), -seeds_of(result)  # the first: trained on
 
     return sorted(results, key=rank)
 
@@ -111,19 +99,8 @@ def seeds_of(result: dict[str, Any]) -> int:
     return len(result["parameters"].get("seeds", [0]))
 
 
-def trained_on(result: dict[str, Any]) -> int:
-    """Return how many images the classifiers of a result are trained on: the first of its counts."""
-    return next(iter(result["images"].values()))
-
-
 def store_benchmarks() -> Path:
-    """Gather the reports of ``make bench`` in ``book/measured/benchmarks.json``; return its path.
-
-    Raises
-    ------
-    RecamError
-        If no benchmark has run.
-    """
+    """Gather the reports of ``make bench`` in ``book/measured/benchmarks.json``; return its path."""
     files = sorted((paths.results_dir() / "benchmarks").glob("*.json"))
     if not files:
         raise RecamError("nothing to store: make bench has not run here")
@@ -137,24 +114,22 @@ def store_benchmarks() -> Path:
 def benchmarks() -> pd.DataFrame:
     """Return what the benchmarks stored with the book say: seconds and memory of our and the literal form."""
     path = paths.book_dir() / "measured" / "benchmarks.json"
-    rows = []
+    rows = {}
     for name, entry in json.loads(path.read_text()).items() if path.is_file() else ():
         ours, literal = entry["forms"]["ours"], entry["forms"]["literal"]
-        rows.append({
-            "benchmark": name, "ours": ours["seconds"], "literal": literal["seconds"],
+        rows[name] = {
+            "ours": ours["seconds"], "literal": literal["seconds"],
             "times faster": literal["seconds"] / ours["seconds"], "memory ratio": literal["memory_ratio"],
             "difference": literal["difference"], "work": entry["note"], "device": entry["device"],
             "date": entry["date"],
-        })  # fmt: skip
+        }  # fmt: skip
     columns = ["ours", "literal", "times faster", "memory ratio", "difference", "work", "device", "date"]
-    return pd.DataFrame(rows, columns=["benchmark", *columns]).set_index("benchmark")
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("benchmark")
 
 
 def store(result: dict[str, Any]) -> Path:
     """Copy a full-size result to ``book/measured/``, where it is tracked and shown; return its path."""
-    folder = paths.book_dir() / "measured"
-    folder.mkdir(exist_ok=True)
-    # all of them, since a run of the same profile on other data must not replace this one
+    # all of them are in the name, since a run of the same profile on other data must not replace this one
     given = result["parameters"]
     parts = [result["notebook"], *(given[key] for key in ("profile", "dataset", "backbone"))]
     parts += [str(given["train_images"])] * bool(given["train_images"])
@@ -162,6 +137,7 @@ def store(result: dict[str, Any]) -> Path:
     parts += ["heads"] * heads + ["sweep"] * bool(given.get("sweep"))
     methods = given.get("methods", ["none"])
     parts += methods * ("none" not in methods)  # a run of single rows
-    path = folder / f"{'_'.join(parts)}.json".replace("/", "_")
+    path = paths.book_dir() / "measured" / f"{'_'.join(parts)}.json".replace("/", "_")
+    path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n")
     return path

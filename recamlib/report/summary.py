@@ -6,7 +6,7 @@ from typing import Any
 
 from recamlib.report.claims import all_claims, load_paper, paper_difference, row_verdict
 from recamlib.report.results import load_measured
-from recamlib.report.tables import MARKS, describe_data, measured
+from recamlib.report.tables import MARKS, describe_data, first_measured, markdown_table
 
 BEGIN, END = "<!-- results: made by `recam results` -->", "<!-- end of results -->"
 TITLES = {
@@ -46,16 +46,14 @@ def readme_table(results: Sequence[dict[str, Any]]) -> str:
     if not runs:
         return "Nothing is stored yet."
     names = [f"{run['parameters']['backbone']} ({n})" for n, run in enumerate(runs, 1)]
-    lines = [f"| Table 1, VOC | paper, ResNet-50 | {' | '.join(names)} |", "|---" * (len(runs) + 2) + "|"]
-    for row in SHOWN:
-        cells = [_difference(run["rows"][row]) if row in run["rows"] else "" for run in runs]
-        lines.append(f"| {TITLES[row]} | {_paper(row)} | {' | '.join(cells)} |")
-    note = "The first line is mIoU of pseudo masks, the others are differences to it; intervals, 95 %, are"
-    lines.append(f"\n{note} over seeds.")
+    rows = [[TITLES[row], _paper(row), *(_difference(run["rows"].get(row)) for run in runs)] for row in SHOWN]
+    notes = ["The first line is mIoU of pseudo masks, the others are differences to it; intervals, 95 %, are "
+             "over seeds."]  # fmt: skip
     for number, run in enumerate(runs, 1):
-        told = run["rows"]["recam_w_times_w_prime"]["convergence"]
-        lines.append(f"({number}) {describe_data(run)}; converged: {told}.")
-    return "\n".join(lines)
+        text = run["rows"]["recam_w_times_w_prime"]["convergence"]
+        notes.append(f"({number}) {describe_data(run)}; converged: {text}.")
+    table = markdown_table(["Table 1, VOC", "paper, ResNet-50", *names], rows)
+    return table + "\n\n" + "\n".join(notes)
 
 
 def results_page(results: Sequence[dict[str, Any]]) -> str:
@@ -70,12 +68,12 @@ def results_page(results: Sequence[dict[str, Any]]) -> str:
         "## Questions\n",
     ]
     for name, question in QUESTIONS.items():
-        told = [(run, run["claims"][name]) for run in results if name in run.get("claims", {})]
-        told = [(run, claim) for run, claim in told if claim["verdict"] not in ("not run", "not converged")]
+        claims = [(run, run["claims"][name]) for run in results if name in run.get("claims", {})]
+        judged = [(r, claim) for r, claim in claims if claim["verdict"] not in ("not run", "not converged")]
         parts.append(f"**{question}**\n")
         parts += [
             f"- {MARKS[claim['verdict']]} on {describe_data(run)}: {claim['evidence']}."
-            for run, claim in told
+            for run, claim in judged
         ] or ["- not run"]
         parts.append("")
     for run in results:
@@ -104,8 +102,10 @@ def _paper(row: str) -> str:
     return f"{value}" if row == "bce_only" else f"{value - base:+.1f}"
 
 
-def _difference(row: dict[str, Any]) -> str:
+def _difference(row: dict[str, Any] | None) -> str:
     """Return a row's difference with its interval, or its mIoU; without a verdict, why."""
+    if row is None:
+        return ""
     if "difference" not in row:
         return f"{row['mean']:.1f}"
     low, high = row["difference_interval"]
@@ -114,35 +114,31 @@ def _difference(row: dict[str, Any]) -> str:
 
 
 def _rows(run: dict[str, Any]) -> str:
-    lines = ["| row | mIoU | difference | over images | verdict | floor | convergence |", "|---" * 7 + "|"]
+    """Return every row of a run that is a mIoU."""
+    rows = []
     for name, row in run["rows"].items():
         if "mean" not in row or "parts" in row:
             continue
-        change = _difference(row) if "difference" in row else ""
         span = "" if row["low"] is None else f" [{row['low']:.1f}, {row['high']:.1f}]"
-        floor = f"{row['floor']:.1f}" if "floor" in row else ""
-        told = MARKS[row_verdict(row, +1)]
-        drawn = row.get("difference_over_images", [])
-        drawn = f"[{drawn[0]:+.1f}, {drawn[1]:+.1f}]" if drawn else ""
-        lines.append(
-            f"| {TITLES.get(name, name)} | {row['mean']:.1f}{span} | {change} | {drawn} | {told} | {floor} | "
-            f"{row.get('convergence', '')} |"
-        )
-    return "\n".join(lines)
+        drawn = row.get("difference_over_images")
+        rows.append([
+            TITLES.get(name, name), f"{row['mean']:.1f}{span}",
+            _difference(row) if "difference" in row else "",
+            f"[{drawn[0]:+.1f}, {drawn[1]:+.1f}]" if drawn else "", MARKS[row_verdict(row, +1)],
+            f"{row['floor']:.1f}" if "floor" in row else "", row.get("convergence", ""),
+        ])  # fmt: skip
+    head = ["row", "mIoU", "difference", "over images", "verdict", "floor", "convergence"]
+    return markdown_table(head, rows)
 
 
 def _paper_tables(results: Sequence[dict[str, Any]]) -> str:
     """Return every cell of the paper's tables with what was measured of it, one line a cell."""
-    lines, table = [], ""
+    tables: dict[str, list[list[str]]] = {}
     for claim in all_claims():
-        if claim.value is None:
-            continue
-        if claim.where != table:
-            table = claim.where
-            lines += [f"\n### {table}\n", "| cell | paper | here | verdict |", "|---|---|---|---|"]
-        found = next(filter(None, (measured(claim, run) for run in results)), None)
-        here, _, answer = found or ("", "", "not run")
-        paper = f"{claim.value}" + (f" ({paper_difference(claim):+.1f})" if claim.baseline else "")
-        cell = claim.id.partition(".")[2].replace("_", " ")
-        lines.append(f"| {cell} | {paper} | {here} | {MARKS[answer]} |")
-    return "\n".join(lines)
+        if claim.value is not None:
+            here, _, answer = first_measured(claim, results) or ("", "", "not run")
+            paper = f"{claim.value}" + (f" ({paper_difference(claim):+.1f})" if claim.baseline else "")
+            cell = claim.id.partition(".")[2].replace("_", " ")
+            tables.setdefault(claim.where, []).append([cell, paper, str(here), MARKS[answer]])
+    head = ["cell", "paper", "here", "verdict"]
+    return "\n".join(f"\n### {where}\n\n{markdown_table(head, rows)}" for where, rows in tables.items())

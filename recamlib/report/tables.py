@@ -2,7 +2,7 @@
 
 import html
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -70,26 +70,30 @@ def class_frequencies(images: ImageSet) -> pd.DataFrame:
     return pd.DataFrame(counts, index=images.space.classes).astype(int)
 
 
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown; cells stand as they are."""
+    first, *others = (f"| {' | '.join(row)} |" for row in (head, *rows))
+    return "\n".join([first, "|---" * len(head) + "|", *others])
+
+
 def discussion(result: dict[str, Any]):
     """Return the verdicts of a result and its provenance as a displayable Markdown block."""
     from IPython.display import Markdown
 
-    lines = []
-    if result["parameters"]["dataset"] in SYNTHETIC:
-        lines += ["> Measured on **synthetic** scenes: what shows here need not show on photographs.\n"]
-    lines += ["| claim | verdict | evidence | rule |", "|---|---|---|---|"]
+    synthetic = "> Measured on **synthetic** scenes: what shows here need not show on photographs.\n\n"
+    rows = []
     for name, claim in result.get("claims", {}).items():
-        rule = claim["numbers"].get("rule", "")
         mark = MARKS.get(claim["verdict"]) or escaped(claim["verdict"])
-        lines.append(f"| {_code(name)} | {mark} | {escaped(claim['evidence'])} | {escaped(rule)} |")
+        texts = [escaped(text) for text in (claim["evidence"], claim["numbers"].get("rule", ""))]
+        rows.append([_code(name), mark, *texts])
     where = result["provenance"]
     versions = ", ".join(f"{name} {number}" for name, number in where["versions"].items())
-    lines += [
-        "",
-        f"*{escaped(describe_data(result))}; commit {escaped(where['commit'])}, {escaped(where['device'])}, "
-        f"{escaped(versions)}, {escaped(where['date'])}.*",
-    ]
-    return Markdown("\n".join(lines))
+    code = f"commit {where['commit']}, {where['device']}, {versions}, {where['date']}"
+    return Markdown(
+        synthetic * (result["parameters"]["dataset"] in SYNTHETIC)
+        + markdown_table(["claim", "verdict", "evidence", "rule"], rows)
+        + f"\n\n*{escaped(describe_data(result))}; {escaped(code)}.*"
+    )  # fmt: skip
 
 
 def answer(claims: dict[str, Any], name: str):
@@ -99,8 +103,8 @@ def answer(claims: dict[str, Any], name: str):
     if name not in claims:
         return Markdown("*Not run in this profile.*")
     claim = claims[name]
-    rule = claim["numbers"].get("rule", "")
-    return Markdown(f"**{MARKS[claim['verdict']]}**: {escaped(claim['evidence'])}. *Rule: {escaped(rule)}.*")
+    evidence, rule = escaped(claim["evidence"]), escaped(claim["numbers"].get("rule", ""))
+    return Markdown(f"**{MARKS[claim['verdict']]}**: {evidence}. *Rule: {rule}.*")
 
 
 def escaped(text: Any) -> str:
@@ -129,11 +133,10 @@ def scoreboard(results: Iterable[dict[str, Any]]) -> pd.DataFrame:
     results = [result for result in results if "own_classes" not in result]
     rows, entered = [], server_numbers()
     for claim in all_claims():
-        found = next(filter(None, (measured(claim, result) for result in results)), None)
+        here, data, answer = first_measured(claim, results) or (None, "", "not run")
         if number := entered.get(claim.id):
-            source = f"entered from the server: {number.link}, {number.date}"
-            found = round(number.value, 1), source, "entered"
-        here, data, answer = found or (None, "", "not run")
+            data = f"entered from the server: {number.link}, {number.date}"
+            here, answer = round(number.value, 1), "entered"
         rows.append({
             "claim": claim.id, "where": claim.where, "paper": claim.value, "here": here, "data": data,
             "verdict": answer,
@@ -141,11 +144,15 @@ def scoreboard(results: Iterable[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def measured(claim: Claim, result: dict[str, Any]) -> tuple[Any, str, str] | None:
-    """Return (number or evidence, data, verdict) of a claim in a result, or None if it has none.
+def first_measured(
+    claim: Claim, results: Iterable[dict[str, Any]]
+) -> tuple[Any, str, str] | None:
+    """Return (number or evidence, data, verdict) of a claim in the first result that has it, or None."""
+    return next(filter(None, (_measured(claim, result) for result in results)), None)
 
-    What has not converged counts as not run.
-    """
+
+def _measured(claim: Claim, result: dict[str, Any]) -> tuple[Any, str, str] | None:
+    """Return the same of one result; what has not converged counts as not run."""
     if claim.id.startswith("prose."):
         entry = result.get("claims", {}).get(claim.id)
         if entry is None or entry["verdict"] in ("not run", "not converged"):

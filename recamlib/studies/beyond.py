@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recamlib.report.claims import seed_interval, sentence, verdict
+from recamlib.report.claims import joint_verdict, seed_interval, sentence, signed, verdict
 from recamlib.stages import DataSettings, ExtractCams, Reactivate, Score, TrainClassifier
 from recamlib.studies.common import make
 from recamlib.studies.pictures import score_table
@@ -58,29 +58,32 @@ def _scored(
 
 def table1_frame(tables: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """Return `table1` of several backbones as a frame: one line per backbone and row, cost beside it."""
-    lines = []
-    for backbone, table in tables.items():
-        for name, row in table.items():
-            span = row.get("difference_interval", [np.nan, np.nan])
-            lines.append({
-                "backbone": backbone, "row": name, "mIoU": row["mean"], "mIoU low": row["low"],
-                "mIoU high": row["high"], "difference": row.get("difference", np.nan),
-                "difference low": span[0], "difference high": span[1],
-                "mAP": float(np.mean(row["average_precision"])),
-                **{f"seconds, {part}": f"{value:.3g}" for part, value in row["seconds"].items()},
-            })  # fmt: skip
-    return pd.DataFrame(lines).set_index(["backbone", "row"])
+    lines = {
+        (backbone, name): {
+            **_numbers("mIoU", row), **_numbers("difference", row),
+            "mAP": float(np.mean(row["average_precision"])),
+            **{f"seconds, {part}": f"{value:.3g}" for part, value in row["seconds"].items()},
+        }
+        for backbone, table in tables.items() for name, row in table.items()
+    }  # fmt: skip
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis(index=["backbone", "row"])
+
+
+def _numbers(title: str, row: Mapping[str, Any]) -> dict[str, float]:
+    """Return the columns of a number with its interval: of mIoU, ``"difference"`` or ``"change"``."""
+    if title in ("difference", "change"):
+        low, high = row.get(f"{title}_interval", (np.nan, np.nan))
+        return {title: row.get(title, np.nan), f"{title} low": low, f"{title} high": high}
+    return {title: row["mean"], f"{title} low": row["low"], f"{title} high": row["high"]}
 
 
 def on_every_backbone(tables: Mapping[str, Mapping[str, Any]], *, row: str) -> dict[str, Any]:
     """Return whether one of ReCAM's rows lies above BCE on every backbone."""
     rows = {name: table[row] for name, table in tables.items()}
-    answers = [verdict(tuple(found["difference_interval"]), +1) for found in rows.values()]
-    answer = "does not hold" if "does not hold" in answers else "cannot tell"
-    if set(answers) == {"holds"}:
-        answer = "holds"
+    answer = joint_verdict([verdict(values["difference_interval"], +1) for values in rows.values()])
     text = "; ".join(
-        f"{name} {signed(found['difference'], *found['difference_interval'])}" for name, found in rows.items()
+        f"{name} {signed(values['difference'], *values['difference_interval'])}"
+        for name, values in rows.items()
     )
     return sentence(answer, text, rule=f"{row} has an interval above BCE only on every backbone")
 
@@ -116,39 +119,19 @@ def changed(gains: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]
 
 def changes_frame(gains: Mapping[str, Mapping[str, Any]], moves: Mapping[str, Any]) -> pd.DataFrame:
     """Return CAM, ReCAM and their difference under every change, and how far it moved from the first."""
-    lines = {}
-    for name, found in gains.items():
-        span = moves.get(name, {}).get("change_interval", [np.nan, np.nan])
-        lines[name] = {
-            f"{title}{end}": found[kind][key]
-            for kind, title in (("cam", "CAM"), ("recam", "ReCAM"))
-            for end, key in (("", "mean"), (" low", "low"), (" high", "high"))
-        } | {
-            "difference": found["recam"]["difference"],
-            "difference low": found["recam"]["difference_interval"][0],
-            "difference high": found["recam"]["difference_interval"][1],
-            "change": moves.get(name, {}).get("change", np.nan),
-            "change low": span[0], "change high": span[1],
-        }  # fmt: skip
+    lines = {
+        name: _numbers("CAM", rows["cam"]) | _numbers("ReCAM", rows["recam"])
+        | _numbers("difference", rows["recam"]) | _numbers("change", moves.get(name, {}))
+        for name, rows in gains.items()
+    }  # fmt: skip
     return pd.DataFrame.from_dict(lines, orient="index").astype(float)
 
 
 def moved(moves: Mapping[str, Any]) -> dict[str, Any]:
     """Return whether any change moves what reactivation gains."""
-    found = [m for m in moves.values() if m["change_interval"][0] > 0 or m["change_interval"][1] < 0]
+    spans = [move["change_interval"] for move in moves.values()]
     text = "; ".join(f"{name} {signed(m['change'], *m['change_interval'])}" for name, m in moves.items())
     rule = "some change moves ReCAM minus CAM: its interval over seeds, one for all, does not contain zero"
     # an interval that contains zero does not show that nothing changes
-    return sentence("holds" if found else "cannot tell", text or "nothing was changed", rule=rule)
-
-
-def signed(value: float, low: float, high: float) -> str:
-    """Return a difference with its interval, or without where there is none.
-
-    Examples
-    --------
-    >>> signed(1.25, -0.5, 3.0), signed(-0.01, float("nan"), float("nan"))
-    ('+1.2 [-0.5, +3.0]', '+0.0 (one seed)')
-    """
-    value, low, high = (0.0 if abs(v) < 0.05 else v for v in (value, low, high))
-    return f"{value:+.1f} " + ("(one seed)" if np.isnan(low) else f"[{low:+.1f}, {high:+.1f}]")
+    answer = "holds" if any(low > 0 or high < 0 for low, high in spans) else "cannot tell"
+    return sentence(answer, text or "nothing was changed", rule=rule)

@@ -1,28 +1,33 @@
 """Which values parameters of notebooks and settings of stages may have."""
 
 import functools
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
     AfterValidator,
+    BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeInt,
+    PositiveFloat,
     StringConstraints,
-    TypeAdapter,
     ValidationError,
+    WrapValidator,
+    create_model,
+    model_validator,
 )  # fmt: skip
 
-from recamlib import stages
+from recamlib import stages as library
 from recamlib.errors import SettingsError, nearest
 from recamlib.report.cells import KINDS, METHODS
 from recamlib.stages.base import Settings
 from recamlib.studies.table3 import RECIPES
 
-# Classes whose fields ``settings`` may set, and the fields that a table gives itself.
-_GIVEN = {
+# Stages whose fields ``settings`` may set, and the fields that a table gives itself.
+SETTABLE = {
     "DataSettings": ("name", "classes", "single_label", "limit", "train_count", "val_count", "fingerprint"),
     "TrainClassifier": ("backbone", "weights", "loss", "probe"),
     "Reactivate": (), "ExtractCams": ("weights", "reading"), "AdvCams": ("weights", "scales"),
@@ -30,9 +35,27 @@ _GIVEN = {
     "TrainSegmenter": ("arch",), "Score": (), "SaliencyScore": ("theta",), "SegmentationScore": (),
 }  # fmt: skip
 _NEVER = ("seed", "split", "stage", "infra")
-_OWN = {"sce_weight": ("Reactivate", "sce_weight")}  # parameters that are a setting where a table has them
-_Positive = Annotated[float, Field(gt=0)]
-_CLOSER = {"scales": Annotated[tuple[_Positive, ...], Field(min_length=1)]}  # than the stages' own annotation
+_CLOSER = {"scales": Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]}  # than the stages' own
+_PLAIN = {
+    "str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict,
+    "list[str]": list[str], "list[int]": list[int], "list[float]": list[float],
+}  # fmt: skip
+
+
+class _Names(BaseModel):
+    """Values by name, of which any may be left out; an unknown name gets the nearest."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, values: Any) -> Any:
+        known = cls.model_fields
+        for name in values if isinstance(values, Mapping) else ():
+            if name not in known:
+                hint = nearest(name, known) or f"; there is {', '.join(known)}"
+                raise ValueError(f"no {name!r} here{hint}")
+        return values
 
 
 def merged(first: Any, second: Any) -> Any:
@@ -49,73 +72,60 @@ def merged(first: Any, second: Any) -> Any:
 
 
 def checked(**parameters: Any) -> dict[str, Any]:
-    """Return the parameters of a notebook in their types.
-
-    Raises
-    ------
-    SettingsError
-        Naming the parameter or setting whose value does not fit, what fits, and what came.
+    """Return the parameters of a notebook in their types; errors are those of `fitted`.
 
     Examples
     --------
     >>> checked(seeds=[0, 1], settings={"Reactivate": {"lr": 1}})
     {'seeds': [0, 1], 'settings': {'Reactivate': {'lr': 1.0}}}
     """
-    return {name: check(name, value, own=parameters) for name, value in parameters.items()}
+    return fitted(parameters, dict.fromkeys(parameters, ""))
 
 
-def check(
-    name: str, value: Any, *, annotation: str = "", stages: Iterable[str] = _GIVEN, own: Collection[str] = ()
-) -> Any:
-    """Return the value of one parameter in its type, lists and mappings as in JSON.
+def fitted(
+    given: Mapping[str, Any], known: Mapping[str, str], stages: Sequence[str] = tuple(SETTABLE)
+) -> dict[str, Any]:
+    """Return some parameters in their types, lists and mappings as in JSON; text is read as YAML if need be.
 
-    Parameters
-    ----------
-    name, value
-        Text is read as YAML where it does not fit as it stands.
-    annotation
-        Type of a parameter that has no kind of its own here, for example ``"list[float]"``.
-    stages
-        Stages that ``settings`` may name.
-    own
-        Parameters of the notebook: what one of them sets is no setting.
+    `known` has all parameters of the notebook with their annotations, which count where a name has no kind
+    here; `stages` are those that ``settings`` may name.
 
     Raises
     ------
     SettingsError
-        As `checked`.
+        Naming the parameter or setting whose name or value does not fit, what fits, and what came.
     """
-    if name == "settings":
-        return _settings(_fitting(name, dict[str, dict[str, Any]], value), tuple(stages), own)
-    if name == "networks":
-        return _by_name(name, value, settable()["TrainSegmenter"])
-    if name == "backbones":
-        return _by_name(name, value, settable()["TrainClassifier"] | {"weights": str})
-    if name == "changes":
-        changes = _fitting(name, dict[str, dict[str, dict[str, Any]]], value)
-        return {title: _settings(change, tuple(stages), own) for title, change in changes.items()}
-    kind = _kinds().get(name) or _PLAIN.get(annotation)
-    if kind is None:
-        raise SettingsError(f"{name} cannot be of type {annotation}: use one of {', '.join(_PLAIN)}")
-    return _fitting(name, kind, value)
+    try:
+        model = _parameters(tuple(known.items()), tuple(stages)).model_validate(dict(given))
+    except ValidationError as error:
+        raise _one_line(given, error.errors()[0]) from None
+    values = model.model_dump(mode="json", exclude_unset=True)
+    if "sce_weight" in known and "sce_weight" in values.get("settings", {}).get("Reactivate", {}):
+        raise SettingsError("Reactivate.sce_weight is a parameter here: set sce_weight")
+    return values
+
+
+def _one_line(given: Mapping[str, Any], first: Mapping[str, Any]) -> SettingsError:
+    """Return pydantic's first error as one line that names the place and what came."""
+    where, value = "", given
+    for part in first["loc"]:  # other parts of it are names that pydantic gives to kinds
+        if isinstance(value, Mapping) and part in value:
+            where, value = f"{where}.{part}", value[part]
+        elif isinstance(part, int):
+            where += f"[{part}]"
+    problem = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    came = "" if first["type"] == "value_error" else f", not {first['input']!r}"
+    return SettingsError(f"{where.removeprefix('.').removeprefix('settings.')}: {problem}{came}")
 
 
 @functools.cache
-def settable() -> dict[str, dict[str, Any]]:
-    """Return the fields that ``settings`` may set, with what they may be: stage to field to type."""
-    return {
-        name: {
-            field: _CLOSER.get(field) or Annotated[info.annotation, info]
-            for field, info in getattr(stages, name).model_fields.items()
-            if field not in (*_NEVER, *given) and not _is_upstream(info.annotation)
-        }
-        for name, given in _GIVEN.items()
-    }
-
-
-def owned(parameters: Collection[str]) -> set[tuple[str, str]]:
-    """Return the stages and fields that parameters of a notebook set."""
-    return {place for name, place in _OWN.items() if name in parameters}
+def settable(stage: str) -> type[BaseModel]:
+    """Return the fields of a stage that ``settings`` may set, with their types and defaults."""
+    return create_model(stage, __base__=_Names, **{
+        name: (Annotated[_CLOSER.get(name, info.annotation), *info.metadata, _SPELT], info.default)
+        for name, info in getattr(library, stage).model_fields.items()
+        if name not in (*_NEVER, *SETTABLE[stage]) and not _is_upstream(info.annotation)
+    })  # fmt: skip
 
 
 def _is_upstream(annotation: Any) -> bool:
@@ -124,87 +134,75 @@ def _is_upstream(annotation: Any) -> bool:
     return any(isinstance(kind, type) and issubclass(kind, Settings) for kind in kinds)
 
 
-def _settings(value: Mapping[str, Any], known: Collection[str], own: Collection[str]) -> dict[str, Any]:
-    """Return settings in their types; unknown names get the nearest."""
-    for stage in value:
-        if stage not in known:
-            hint = nearest(stage, known) or f"; there are {', '.join(known)}"
-            raise SettingsError(f"no settings of {stage!r} here{hint}")
-        for parameter, (owner, field) in _OWN.items():
-            if parameter in own and owner == stage and field in value[stage]:
-                raise SettingsError(f"{stage}.{field} is a parameter here: set {parameter}")
-    return {stage: _block(stage, block, settable()[stage]) for stage, block in value.items()}
-
-
-def _block(where: str, block: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    for field in block:
-        if field not in fields:
-            hint = nearest(field, fields) or f"; it has {', '.join(fields)}"
-            raise SettingsError(f"{where} has no setting {field!r}{hint}")
-    return {field: _fitting(f"{where}.{field}", fields[field], value) for field, value in block.items()}
-
-
-def _by_name(name: str, value: Any, fields: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return networks by name with settings of their own; names alone have none."""
-    value = _fitting(name, dict[str, dict[str, Any]] | list[str], value)
-    if isinstance(value, list):
-        value = {key: {} for key in _fitting(name, _several(str), value)}
-    if name == "networks":
-        _fitting(name, _kinds()["networks"], list(value))
-    return {key: _block(f"{name}.{key}", block, fields) for key, block in value.items()}
-
-
-def _fitting(where: str, kind: Any, value: Any) -> Any:
-    """Return a value as a type has it, as in JSON; text that does not fit is read as YAML."""
-    adapter = TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False))
+def plain(text: Any) -> Any:
+    """Return what a text spells in YAML, or what came."""
     try:
-        return adapter.dump_python(adapter.validate_python(value), mode="json")
-    except ValidationError as error:
-        first = error.errors()[0]
-    if isinstance(value, str):
-        try:
-            spelt = yaml.safe_load(value)
-        except yaml.YAMLError:
-            spelt = value
-        if not isinstance(spelt, str):
-            return _fitting(where, kind, spelt)
-    item = "".join(f"[{part}]" for part in first["loc"] if isinstance(part, int))
-    problem = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    raise SettingsError(f"{where}{item}: {problem}, not {first['input']!r}") from None
+        return yaml.safe_load(text) if isinstance(text, str) else text
+    except yaml.YAMLError:
+        return text
+
+
+def _spelt(value: Any, fits: Any) -> Any:
+    """Read a text as YAML where it does not fit as it stands."""
+    try:
+        return fits(value)
+    except ValidationError:
+        if isinstance(plain(value), str) or not isinstance(value, str):
+            raise
+        return fits(plain(value))
+
+
+_SPELT = WrapValidator(_spelt)
+
+
+def _distinct(values: list) -> list:
+    if len({str(value) for value in values}) < len(values):
+        raise ValueError(f"every item may come once: {values}")
+    return values
 
 
 def _several(kind: Any, *, at_least: int = 1) -> Any:
     return Annotated[list[kind], Field(min_length=at_least), AfterValidator(_distinct)]
 
 
-def _distinct(values: list) -> list:
-    if len({str(value) for value in values}) < len(values):
-        raise ValueError("every item may come once")
-    return values
+def _named(value: Any) -> Any:
+    """Turn a list of names into names that have no settings of their own."""
+    return {str(name): {} for name in _distinct(value)} if isinstance(value, list) else value
 
 
-_PLAIN = {
-    "str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict,
-    "list[str]": list[str], "list[int]": list[int], "list[float]": list[float],
-}  # fmt: skip
+@functools.cache
+def _parameters(known: tuple[tuple[str, str], ...], stages: tuple[str, ...]) -> type[BaseModel]:
+    """Return the parameters of a notebook as a model of their kinds."""
+    settings = create_model("settings", __base__=_Names, **{s: (settable(s), None) for s in stages})
+    kinds = {**_kinds(), "settings": settings, "changes": dict[str, settings]}
+    return create_model("parameters", __base__=_Names, **{
+        name: (Annotated[kinds.get(name) or _PLAIN.get(annotation, Any), _SPELT], None)
+        for name, annotation in known
+    })  # fmt: skip
 
 
 @functools.cache
 def _kinds() -> dict[str, Any]:
-    """Return what the notebooks' parameters may be, by name: the stages' own fields wherever there is one."""
-    def field(stage: type[Settings], name: str) -> Any:
-        return Annotated[stage.model_fields[name].annotation, stage.model_fields[name]]
+    """Return what parameters may be, by name: the stages' own fields wherever there is one."""
 
-    weight = Annotated[field(stages.Reactivate, "sce_weight"), Field(gt=0)]
-    name = Annotated[str, StringConstraints(min_length=1)]
+    def field(stage: type[Settings], name: str) -> Any:
+        info = stage.model_fields[name]
+        return Annotated[info.annotation, Field(), *info.metadata]
+
+    weight = Annotated[field(library.Reactivate, "sce_weight"), Field(gt=0)]
+    backbone = create_model("backbone", __base__=settable("TrainClassifier"), weights=(str, ""))
+    networks = dict[Literal[tuple(RECIPES)], settable("TrainSegmenter")]
     return {
         "profile": Annotated[str, StringConstraints(pattern=r"^[\w.-]+$")],
-        "dataset": field(stages.DataSettings, "name"), "train_images": NonNegativeInt,
-        "groups": _several(Literal["hoofed", "all"]), "backbone": name, "weights": str,
-        "seeds": _several(field(stages.TrainClassifier, "seed")), "sce_weight": weight,
+        "dataset": field(library.DataSettings, "name"), "train_images": NonNegativeInt,
+        "groups": _several(Literal["hoofed", "all"]), "weights": str,
+        "backbone": Annotated[str, StringConstraints(min_length=1)],
+        "seeds": _several(field(library.TrainClassifier, "seed")), "sce_weight": weight,
         "sweep": _several(weight, at_least=0), "methods": _several(Literal[tuple(METHODS)]),
-        "networks": _several(Literal[tuple(RECIPES)]), "advcam_images": NonNegativeInt,
+        "networks": Annotated[networks, Field(min_length=1), BeforeValidator(_named)],
+        "backbones": Annotated[dict[str, backbone], BeforeValidator(_named)],
+        "advcam_images": NonNegativeInt,
         "upper_bound": bool, "kind_images": NonNegativeInt, "saliency_folder": str, "irn": bool,
-        "reading": field(stages.ExtractCams, "reading"), "network": Literal["deeplabv2", "deeplabv2_small"],
+        "reading": field(library.ExtractCams, "reading"), "network": Literal["deeplabv2", "deeplabv2_small"],
         "segmented": _several(Literal[tuple(KINDS)], at_least=0), "scored": NonNegativeInt,
     }  # fmt: skip

@@ -50,26 +50,17 @@ def map_photo(
 ) -> PhotoMaps:  # fmt: skip
     """Return CAM, ReCAM and pseudo mask of a photograph, for the twenty classes of VOC.
 
-    Parameters
-    ----------
-    photo
-        A picture file of any size and mode; a rotation in its EXIF data is applied.
-    classes
-        Classes that the photograph shows; empty means those that FC1 is surer of than not.
-    weights
-        Which weights ReCAM is read with (Eq. 9); the paper's choice on VOC.
-    backbone_weights
-        ImageNet weights of MobileNetV2: a file, a name in the weights folder, or ``"imagenet"``.
+    The heads are those of ``recam run 02 --profile mini``: FC1 and FC2 on fixed features
+    (:func:`heads_facts`). Thresholds are the published ones, 0.15 and 0.21.
+
+    A rotation in the file's EXIF data is applied. Without `classes` those count that FC1 is surer of than
+    not. `weights` are those that ReCAM is read with (Eq. 9), `backbone_weights` of MobileNetV2: a file, a
+    name in the weights folder, or ``"imagenet"``.
 
     Raises
     ------
     RecamError
         If a class is unknown, or none is named and none is seen: the likeliest are named.
-
-    Notes
-    -----
-    The heads are those of ``recam run 02 --profile mini``: FC1 and FC2 on fixed features
-    (:func:`heads_facts`). Thresholds are the published ones, 0.15 and 0.21.
     """
     for name in classes:
         if name not in VOC12.classes:
@@ -92,8 +83,8 @@ def map_photo(
             f"{path.name} shows none of VOC's twenty classes (likeliest: {likely}); name some: --classes cat"
         )
     both = torch.stack([fc1, combine_weights(fc1, fc2, weights)])
-    found = pair_maps(pair, both, present)  # (2, P, h, w)
-    cam, recam = (merge_scales([m], tuple(image.shape[1:])).numpy() for m in found)
+    maps = pair_maps(pair, both, present)  # (2, P, h, w)
+    cam, recam = (merge_scales([m], tuple(image.shape[1:])).numpy() for m in maps)
     values = np.array([0, *(present + 1)], dtype=np.uint8)
     return PhotoMaps(
         image.permute(1, 2, 0).numpy(), tuple(VOC12.classes[k] for k in present),
@@ -101,28 +92,28 @@ def map_photo(
     )  # fmt: skip
 
 
-def draw(found: PhotoMaps):
+def draw(maps: PhotoMaps):
     """Return a figure: the photograph, CAM, ReCAM and the pseudo mask."""
     row = {
-        "caption": "\n".join(f"{n} {s:.0%}" for n, s in zip(found.classes, found.scores)),
-        "photograph": found.image, "CAM": overlay(found.image, found.cam.max(0)),
-        "ReCAM": overlay(found.image, found.recam.max(0)),
-        "pseudo mask": (paint(found.mask, VOC12, found.image) + found.image / 255) / 2,
+        "caption": "\n".join(f"{n} {s:.0%}" for n, s in zip(maps.classes, maps.scores)),
+        "photograph": maps.image, "CAM": overlay(maps.image, maps.cam.max(0)),
+        "ReCAM": overlay(maps.image, maps.recam.max(0)),
+        "pseudo mask": (paint(maps.mask, VOC12, maps.image) + maps.image / 255) / 2,
     }  # fmt: skip
     return gallery([row], width=3.2)
 
 
-def write_photo(found: PhotoMaps, folder: Path, stem: str) -> list[Path]:
+def write_photo(maps: PhotoMaps, folder: Path, stem: str) -> list[Path]:
     """Write picture, mask and maps of a photograph; return the paths of the PNG, the mask and the npz."""
     folder.mkdir(parents=True, exist_ok=True)
-    picture, mask, maps = (folder / f"{stem}{end}" for end in ("_maps.png", "_mask.png", "_maps.npz"))
-    draw(found).savefig(picture, dpi=120, bbox_inches="tight")
-    write_mask(mask, found.mask, VOC12.palette)
+    picture, mask, arrays = (folder / f"{stem}{end}" for end in ("_maps.png", "_mask.png", "_maps.npz"))
+    draw(maps).savefig(picture, dpi=120, bbox_inches="tight")
+    write_mask(mask, maps.mask, VOC12.palette)
     np.savez_compressed(
-        maps, cam=found.cam.astype(np.float16), recam=found.recam.astype(np.float16),
-        classes=np.array(found.classes), scores=np.array(found.scores), mask=found.mask,
+        arrays, cam=maps.cam.astype(np.float16), recam=maps.recam.astype(np.float16),
+        classes=np.array(maps.classes), scores=np.array(maps.scores), mask=maps.mask,
     )  # fmt: skip
-    return [picture, mask, maps]
+    return [picture, mask, arrays]
 
 
 def store_heads(model: Reactivate, path: Path) -> None:

@@ -1,7 +1,7 @@
 """Rows of tables and rows of pictures, from scored stages."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import joblib
@@ -25,22 +25,18 @@ def score_table(
 ) -> dict[str, dict[str, Any]]:
     """Score rows and return them for :func:`recamlib.report.results.record`.
 
-    ``floor`` is what no map is needed for (:attr:`recamlib.stages.score.Score.floor`); ``converged`` says
-    whether the row and its baseline have, ``convergence`` by what, and ``records`` what each training told;
-    ``difference_over_images`` is the interval of the difference, for the first seed, over the scored images.
-
-    Parameters
-    ----------
-    scores
-        Row to one score per seed. Seeds are computed side by side, one process a core.
-    baseline
-        Row that every other one is compared with, or the row to compare each row with, by name.
+    `scores` has row to one score per seed; seeds are computed side by side, one process a core. `baseline` is
+    the row that every other one is compared with, or the row to compare each row with, by name. Of a row
+    ``floor`` needs no map (:attr:`recamlib.stages.score.Score.floor`), ``converged`` is of its baseline too,
+    and ``difference_over_images`` is the interval of the difference over the scored images, for the first
+    seed.
     """
     _compute(list(zip(*scores.values())) if len({len(row) for row in scores.values()}) == 1 else [])
     table: dict[str, dict[str, Any]] = {}
     for name, mine in bar(scores.items(), desc="rows"):
         partner = baseline.get(name) if isinstance(baseline, Mapping) else baseline
         base = scores.get(partner or "") if name != partner else None
+        records = [s.of.model.result["convergence"] for s in mine]
         table[name] = table_row(
             [s.miou for s in mine],
             baseline=[s.miou for s in base] if base else None,
@@ -55,8 +51,8 @@ def score_table(
             by_label_count=mine[0].by_label_count(),
             images=mine[0].result["images"],
             floor=mine[0].floor, **convergence_of([s.of for s in (*mine, *(base or ()))]),
-            records=[s.of.model.result["convergence"] for s in mine],
-            average_precision=[_average_precision(s.of.model.result["convergence"]) for s in mine],
+            records=records,
+            average_precision=[r.get("val_map_after", r["val_map"]) for r in records],
         )
     return table
 
@@ -82,12 +78,8 @@ def _all_results(scores: Sequence[Score]) -> None:
         _ = score.result
 
 
-def _average_precision(record: Mapping[str, float]) -> float:
-    """Return the mean average precision, percent, on val of the classifier that maps come from."""
-    return record.get("val_map_after", record["val_map"])
-
-
 Rule = Literal["iou", "false_positives", "false_negatives"]
+RULES = {"iou": "IoU", "false_positives": "false +", "false_negatives": "false −"}
 
 
 def examples(
@@ -103,65 +95,97 @@ def examples(
     ``"false_positives"``, ``"false_negatives"``
         The images in which the share of pixels wrongly given to a class, or kept from one, falls most.
     """
-    scores = [Score(of=stage, split=split, limit=limit) for stage in (cam, recam)]
-    change, picked = _picked([score.result["cross"] for score in scores], rule, count)
-    names = {"iou": "IoU", "false_positives": "false +", "false_negatives": "false −"}
-    images, truth = scores[0].images, cam.dataset.masks(split)
-    rows = []
-    for index in picked:
-        name = images.ids[index]
-        picture = images.image(name).permute(1, 2, 0).numpy()  # (H, W, 3)
-        row = {"caption": f"{name}\n{names[rule]} {change[index]:+.0f}", "image": picture}
-        masks = {}
-        for title, stage, score in zip(("CAM", "ReCAM"), (cam, recam), scores):
-            maps, _ = stage.one(split, name)
-            row[title] = overlay(picture, maps.numpy().max(0, initial=0))
-            masks[f"{title} mask"] = paint(_mask_of(score, name), images.space, picture)
-        rows.append(row | masks | {"truth": paint(truth.mask(name), images.space, picture)})
-    return rows
+    scores = {
+        title: Score(of=stage, split=split, limit=limit) for title, stage in (("CAM", cam), ("ReCAM", recam))
+    }
+
+    def columns(name: str, picture: np.ndarray) -> dict[str, np.ndarray]:
+        maps = {
+            title: overlay(picture, score.of.one(split, name)[0].numpy().max(0, initial=0))
+            for title, score in scores.items()
+        }
+        return maps | {f"{title} mask": _painted(score, name, picture) for title, score in scores.items()}
+
+    counts = [score.result["cross"] for score in scores.values()]
+    return _picture_rows(scores["CAM"], _picked(counts, rule, count), columns, what=RULES[rule])
 
 
 def mask_examples(
     stages: Mapping[str, MapStage], *, split: Split, saliency: Saliency, count: int = 4
 ) -> list[dict[str, Any]]:
-    """Return picture rows: image, saliency map, the mask of every stage by title, truth; chosen by rule.
+    """Return picture rows: image, saliency map, the mask of every stage by title, truth.
 
-    The rule is that of :func:`examples`, IoU from the first stage to the last one. Masks are at the
-    cross-fitted thresholds.
+    The rule is IoU of :func:`examples`, from the first stage to the last one, at cross-fitted thresholds.
     """
     scores = {title: Score(of=stage, split=split) for title, stage in stages.items()}
     first, *_, last = scores.values()
-    change, picked = _picked([score.result["cross"] for score in (first, last)], "iou", count)
-    images, truth = first.images, first.of.dataset.masks(split)
     salient = SaliencyMaps(dataset=first.of.dataset, saliency=saliency)
+
+    def columns(name: str, picture: np.ndarray) -> dict[str, np.ndarray]:
+        grey = np.repeat(salient.one(split, name)[..., None], 3, axis=2)  # (H, W, 3)
+        return {"saliency": grey} | {t: _painted(score, name, picture) for t, score in scores.items()}
+
+    counts = [score.result["cross"] for score in (first, last)]
+    return _picture_rows(first, _picked(counts, "iou", count), columns)
+
+
+def prediction_examples(
+    cam: SegmentationScore, recam: SegmentationScore, *, count: int = 4
+) -> list[dict[str, Any]]:
+    """Return picture rows: image, pseudo mask and prediction of either, truth.
+
+    The rule is IoU of :func:`examples`, from CAM's network to ReCAM's.
+    """
+    picked = _picked([cam.counts, recam.counts], "iou", count)
+    names, space = {cam.images.ids[index] for index in picked}, cam.images.space
+    masks = {
+        title: (score, {name: mask for name, mask in score.predictions() if name in names})
+        for title, score in (("CAM", cam), ("ReCAM", recam))
+    }
+
+    def columns(name: str, picture: np.ndarray) -> dict[str, np.ndarray]:
+        row = {}
+        for title, (score, predicted) in masks.items():
+            row[f"{title} pseudo mask"] = paint(score.of.masks.one(score.split, name), space, picture)
+            row[f"{title} network"] = paint(predicted[name], space, picture)
+        return row
+
+    return _picture_rows(cam, picked, columns)
+
+
+def _picture_rows(
+    score: Score | SegmentationScore, picked: Mapping[int, float],
+    columns: Callable[[str, np.ndarray], dict[str, np.ndarray]], what: str = "IoU",
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Return caption, image, `columns` and truth of each image, given by its index with its change."""
+    images, truth = score.images, score.of.dataset.masks(score.split)
     rows = []
-    for index in picked:
+    for index, change in picked.items():
         name = images.ids[index]
         picture = images.image(name).permute(1, 2, 0).numpy()  # (H, W, 3)
-        grey = salient.one(split, name)  # (H, W)
-        row = {"caption": f"{name}\nIoU {change[index]:+.0f}", "image": picture}
-        row["saliency"] = np.repeat(grey[..., None], 3, axis=2)
-        row |= {t: paint(_mask_of(score, name), images.space, picture) for t, score in scores.items()}
+        row = {"caption": f"{name}\n{what} {change:+.0f}", "image": picture, **columns(name, picture)}
         rows.append(row | {"truth": paint(truth.mask(name), images.space, picture)})
     return rows
 
 
-def _picked(counts: Sequence[np.ndarray], rule: Rule, number: int) -> tuple[np.ndarray, list[int]]:
-    """Return by how much what a rule looks at changes in each image (N,), and the images it picks.
+def _picked(counts: Sequence[np.ndarray], rule: Rule, number: int) -> dict[int, float]:
+    """Return the images that a rule picks, by index, with the change of what it looks at.
 
     `counts` are those per image, (N, K + 1, 3), before and after.
     """
-    before, after = (_per_image(np.asarray(found, dtype=np.int64), rule) for found in counts)
+    before, after = (_per_image(np.asarray(part, dtype=np.int64), rule) for part in counts)
     change = after - before
     order = np.argsort(-change if rule == "iou" else change, kind="stable").tolist()
-    ends = list(dict.fromkeys([*order[: (number + 1) // 2], *order[len(order) - number // 2 :]]))
-    return change, ends if rule == "iou" else order[:number]
+    if rule == "iou":
+        order = [*order[: (number + 1) // 2], *order[len(order) - number // 2 :]]
+    return {index: change[index] for index in (order if rule == "iou" else order[:number])}
 
 
-def _mask_of(score: Score, name: str) -> np.ndarray:
-    """Return the mask (H, W) of an image at the cross-fitted threshold of its half."""
+def _painted(score: Score, name: str, picture: np.ndarray) -> np.ndarray:
+    """Return the mask (H, W, 3) of an image at the cross-fitted threshold of its half, in colours."""
     maps, classes = score.of.one(score.split, name)
-    return to_mask(maps.numpy(), classes, score.result["cross_thresholds"][fold_of(name)])
+    mask = to_mask(maps.numpy(), classes, score.result["cross_thresholds"][fold_of(name)])
+    return paint(mask, score.images.space, picture)
 
 
 def to_mask(maps: np.ndarray, classes: Sequence[int], threshold: float) -> np.ndarray:
@@ -183,28 +207,3 @@ def _per_image(counts: np.ndarray, rule: Rule) -> np.ndarray:
     present = true > 0
     values = np.where(present, np.nan_to_num(iou_from_counts(counts[:, 1:])), 0)
     return 100 * values.sum(1) / np.maximum(present.sum(1), 1)
-
-
-def prediction_examples(
-    cam: SegmentationScore, recam: SegmentationScore, *, count: int = 4
-) -> list[dict[str, Any]]:
-    """Return picture rows: image, pseudo mask and prediction of either, truth.
-
-    The rule is that of :func:`examples`, IoU from CAM's network to ReCAM's.
-    """
-    change, picked = _picked([cam.counts, recam.counts], "iou", count)
-    images, truth = cam.images, cam.of.dataset.masks(cam.split)
-    rows: dict[int, dict[str, Any]] = {}
-    for title, score in (("CAM", cam), ("ReCAM", recam)):
-        for index, (name, mask) in enumerate(score.predictions()):
-            if index in picked:
-                picture = images.image(name).permute(1, 2, 0).numpy()
-                caption = f"{name}\nIoU {change[index]:+.0f}"
-                row = rows.setdefault(index, {"caption": caption, "image": picture})
-                row[f"{title} pseudo mask"] = paint(
-                    score.of.masks.one(score.split, name), images.space, picture
-                )
-                row[f"{title} network"] = paint(mask, images.space, picture)
-                if score is recam:
-                    row["truth"] = paint(truth.mask(name), images.space, picture)
-    return [rows[index] for index in picked]

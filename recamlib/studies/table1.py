@@ -1,12 +1,13 @@
 """Table 1 and Figure 6a: rows by weight option, and the rules by which their claims are judged."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from recamlib.report.claims import paper_value, seed_interval, sentence, verdict
+from recamlib.report.claims import joint_verdict, paper_value, seed_interval, sentence, signed, verdict
 from recamlib.stages import OPTIONS
 from recamlib.stages.maps import WeightOption
 
@@ -42,17 +43,13 @@ def option_of(dataset: str) -> WeightOption:
 
 def any_option_beats_cam(rows: Mapping[str, Any]) -> dict[str, Any]:
     """Judge ``any_option_beats_cam``: holds if all four differences lie above zero, fails if any is below."""
-    spans = {name: tuple(rows[name]["difference_interval"]) for name in ROWS.values()}
-    answers = [verdict(span, +1) for span in spans.values()]
-    answer = "does not hold" if "does not hold" in answers else "cannot tell"
-    if set(answers) == {"holds"}:
-        answer = "holds"
+    judged = {name: rows[name] for name in ROWS.values()}
+    answer = joint_verdict([verdict(row["difference_interval"], +1) for row in judged.values()])
     text = "; ".join(
-        f"{name} {rows[name]['difference']:+.1f} [{a:+.1f}, {b:+.1f}]" for name, (a, b) in spans.items()
+        f"{name} {signed(row['difference'], *row['difference_interval'])}" for name, row in judged.items()
     )
     rule = "every reactivated row has an interval above BCE only"
-    judged = [rows[name] for name in ROWS.values()]
-    return {"prose.any_option_beats_cam": sentence(answer, text, rows=judged, rule=rule)}
+    return {"prose.any_option_beats_cam": sentence(answer, text, rows=judged.values(), rule=rule)}
 
 
 def reactivation_or_weights(rows: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,26 +60,27 @@ def reactivation_or_weights(rows: Mapping[str, Any]) -> dict[str, Any]:
     """
     parts, answers = [], []
     for name, other in PAIRS:
-        _, low, high = seed_interval(np.subtract(rows[name]["per_seed"], rows[other]["per_seed"]))
-        change = rows[name]["mean"] - rows[other]["mean"]
-        parts.append(f"{_plain(name)} less {_plain(other)} {change:+.1f} [{low:+.1f}, {high:+.1f}]")
+        change, *span = seed_interval(np.subtract(rows[name]["per_seed"], rows[other]["per_seed"]))
+        parts.append(f"{_plain(name)} less {_plain(other)} {signed(change, *span)}")
         if name == ROWS["w*w'"] and other != "bce_only":
-            answers.append(verdict((low, high), +1))
-    answer = "does not hold" if "does not hold" in answers else "cannot tell"
-    if set(answers) == {"holds"}:
-        answer = "holds"
+            answers.append(verdict(span, +1))
     rule = "w*w' lies above relu(w), w*w and w*random of weights that were not reactivated"
     judged = [rows[name] for pair in PAIRS for name in pair]
+    answer = joint_verdict(answers)
     return {"ours.gain_is_reactivation": sentence(answer, "; ".join(parts), rows=judged, rule=rule)}
 
 
 def _plain(row: str) -> str:
-    """Return the name of a row as people write it."""
-    words = row.removesuffix(" (ours)").replace("_times_", "*").replace("_plus_", "+")
-    words = words.replace("w_prime", "w'")
-    for name in ("recam_", "bce_"):
-        words = words.replace(name, {"recam_": "ReCAM ", "bce_": "BCE "}[name])
-    return words.replace("relu_w'", "relu(w')").replace("relu_w", "relu(w)").replace("BCE only", "BCE w")
+    """Return the name of a row as people write it.
+
+    Examples
+    --------
+    >>> _plain("recam_relu_w_times_relu_w_prime (ours)"), _plain("bce_only")
+    ("ReCAM relu(w)*relu(w')", 'BCE w')
+    """
+    words = row.removesuffix(" (ours)").replace("recam_", "ReCAM ").replace("bce_", "BCE ")
+    words = words.replace("only", "w").replace("_times_", "*").replace("_plus_", "+").replace("w_prime", "w'")
+    return re.sub(r"relu_(w'?)", r"relu(\1)", words)
 
 
 def lambda_sweep(curve: Mapping[str, Any], *, margin: float = 2.0) -> dict[str, Any]:
@@ -95,20 +93,15 @@ def lambda_sweep(curve: Mapping[str, Any], *, margin: float = 2.0) -> dict[str, 
     text = ", ".join(f"lambda {name}: {row['mean']:.1f}" for name, row in curve.items())
     reference = curve.get("1.0")
     if len(curve) < 2:
-        return {"prose.lambda_insensitive": sentence("not run", text or "not swept", rule=rule)}
-    if reference is None or len(curve) < 3 or reference["seeds"] < 2:
-        return {"prose.lambda_insensitive": sentence("cannot tell", text, rows=curve.values(), rule=rule)}
-    answer = "holds"
-    for row in curve.values():
-        difference = np.subtract(row["per_seed"], reference["per_seed"])
-        if not difference.any():
-            continue  # lambda 1 itself
-        _, low, high = seed_interval(difference)
-        if low > margin or high < -margin:
-            answer = "does not hold"
-            break
-        if low < -margin or high > margin:
-            answer = "cannot tell"
+        answer, text = "not run", text or "not swept"
+    elif reference is None or len(curve) < 3 or reference["seeds"] < 2:
+        answer = "cannot tell"
+    else:
+        differences = [np.subtract(row["per_seed"], reference["per_seed"]) for row in curve.values()]
+        spans = [seed_interval(values)[1:] for values in differences if values.any()]  # not lambda 1 itself
+        within = all(-margin <= low and high <= margin for low, high in spans)
+        outside = any(low > margin or high < -margin for low, high in spans)
+        answer = "does not hold" if outside else "holds" if within else "cannot tell"
     return {"prose.lambda_insensitive": sentence(answer, text, rows=curve.values(), rule=rule)}
 
 
@@ -119,16 +112,16 @@ def single_label_share(labels: np.ndarray, *, dataset: str) -> dict[str, Any]:
     not meet.
     """
     value, margin = paper_value("prose.single_label_share_coco"), 0.03
+    rule = f"on COCO 2014, the 95 % interval lies within {100 * margin:.0f} points of the paper's {value:.0%}"
     alone = int((labels.sum(1) == 1).sum())
-    text = f"{alone / len(labels):.1%} of {len(labels):,} training images on {dataset}"
-    if dataset != "coco14":
-        return {"prose.single_label_share_coco": sentence("not run", text, rule="needs COCO 2014")}
     low, high = stats.binomtest(alone, len(labels)).proportion_ci(method="wilson")
     answer = "cannot tell"
     if value - margin <= low and high <= value + margin:
         answer = "holds"
     elif high < value - margin or low > value + margin:
         answer = "does not hold"
-    text += f" [{low:.1%}, {high:.1%}]"
-    rule = f"the 95 % interval lies within {100 * margin:.0f} points of the paper's {value:.0%}"
+    text = f"{alone / len(labels):.1%} of {len(labels):,} training images on {dataset}"
+    if dataset == "coco14":
+        text += f" [{low:.1%}, {high:.1%}]"
+    answer = answer if dataset == "coco14" else "not run"
     return {"prose.single_label_share_coco": sentence(answer, text, rule=rule)}

@@ -9,7 +9,7 @@ import pandas as pd
 from recamlib.errors import SettingsError, nearest
 from recamlib.report.cells import KINDS as TITLES
 from recamlib.report.cells import METHODS, Cell, columns
-from recamlib.report.claims import all_claims, paper_value, sentence, verdict
+from recamlib.report.claims import all_claims, joint_verdict, paper_value, sentence, signed, verdict
 from recamlib.stages import AdvCams, ExtractCams, MapStage, TrainBoundary, Walk
 from recamlib.stages.base import Split
 from recamlib.studies.common import make
@@ -35,27 +35,12 @@ def systems(
 ) -> dict[Cell, list[MapStage]]:
     """Return the cells of Table 2 as stages, one per seed.
 
-    Parameters
-    ----------
-    cams
-        ``"cam"`` and ``"recam"`` to the maps of one trained model per seed.
-    settings
-        Those of `AdvCams`, `TrainBoundary` and `Walk`.
-    methods
-        Names of the refinements wanted.
-    advcam_images
-        Size of the random part of the images that AdvCAM runs on, 0 for all.
-
-    Raises
-    ------
-    SettingsError
-        If a name is wrong, or there is none.
+    `cams` has ``"cam"`` and ``"recam"`` to the maps of one trained model per seed; `advcam_images` is the
+    size of the random part of the images that AdvCAM runs on, 0 for all.
     """
-    if not methods:
-        raise SettingsError(f"no refinement is named: give methods one or more of {', '.join(METHODS)}")
-    for method in methods:
+    for method in methods or [""]:
         if method not in METHODS:
-            hint = f"{nearest(method, METHODS)}: use {', '.join(METHODS)}"
+            hint = f"{nearest(method, METHODS)}: use one or more of {', '.join(METHODS)}"
             raise SettingsError(f"unknown refinement {method!r}{hint}")
     return {
         cell(method, kind): [refined(maps, method, settings, advcam_images) for maps in stages]
@@ -111,28 +96,21 @@ def part_of(cell: Cell, advcam_images: int) -> int:
 def unit_times(
     rows: Mapping[Cell, Sequence[MapStage]], *, split: Split, advcam_images: int = 0
 ) -> dict[Cell, dict[str, Any]]:
-    """Return the time of every cell in units of the CAM baseline's, seconds and parts beside it.
-
-    Means over seeds.
-    """
+    """Return the time of every cell in units of the CAM baseline's, seconds and parts: means over seeds."""
     if cell("none", "cam") not in rows:
         raise SettingsError("the unit of time is CAM without refinement: add 'none' to methods")
-    costs = {
-        place: [pipeline_cost(s, split=split, limit=part_of(place, advcam_images)) for s in stages]
-        for place, stages in rows.items()
-    }
-    unit = np.mean([cost["seconds"] for cost in costs[cell("none", "cam")]])
-    return {
-        place: {
-            "mean": float(np.mean([cost["seconds"] for cost in found]) / unit),
-            "seconds": float(np.mean([cost["seconds"] for cost in found])),
-            "parts": {part: float(np.mean([c["parts"][part] for c in found])) for part in found[0]["parts"]},
-            "peak_memory_mib": max(cost["peak_memory_mib"] for cost in found),
-            "devices": sorted({device for cost in found for device in cost["devices"]}),
-            "seeds": len(found),
+    times = {}
+    for place, stages in rows.items():
+        costs = [pipeline_cost(s, split=split, limit=part_of(place, advcam_images)) for s in stages]
+        times[place] = {
+            "seconds": float(np.mean([cost["seconds"] for cost in costs])),
+            "parts": {part: float(np.mean([c["parts"][part] for c in costs])) for part in costs[0]["parts"]},
+            "peak_memory_mib": max(cost["peak_memory_mib"] for cost in costs),
+            "devices": sorted({device for cost in costs for device in cost["devices"]}),
+            "seeds": len(costs),
         }
-        for place, found in costs.items()
-    }
+    unit = times[cell("none", "cam")]["seconds"]
+    return {place: {"mean": row["seconds"] / unit, **row} for place, row in times.items()}
 
 
 def frame(result: Mapping[str, Any]) -> pd.DataFrame:
@@ -157,11 +135,11 @@ def frame(result: Mapping[str, Any]) -> pd.DataFrame:
 
 def groups_frame(table: Mapping[Cell, Any]) -> pd.DataFrame:
     """Return Figure 6b: mIoU of images with one class and with several, per method, CAM beside ReCAM."""
-    found: dict[tuple[str, str], dict[str, float]] = {}
+    groups: dict[tuple[str, str], dict[str, float]] = {}
     for place, row in table.items():
         for group, value in row["by_label_count"].items():
-            found.setdefault((group, METHODS[place.method]), {})[f"{TITLES[place.kind]} here"] = value
-    return pd.DataFrame.from_dict(found, orient="index").rename_axis(index=["images", "method"])
+            groups.setdefault((group, METHODS[place.method]), {})[f"{TITLES[place.kind]} here"] = value
+    return pd.DataFrame.from_dict(groups, orient="index").rename_axis(index=["images", "method"])
 
 
 def recam_against_advcam(
@@ -199,10 +177,7 @@ def recam_against_advcam(
 def single_and_multi_label(scores: Mapping[Cell, Any]) -> dict[str, Any]:
     """Judge Figure 6b on scores of the first seed, CAM and ReCAM without refinement and with IRN.
 
-    Returns
-    -------
-    One sentence: holds if all four differences lie above zero, fails if any lies below; without IRN's two it
-    cannot hold.
+    It holds if all four differences lie above zero, fails if any lies below, and needs IRN's two.
     """
     parts, answers, rows = [], [], []
     for method in [name for name in ("none", "irn") if cell(name, "recam") in scores]:
@@ -211,10 +186,8 @@ def single_and_multi_label(scores: Mapping[Cell, Any]) -> dict[str, Any]:
         for name, among in recam.groups().items():
             low, high = recam.interval_of_difference(cam, among=among)
             change = recam.by_label_count()[name] - cam.by_label_count()[name]
-            parts.append(f"{name}, {method}: {change:+.1f} [{low:+.1f}, {high:+.1f}]")
+            parts.append(f"{name}, {method}: {signed(change, low, high)}")
             answers.append(verdict((low, high), +1))
-    answer = "does not hold" if "does not hold" in answers else "cannot tell"
-    if set(answers) == {"holds"} and len(answers) == 4:
-        answer = "holds"
+    answer = joint_verdict(answers if len(answers) == 4 else [*answers, "cannot tell"])
     rule = "ReCAM minus CAM lies above zero for both kinds of images, before and after IRN (one seed, images)"
     return {"prose.single_and_multi_label": sentence(answer, "; ".join(parts), rows=rows, rule=rule)}

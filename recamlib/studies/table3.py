@@ -12,7 +12,7 @@ from recamlib.method.crf import usable
 from recamlib.method.scores import bootstrap_contrast
 from recamlib.report.cells import KINDS as TITLES
 from recamlib.report.cells import METHODS, NETWORKS, TRUE_MASKS, Cell, columns
-from recamlib.report.claims import all_claims, seed_interval, sentence, table_row, verdict
+from recamlib.report.claims import all_claims, seed_interval, sentence, signed, table_row, verdict
 from recamlib.stages import (
     MULTI_SCALES,
     DataSettings,
@@ -90,16 +90,8 @@ def networks(
 ) -> dict[Cell, list[TrainSegmenter]]:
     """Return the cells of Table 3 as stages, with the seeds of the maps.
 
-    Parameters
-    ----------
-    maps
-        Rows of Table 2 (:func:`recamlib.studies.table2.systems`), as many of them as wanted.
-    archs
-        Networks by name, each with settings of its own; see `recipe`.
-    settings
-        Those of all networks, ``TrainSegmenter``.
-    advcam_images
-        Size of the random part of the training images that AdvCAM's rows learn from, 0 for all.
+    `maps` are rows of :func:`recamlib.studies.table2.systems`, `archs` networks by name, each with settings
+    of its own; `advcam_images` is the size of the random part that AdvCAM's rows learn from, 0 for all.
     """
     rows: dict[Cell, list[TrainSegmenter]] = {}
     for arch, own in archs.items():
@@ -108,15 +100,10 @@ def networks(
             if part := part_of(place, advcam_images):
                 how["limit"] = part
             rows[cell(place.method, place.kind, column(arch))] = [
-                TrainSegmenter(masks=masks_of(stage, settings), arch=arch, seed=stage.seed, **how)
-                for stage in stages
+                TrainSegmenter(masks=masks, arch=arch, seed=stage.seed, **how)
+                for stage in stages for masks in [make(PseudoMasks, settings, maps=stage)]
             ]
     return rows
-
-
-def masks_of(maps: MapStage, settings: Mapping[str, Mapping[str, Any]]) -> PseudoMasks:
-    """Return the pseudo masks of maps."""
-    return make(PseudoMasks, settings, maps=maps)
 
 
 def upper_bounds(
@@ -143,17 +130,17 @@ def evaluations(scores: Mapping[str, SegmentationScore], *, limit: int = 0) -> p
     the published six with mirror images, without and with the CRF. All scales are times that of the scores
     if they have one: a network trained on small pictures does not know objects at their full size.
     """
-    first = next(iter(scores.values()))
-    scale = first.scales[0] if len(first.scales) == 1 else 1.0
-    kinds = [{"scales": (scale,), "mirror": False, "crf": False},
-             {"scales": tuple(scale * s for s in MULTI_SCALES), "mirror": True, "crf": False}]  # fmt: skip
-    kinds += [{**kind, "crf": True} for kind in kinds if usable(True)]
-    found = {}
+    columns = {}
     for name, score in scores.items():
-        common = {**dict(score), "infra": {}, "limit": limit or score.limit}
-        found[name] = [SegmentationScore(**{**common, **kind}) for kind in kinds]
-    labels = [score.label for score in next(iter(found.values()))]
-    return pd.DataFrame({name: [s.miou for s in row] for name, row in found.items()}, index=labels)
+        scale = score.scales[0] if len(score.scales) == 1 else 1.0
+        given = {**dict(score), "infra": {}, "limit": limit or score.limit}
+        kinds = [
+            SegmentationScore(**{**given, "scales": scales, "mirror": len(scales) > 1, "crf": crf})
+            for crf in ([False, True] if usable(True) else [False])
+            for scales in ((scale,), tuple(scale * s for s in MULTI_SCALES))
+        ]
+        columns[name] = {kind.label: kind.miou for kind in kinds}
+    return pd.DataFrame(columns)
 
 
 def cell(method: str, kind: str, network: str) -> Cell:
@@ -168,20 +155,20 @@ def bound(network: str) -> Cell:
 
 def table(scores: Mapping[Cell, Sequence[SegmentationScore]]) -> dict[Cell, dict[str, Any]]:
     """Score rows and return them by cell, ReCAM's compared with CAM's and all with the upper bound."""
-    found: dict[Cell, dict[str, Any]] = {}
+    rows: dict[Cell, dict[str, Any]] = {}
     for place, mine in bar(scores.items(), desc="rows"):
         result = mine[0].of.result
-        found[place] = score_row(
+        rows[place] = score_row(
             mine, scores.get(place.partner), trained_on=result["images"], balance=result.get("balance"),
             loss=np.asarray(result["history"]["loss"]).tolist(), cost=_cost(mine[0]),
         )  # fmt: skip
-    for place, row in found.items():
-        if place.method != TRUE_MASKS and (top := found.get(bound(place.network))):
+    for place, row in rows.items():
+        if place.method != TRUE_MASKS and (top := rows.get(bound(place.network))):
             row["share_of_upper_bound"] = 100 * row["mean"] / top["mean"]
             if top["mean"] < top["floor"] + ABOVE_FLOOR:
                 row["converged"] = False
                 row["convergence"] = f"upper bound {top['mean']:.1f}, floor {top['floor']:.1f}"
-    return found
+    return rows
 
 
 def score_row(
@@ -235,16 +222,12 @@ def class_frame(scores: Mapping[str, SegmentationScore]) -> pd.DataFrame:
 
 def cost_frame(table: Mapping[Cell, Any]) -> pd.DataFrame:
     """Return what every network cost: seconds, share of them spent waiting for data (%), memory (MiB)."""
-    found = {
-        place.title: {
-            "training, s": row["cost"]["train_seconds"],
-            "waiting for data, %": 100 * row["cost"]["waited_share"],
-            "peak memory, MiB": row["cost"]["peak_memory_mib"], "scoring, s": row["cost"]["score_seconds"],
-            "trained on": row["trained_on"],
-        }
-        for place, row in table.items()
-    }  # fmt: skip
-    return pd.DataFrame.from_dict(found, orient="index")
+    costs = pd.DataFrame({place.title: row["cost"] for place, row in table.items()}).T
+    return pd.DataFrame({
+        "training, s": costs["train_seconds"], "waiting for data, %": 100 * costs["waited_share"],
+        "peak memory, MiB": costs["peak_memory_mib"], "scoring, s": costs["score_seconds"],
+        "trained on": [row["trained_on"] for row in table.values()],
+    })  # fmt: skip
 
 
 def frame(result: Mapping[str, Any]) -> pd.DataFrame:
@@ -285,26 +268,23 @@ def margin_of_the_stronger(
     rule = (
         "margin on UPerNet less margin on DeepLabV2, no refinement, lies above zero; UPerNet is the stronger"
     )
-    parts, answer, signs, judged = [], "not run", (1, -1, -1, 1), []
+    pair, signs = ("upernet", "deeplabv2"), (1, -1, -1, 1)
+    parts, answer, judged = [], "not run", []
     for method in METHODS:
-        cells = [cell(method, kind, network)
-                 for network in ("upernet", "deeplabv2") for kind in ("recam", "cam")]  # fmt: skip
+        cells = [cell(method, kind, network) for network in pair for kind in ("recam", "cam")]
         if not all(place in scores for place in cells):
             continue
         four = [scores[place] for place in cells]
         growth = np.asarray(signs) @ np.array([[s.miou for s in row] for row in four])  # (seeds,)
-        mean, low, high = seed_interval(growth)
+        mean, *span = seed_interval(growth)
         if len(growth) == 1:
-            low, high = (
-                100 * end for end in bootstrap_contrast([row[0].counts for row in four], signs, seed=0)
-            )
-        parts.append(f"{method} {mean:+.1f} [{low:+.1f}, {high:+.1f}]")
+            span = [100 * end for end in bootstrap_contrast([row[0].counts for row in four], signs, seed=0)]
+        parts.append(f"{method} {signed(mean, *span)}")
         if method == "none":
-            answer = verdict((low, high), +1)
+            answer = verdict(span, +1)
             judged = [rows[place] for place in cells] if rows else []
-    tops = [np.mean([s.miou for s in scores[bound(network)]])
-            for network in ("upernet", "deeplabv2") if bound(network) in scores]  # fmt: skip
-    if len(tops) == 2:
+    if all(bound(network) in scores for network in pair):
+        tops = [np.mean([s.miou for s in scores[bound(network)]]) for network in pair]
         parts.append(f"upper bounds {tops[0]:.1f} and {tops[1]:.1f}")
         if tops[0] <= tops[1] and answer != "not run":
             answer = "cannot tell"

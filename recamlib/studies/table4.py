@@ -8,7 +8,7 @@ import pandas as pd
 
 from recamlib.report.cells import KINDS as SYSTEMS
 from recamlib.report.cells import PARTNERS, Cell, columns, rows_of
-from recamlib.report.claims import all_claims, load_paper, row_verdict, sentence
+from recamlib.report.claims import all_claims, load_paper, row_verdict, sentence, signed
 from recamlib.stages import (
     ExtractCams,
     MapStage,
@@ -37,13 +37,8 @@ def cell(method: str, kind: str, network: str = "") -> Cell:
 def how_read(*, weights: WeightOption, reading: Reading = "softmax") -> dict[str, dict[str, Any]]:
     """Return how the maps of each kind of model are read, as settings of `ExtractCams`.
 
-    Parameters
-    ----------
-    weights
-        Weight option of ReCAM's maps.
-    reading
-        Of EPS and ReCAM-E: as EPS does, by a softmax with FC1's weights (the background has no others), or as
-        CAM and ReCAM, with ReCAM's weight option for ReCAM-E.
+    Those of EPS and ReCAM-E are read as EPS does, by a softmax with FC1's weights (the background has no
+    others), or as CAM and ReCAM, with ReCAM's weight option for ReCAM-E.
     """
     return {
         "cam": {}, "recam": {"weights": weights}, "eps": {"reading": reading},
@@ -60,21 +55,12 @@ def systems(
 ) -> dict[Cell, list[MapStage]]:
     """Return the six systems without and with IRN as stages, one per seed.
 
-    Parameters
-    ----------
-    cams
-        ``"cam"``, ``"recam"``, ``"eps"`` and ``"recam_e"`` to the maps of one trained model per seed.
-    saliency
-        What is merged into maps.
-    settings
-        Those of `SaliencyMerge`, `TrainBoundary` and `Walk`.
-    irn
-        Whether there are rows with IRN.
+    `cams` has ``"cam"``, ``"recam"``, ``"eps"`` and ``"recam_e"`` to the maps of one trained model per seed.
     """
     rows: dict[Cell, list[MapStage]] = {}
     for method in METHODS if irn else ("none",):
-        for kind, found in cams.items():
-            rows[cell(method, kind)] = [refined(maps, method, settings) for maps in found]
+        for kind, stages in cams.items():
+            rows[cell(method, kind)] = [refined(maps, method, settings) for maps in stages]
         for kind, plain in MERGED.items():
             rows[cell(method, kind)] = [
                 make(SaliencyMerge, settings, cams=maps, saliency=saliency)
@@ -92,8 +78,8 @@ def segmenters(
     """Return networks trained on the masks of some systems, with IRN if there are such rows."""
     method = "irn" if any(place.method == "irn" for place in rows) else "none"
     chosen = {cell(method, kind): rows[cell(method, kind)] for kind in kinds}
-    found = networks(chosen, {arch: {}}, settings)
-    return {replace(place, table="table4"): nets for place, nets in found.items()}
+    rows = networks(chosen, {arch: {}}, settings)
+    return {replace(place, table="table4"): nets for place, nets in rows.items()}
 
 
 def network_table(scores: Mapping[Cell, Sequence[SegmentationScore]]) -> dict[Cell, dict[str, Any]]:
@@ -147,9 +133,8 @@ def plugged_in(table: Mapping[Cell, Any]) -> dict[str, Any]:
         row, rule = rows.get(f"{side}_saliency.{name}"), "DeepLabV2's difference on val lies above zero"
         answer, text = "not run", "no network of it and of its baseline was trained"
         if row and "difference_interval" in row:
-            low, high = row["difference_interval"]
             answer = row_verdict(row, +1)
-            text = f"{row['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
+            text = signed(row["difference"], *row["difference_interval"])
             if row["mean"] <= row["floor"]:
                 text += f"; at {row['mean']:.1f} no better than the floor, {row['floor']:.1f}"
         judged = [row] if row else []

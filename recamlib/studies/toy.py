@@ -13,7 +13,7 @@ from recamlib.errors import SettingsError, nearest
 from recamlib.method.convergence import convergence
 from recamlib.method.losses import bce_gradient, sce_gradient
 from recamlib.method.scores import accuracy
-from recamlib.report.claims import seed_interval, sentence, table_row, verdict
+from recamlib.report.claims import seed_interval, sentence, signed, table_row, verdict
 from recamlib.stages import Classify, DataSettings, Score, TrainClassifier
 from recamlib.studies.pictures import examples as _examples
 
@@ -50,15 +50,10 @@ def magnitude_grid(*, limit: float, points: int = 97) -> tuple[dict[str, np.ndar
 
 
 def pair_gradients(logits: np.ndarray, labels: np.ndarray, *, loss: str) -> dict[str, float]:
-    """Return the mean gradient on the target's logit and on the most confusing class's (Figure 4).
+    """Return the mean gradient (Eq. 12) on the target's logit and on the most confusing class's (Figure 4).
 
-    Parameters
-    ----------
-    logits, labels
-        Shape ``(N, K)``; every image has one class. The confusing class is the negative one with the highest
-        logit.
-    loss
-        ``"bce"`` or ``"sce"``: which closed form of Eq. 12.
+    `logits` and `labels` are (N, K), every image of one class; the confusing one is the negative class with
+    the highest logit.
     """
     z, y = (torch.tensor(np.array(values), dtype=torch.float64) for values in (logits, labels))
     gradients = LOSSES[loss](z, y)  # (N, K)
@@ -73,30 +68,27 @@ def measured(
     classifiers: Mapping[str, Sequence[TrainClassifier]],
     scores: Mapping[str, Mapping[str, Sequence[Score]]],
 ) -> dict[str, Any]:
-    """Return what one group of classes gives, by loss, one number per seed.
+    """Return what one group of classes gives, by loss: one number per seed, percent, and gradients per epoch.
 
-    Parameters
-    ----------
-    classifiers
-        Loss to one classifier per seed, trained with ``probe``.
-    scores
-        Split to loss to the scores of their maps.
-
-    Returns
-    -------
-    ``accuracy[loss]`` and ``miou[split][loss]`` in percent per seed, ``gradients[loss][which]`` of shape
-    ``(seeds, epochs + 1)``, ``scores`` as they were given.
+    `classifiers` has loss to one classifier per seed, trained with ``probe``; `scores` split to loss to the
+    scores of their maps. ``gradients[loss][which]`` is (seeds, epochs + 1).
     """
     trained = [model for models in classifiers.values() for model in models]
-    records = {loss: [m.result["convergence"] for m in models] for loss, models in classifiers.items()}
-    worst = min((convergence(m.result["convergence"]) for m in trained), key=lambda told: told.converged)
-    study: dict[str, Any] = {"accuracy": {}, "gradients": {}, "scores": scores, "records": records}
-    study |= {"converged": worst.converged, "convergence": worst.text}
+    worst = min((convergence(m.result["convergence"]) for m in trained), key=lambda record: record.converged)
+    study: dict[str, Any] = {
+        "accuracy": {}, "gradients": {}, "scores": scores,
+        "records": {loss: [m.result["convergence"] for m in models] for loss, models in classifiers.items()},
+        "converged": worst.converged, "convergence": worst.text,
+        "miou": {
+            split: {loss: [score.miou for score in row] for loss, row in part.items()}
+            for split, part in scores.items()
+        },
+    }  # fmt: skip
     for loss, models in classifiers.items():
-        found = [Classify(model=model).result for model in bar(models, desc=f"{loss} seeds")]
-        labels = torch.tensor(np.array(found[0]["labels"]))
+        results = [Classify(model=model).result for model in bar(models, desc=f"{loss} seeds")]
+        labels = torch.tensor(np.array(results[0]["labels"]))
         study["accuracy"][loss] = [
-            100 * accuracy(torch.tensor(np.array(one["logits"])), labels) for one in found
+            100 * accuracy(torch.tensor(np.array(one["logits"])), labels) for one in results
         ]
         pairs = [
             [pair_gradients(z, labels.numpy(), loss=loss) for z in model.result["probe_logits"]]
@@ -106,10 +98,6 @@ def measured(
             which: np.array([[epoch[which] for epoch in row] for row in pairs])
             for which in ("target", "confusing")
         }
-    study["miou"] = {
-        split: {loss: [score.miou for score in row] for loss, row in part.items()}
-        for split, part in scores.items()
-    }
     return study
 
 
@@ -133,11 +121,11 @@ def rows(study: Mapping[str, Any]) -> dict[str, Any]:
     for group, part in study.items():
         measures = {"accuracy": part["accuracy"], **{f"miou_{s}": v for s, v in part["miou"].items()}}
         for measure, values in measures.items():
-            told = {name: part[name] for name in ("converged", "convergence")}
-            table[f"{group} {measure} bce"] = table_row(values["bce"], records=part["records"]["bce"], **told)
-            table[f"{group} {measure} sce"] = table_row(
-                values["sce"], baseline=values["bce"], records=part["records"]["sce"], **told
-            )
+            state = {name: part[name] for name in ("converged", "convergence")}
+            for loss, baseline in (("bce", None), ("sce", values["bce"])):
+                table[f"{group} {measure} {loss}"] = table_row(
+                    values[loss], baseline=baseline, records=part["records"][loss], **state
+                )
         for loss, curves in part["gradients"].items():
             for which, values in curves.items():
                 table[f"{group} gradient {which} {loss}"] = {"per_seed": values.tolist()}
@@ -171,16 +159,15 @@ def gradient_cases(cases: Mapping[str, tuple[float, float]]) -> dict[str, dict[s
 
 def toy_gradients(cases: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
     """Judge ``gradients_c1`` and ``gradients_c2``: each of the four magnitudes within 0.05 of the paper's."""
-    found = gradient_cases(cases)
     paper = {
         "c1": {"BCE p": 0.0, "BCE q": 0.5, "SCE p": 0.5, "SCE q": 0.5},
         "c2": {"BCE p": 0.5, "BCE q": 0.0, "SCE p": 0.5, "SCE q": 0.5},
     }
+    rule = "the four magnitudes of Eq. 12 at K = 2 lie within 0.05 of the paper's"
     claims = {}
-    for name, expected in paper.items():
-        holds = all(abs(found[name][term] - value) < 0.05 for term, value in expected.items())
-        text = ", ".join(f"{term} {value:.3f}" for term, value in found[name].items())
-        rule = "the four magnitudes of Eq. 12 at K = 2 lie within 0.05 of the paper's"
+    for name, terms in gradient_cases({name: cases[name] for name in paper}).items():
+        holds = all(abs(terms[term] - value) < 0.05 for term, value in paper[name].items())
+        text = ", ".join(f"{term} {value:.3f}" for term, value in terms.items())
         claims[f"prose.gradients_{name}"] = sentence("holds" if holds else "does not hold", text, rule=rule)
     return claims
 
@@ -191,31 +178,22 @@ def toy_study(
     *,
     trained: Mapping[str, Any] | None = None,
 ) -> dict:
-    """Judge Figure 1's claims on one group of classes from per-seed numbers in percent.
+    """Judge Figure 1's claims on one group of classes, from what `measured` returns of it."""
+    def difference(values: Mapping[str, Sequence[float]]) -> tuple[str, str]:
+        delta, *span = seed_interval(np.subtract(values["sce"], values["bce"]))
+        return verdict(span, +1), signed(delta, *span)
 
-    Parameters
-    ----------
-    accuracy
-        ``{"bce": [...], "sce": [...]}`` on single-label val images, one number per seed.
-    miou
-        Split to the same, for the maps.
-    trained
-        ``converged`` and ``convergence`` of the classifiers, as `measured` gives them.
-    """
-    rest_on = [trained] if trained else []
-    delta, low, high = seed_interval([s - b for s, b in zip(accuracy["sce"], accuracy["bce"])])
-    rule = "SCE minus BCE over seeds lies above zero"
-    text = f"accuracy of SCE minus BCE {delta:+.1f} [{low:+.1f}, {high:+.1f}]"
-    answer = sentence(verdict((low, high), +1), text, rows=rest_on, rule=rule)
-    claims = {"prose.five_hoofed_bce_weaker": answer}
-    parts, answers = [], []
-    for split, values in miou.items():
-        delta, low, high = seed_interval([s - b for s, b in zip(values["sce"], values["bce"])])
-        parts.append(f"{split} {delta:+.1f} [{low:+.1f}, {high:+.1f}]")
-        answers.append(verdict((low, high), +1))
-    answer = answers[0] if len(set(answers)) == 1 else "cannot tell"
-    text = "mIoU of SCE's maps minus BCE's: " + ", ".join(parts)
-    claims["prose.sce_cam_higher_miou"] = sentence(
-        answer, text, rows=rest_on, rule=rule + " on train and on val"
-    )
-    return claims
+    rest_on, rule = [trained] if trained else [], "SCE minus BCE over seeds lies above zero"
+    answer, text = difference(accuracy)
+    parts = {split: difference(values) for split, values in miou.items()}
+    answers = {answer for answer, _ in parts.values()}
+    return {
+        "prose.five_hoofed_bce_weaker": sentence(
+            answer, f"accuracy of SCE minus BCE {text}", rows=rest_on, rule=rule
+        ),
+        "prose.sce_cam_higher_miou": sentence(
+            answers.pop() if len(answers) == 1 else "cannot tell",
+            "mIoU of SCE's maps minus BCE's: " + ", ".join(f"{s} {text}" for s, (_, text) in parts.items()),
+            rows=rest_on, rule=rule + " on train and on val",
+        ),
+    }  # fmt: skip

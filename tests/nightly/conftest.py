@@ -35,7 +35,7 @@ def executed(tmp_path_factory) -> Callable[[Path], Path]:
 
     def run(notebook: Path) -> Path:
         if notebook not in done:
-            done[notebook] = run_notebook(notebook.stem, profile="smoke", output_dir=folder, progress=False)
+            done[notebook] = run_notebook(notebook.stem, profile="smoke", output_dir=folder)
         return done[notebook]
 
     return run

@@ -91,7 +91,7 @@ def test_the_log_of_a_failed_job_reaches_the_error_of_the_notebook(results, tmp_
     notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
     nbformat.write(notebook, tmp_path / "notebooks" / "07_fails.ipynb")
     with pytest.raises(NotebookError, match="RecamError: a job of TrainClassifier failed:.*the loss became"):
-        run_notebook("07", folder=tmp_path / "notebooks", output_dir=tmp_path, progress=False)
+        run_notebook("07", folder=tmp_path / "notebooks", output_dir=tmp_path)
     (log,) = (results / "jobs").glob("TrainClassifier-*/*_log.err")
     assert "TrainingError" in log.read_text()
     assert str(log.parent) in (tmp_path / "07_fails.failed.ipynb").read_text()

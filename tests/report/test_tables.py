@@ -75,46 +75,49 @@ def test_comparison_keeps_controls_and_puts_the_paper_beside():
 
 
 def test_verdicts_follow_the_sign_and_the_interval():
-    def judge(table):
-        return rc.table1.any_option_beats_cam(table)["prose.any_option_beats_cam"]["verdict"]
-
-    assert judge(rows()) == "holds"
-    assert judge(rows(shift=-12)) == "does not hold"
-    noisy = rows()
-    noisy["recam_w"] = table_row([30.0, 45.0, 50.0], baseline=[40.0, 41.0, 42.0])
-    assert judge(noisy) == "cannot tell"
+    noisy = rows() | {"recam_w": table_row([30.0, 45.0, 50.0], baseline=[40.0, 41.0, 42.0])}
+    for table, answer in ((rows(), "holds"), (rows(shift=-12), "does not hold"), (noisy, "cannot tell")):
+        assert rc.table1.any_option_beats_cam(table)["prose.any_option_beats_cam"]["verdict"] == answer
 
 
-def test_lambda_is_judged_by_equivalence_not_by_lack_of_evidence():
-    def judge(**curve):
-        curve = {name: table_row(values) for name, values in curve.items()}
-        return rc.table1.lambda_sweep(curve)["prose.lambda_insensitive"]["verdict"]
+ONE, CLOSE, FAR, WIDE = [50.0, 51.0, 52.0], [50.1, 51.2, 52.1], [40.0, 41.1, 42.0], [40.0, 51.0, 62.0]
 
-    one = [50.0, 51.0, 52.0]
-    close, far, wide = [50.1, 51.2, 52.1], [40.0, 41.1, 42.0], [40.0, 51.0, 62.0]
-    assert judge(**{"0.5": close, "1.0": one, "2.0": close}) == "holds"
-    assert judge(**{"0.5": far, "1.0": one, "2.0": close}) == "does not hold"
-    assert judge(**{"0.5": wide, "1.0": one, "2.0": close}) == "cannot tell"
-    assert judge(**{"1.0": one, "2.0": close}) == "cannot tell"
-    assert judge(**{"1.0": one}) == "not run"
+
+@pytest.mark.parametrize(
+    ("curve", "answer"),
+    [
+        ({"0.5": CLOSE, "1.0": ONE, "2.0": CLOSE}, "holds"), ({"1.0": ONE}, "not run"),
+        ({"0.5": FAR, "1.0": ONE, "2.0": CLOSE}, "does not hold"),
+        ({"0.5": WIDE, "1.0": ONE, "2.0": CLOSE}, "cannot tell"), ({"1.0": ONE, "2.0": ONE}, "cannot tell"),
+    ],
+)  # fmt: skip
+def test_lambda_is_judged_by_equivalence_not_by_lack_of_evidence(curve, answer):
+    table = {name: table_row(values) for name, values in curve.items()}
+    assert rc.table1.lambda_sweep(table)["prose.lambda_insensitive"]["verdict"] == answer
 
 
 def test_toy_rules():
     cases = {"c1": (10.0, 10.0), "c2": (-10.0, -10.0)}
     assert {c["verdict"] for c in rc.toy.toy_gradients(cases).values()} == {"holds"}
-    swapped = {"c1": (-10.0, -10.0), "c2": (10.0, 10.0)}
+    swapped = {"c1": cases["c2"], "c2": cases["c1"]}
     assert {c["verdict"] for c in rc.toy.toy_gradients(swapped).values()} == {"does not hold"}
-    low, high = [50.0, 51.0, 52.0], [60.0, 61.5, 62.0]
-    study = rc.toy.toy_study(
-        {"bce": low, "sce": high}, {"train": {"bce": low, "sce": high}, "val": {"bce": high, "sce": low}}
-    )
+    low, high = {"bce": ONE, "sce": [60.0, 61.5, 62.0]}, {"bce": [60.0, 61.5, 62.0], "sce": ONE}
+    study = rc.toy.toy_study(low, {"train": low, "val": high})
     assert study["prose.five_hoofed_bce_weaker"]["verdict"] == "holds"
     assert study["prose.sce_cam_higher_miou"]["verdict"] == "cannot tell"
-    share = rc.table1.single_label_share
-    for times, alone, answer in ((100, 21, "holds"), (1, 21, "cannot tell"), (100, 26, "does not hold")):
-        labels = np.array([[1, 0]] * alone + [[1, 1]] * (100 - alone)).repeat(times, 0)
-        assert share(labels, dataset="coco14")["prose.single_label_share_coco"]["verdict"] == answer
-    assert share(labels, dataset="hoofed")["prose.single_label_share_coco"]["verdict"] == "not run"
+
+
+@pytest.mark.parametrize(
+    ("times", "alone", "dataset", "answer"),
+    [
+        (100, 21, "coco14", "holds"), (1, 21, "coco14", "cannot tell"), (100, 26, "coco14", "does not hold"),
+        (100, 21, "hoofed", "not run"),
+    ],
+)  # fmt: skip
+def test_the_share_of_single_labels(times, alone, dataset, answer):
+    labels = np.array([[1, 0]] * alone + [[1, 1]] * (100 - alone)).repeat(times, 0)
+    claims = rc.table1.single_label_share(labels, dataset=dataset)
+    assert claims["prose.single_label_share_coco"]["verdict"] == answer
 
 
 def test_pair_gradients_pick_the_target_and_the_highest_negative():

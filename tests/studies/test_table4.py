@@ -3,12 +3,11 @@
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pytest
 
 import recamlib as rc
 from recamlib.method.scores import confusion, mean_iou
-from recamlib.report.claims import all_claims, load_paper
+from recamlib.report.claims import load_paper
 from recamlib.studies import table4 as guidance
 
 
@@ -133,18 +132,14 @@ def test_only_rows_with_irn_stand_for_irn_and_nothing_stands_for_edam():
 def test_the_paper_stands_beside_what_was_measured_and_the_rest_is_marked_quoted():
     frame = guidance.frame(result())
     assert len(frame) == 10 + 9 + 1  # all of the paper's rows and the merge
-    assert frame.loc["ReCAM-E", "paper val"] == 71.6
-    assert frame.loc["ReCAM-E", "val here"] == 42.5
+    assert frame.loc["ReCAM-E", ["paper val", "val here"]].tolist() == [71.6, 42.5]
     quoted = frame[frame["from"] == "quoted from the paper"]
     assert quoted["val here"].isna().all()
     assert "EDAM" in quoted.index and "SEAM" in quoted.index and "EPS" not in quoted.index
-    assert np.isnan(frame.loc["EDAM's merge", "paper val"])
     shown = rc.tables.shown(frame)
-    assert shown.loc["ReCAM-M", "val here"] == "42.5 [41.5, 43.5]"
-    assert shown.loc["SEAM", "val here"] == ""
+    assert shown.loc[["ReCAM-M", "SEAM"], "val here"].tolist() == ["42.5 [41.5, 43.5]", ""]
     empty = guidance.frame(result(segmented=False))
-    assert len(empty) == 19 and set(empty["from"]) == {"quoted from the paper"}
-    assert (rc.tables.shown(empty)["val here"] == "").all()
+    assert len(empty) == 19 and (rc.tables.shown(empty)["val here"] == "").all()
 
 
 def test_pseudo_masks_are_shown_without_and_with_irn():
@@ -163,10 +158,9 @@ def test_pseudo_masks_are_shown_without_and_with_irn():
 def test_the_scoreboard_matches_the_val_column_of_table_four():
     board = rc.tables.scoreboard([result()]).set_index("claim")
     for row in ("without_saliency.ReCAM", "with_saliency.ReCAM-E", "with_saliency.ReCAM-M"):
-        assert board.loc[f"table4.{row}.val", "verdict"] == "holds"
-        assert board.loc[f"table4.{row}.test", "verdict"] == "not run"
-    assert board.loc["table4.with_saliency.EPS.val", "verdict"] == "reference"
-    assert board.loc["table4.with_saliency.EPS.val", "here"] == 41.5
+        verdicts = board.loc[[f"table4.{row}.val", f"table4.{row}.test"], "verdict"]
+        assert verdicts.tolist() == ["holds", "not run"]
+    assert board.loc["table4.with_saliency.EPS.val", ["verdict", "here"]].tolist() == ["reference", 41.5]
     assert board.loc["table4.with_saliency.EDAM.val", "verdict"] == "not run"
     alone = result()  # trained without its partner: shown, not judged
     del alone["rows"]["with_saliency.ReCAM-E"]["difference_interval"]
@@ -175,10 +169,7 @@ def test_the_scoreboard_matches_the_val_column_of_table_four():
     coco = result()
     coco["parameters"]["dataset"] = "coco14"  # the table is of VOC
     board = rc.tables.scoreboard([coco]).set_index("claim")
-    assert (board.loc[[c for c in board.index if c.startswith("table4.")], "verdict"] == "not run").all()
-    baselines = {c.id: c.baseline for c in all_claims() if c.baseline and c.id.startswith("table4")}
-    assert baselines["table4.with_saliency.ReCAM-M.val"] == "table4.with_saliency.EDAM.val"
-    assert len(baselines) == 6
+    assert set(board.filter(like="table4.", axis=0)["verdict"]) == {"not run"}
 
 
 def test_verdicts_in_the_notebook_are_those_of_the_scoreboard():
