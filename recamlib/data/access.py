@@ -32,25 +32,16 @@ _GUARD = "RECAM_LABELS_ONLY"
 _lock = threading.Lock()
 
 
-def _guard_depth() -> int:
-    return int(os.environ.get(_GUARD) or 0)
-
-
 def _move_guard(step: int) -> None:
     with _lock:
-        depth = _guard_depth() + step
-        if depth > 0:
-            os.environ[_GUARD] = str(depth)
-        else:
-            os.environ.pop(_GUARD, None)
+        os.environ[_GUARD] = str(int(os.environ.get(_GUARD) or 0) + step)
 
 
 @contextmanager
 def labels_only() -> Iterator[None]:
-    """Shut the masks: no mask set can be opened, read or sent to a worker inside this block.
+    """Shut the masks while anything trains: inside, no mask set can be opened, read or sent to a worker.
 
-    Training runs in it. It holds for the whole process and for worker processes started inside the block;
-    blocks nest.
+    It holds for the whole process and for processes started inside; blocks nest.
     """
     _move_guard(+1)
     try:
@@ -61,7 +52,7 @@ def labels_only() -> Iterator[None]:
 
 def masks_allowed() -> bool:
     """Say whether masks may be read at this moment (no `labels_only` block is open)."""
-    return _guard_depth() == 0
+    return not int(os.environ.get(_GUARD) or 0)
 
 
 def _check_guard() -> None:
@@ -72,22 +63,22 @@ def _check_guard() -> None:
         )
 
 
-class ImageSet(ABC):
-    """Images and image-level labels. Has no way to a mask.
+def check_name(name: str) -> None:
+    """Raise an error that names the nearest data set if there is none of this name."""
+    if name not in DATASETS:
+        raise SettingsError(
+            f"no data set {name!r}{nearest(name, DATASETS)}; choose one of {', '.join(DATASETS)}"
+        )
 
-    Parameters
-    ----------
-    space
-        Label space of `labels`.
-    ids
-        Image ids in the order of the official list.
-    source
-        What to call this set in messages, for example a list file.
+
+class ImageSet(ABC):
+    """Images and image-level labels, in the order of `ids`. Has no way to a mask.
+
+    `source` is what messages call the set, for example a list file.
     """
 
     def __init__(self, space: LabelSpace, ids: Sequence[str], *, source: str = "") -> None:
-        self.space = space
-        self.ids = tuple(ids)
+        self.space, self.ids = space, tuple(ids)
         self.source = source or type(self).__name__
         if not self.ids:
             raise DataError(f"{self.source}: the list of images is empty; check the split and the selection")
@@ -128,20 +119,15 @@ class ImageSet(ABC):
         limit: int = 0,
         seed: int = 0,
     ) -> "ImageSet":
-        """Return a part of this set; nothing is copied.
-
-        Images without any class are always left out, with a warning that counts them.
+        """Return the images that show a class, or fewer; what is left out for want of one is warned of.
 
         Parameters
         ----------
         classes
-            Keep images with at least one of these classes and narrow the label space to them, in this
-            order; empty keeps all. Labels of other classes are dropped.
-        single_label
-            Keep images with exactly one class in the full space, so a horse with its rider is left out
-            even when only horses are asked for.
-        multi_label
-            Keep images with several classes in the full space.
+            Keep images with at least one of these classes, and these labels alone, in this order.
+        single_label, multi_label
+            Keep images with exactly one class, or with several, in the full space: a horse with its rider is
+            no single-label image even where only horses are asked for.
         limit
             Keep this many images at most, drawn with `seed`, in their old order; 0 keeps all.
 
@@ -150,52 +136,38 @@ class ImageSet(ABC):
         DataError
             If a class is unknown or no image is left.
         """
-        return _Selection(
-            self, classes=tuple(classes), single_label=single_label, multi_label=multi_label, limit=limit,
-            seed=seed,
-        )  # fmt: skip
+        if limit < 0:
+            raise DataError(f"limit must be 0 (all images) or more, got {limit}")
+        classes, empty = tuple(classes), {*self.without_class()}
+        space = self.space.subset(classes) if classes else self.space
+        columns = [self.space.index(name) for name in space.classes]
+        ids = [id for id in self.ids if id not in empty]
+        if not ids:
+            raise DataError(f"no image of {self.source} shows a class; list images that do")
+        if len(ids) < len(self.ids):
+            warnings.warn(
+                f"{len(self.ids) - len(ids)} of {len(self.ids)} images of {self.source} show no class; "
+                "they are left out of training and of scores", stacklevel=2,
+            )  # fmt: skip
+        source = self.source
+        if single_label:
+            ids, source = [id for id in ids if self.full_labels(id).sum() == 1], f"{source} (single label)"
+        if multi_label:
+            ids, source = [id for id in ids if self.full_labels(id).sum() > 1], f"{source} (several labels)"
+        if classes:
+            ids = [id for id in ids if self.labels(id)[columns].any()]
+            source += f" (classes {', '.join(classes)})"
+        if 0 < limit < len(ids):
+            ids = [ids[i] for i in np.sort(np.random.default_rng(seed).permutation(len(ids))[:limit])]
+        return _Selection(self, columns, space, ids, source=source)
 
 
 class _Selection(ImageSet):
     """A part of another image set, perhaps with fewer classes."""
 
-    def __init__(
-        self,
-        parent: ImageSet,
-        *,
-        classes: tuple[str, ...],
-        single_label: bool,
-        multi_label: bool,
-        limit: int,
-        seed: int,
-    ) -> None:
-        space = parent.space.subset(classes) if classes else parent.space
-        self._parent = parent
-        self._columns = [parent.space.index(name) for name in space.classes]
-        empty = {*parent.without_class()}
-        ids = [id for id in parent.ids if id not in empty]
-        if not ids:
-            raise DataError(f"no image of {parent.source} shows a class; list images that do")
-        if len(ids) < len(parent.ids):
-            warnings.warn(
-                f"{len(parent.ids) - len(ids)} of {len(parent.ids)} images of {parent.source} show no class; "
-                "they are left out of training and of scores", stacklevel=3,
-            )  # fmt: skip
-        if single_label:
-            ids = [id for id in ids if parent.full_labels(id).sum() == 1]
-        if multi_label:
-            ids = [id for id in ids if parent.full_labels(id).sum() > 1]
-        if classes:
-            ids = [id for id in ids if parent.labels(id)[self._columns].any()]
-        if limit < 0:
-            raise DataError(f"limit must be 0 (all images) or more, got {limit}")
-        if limit and limit < len(ids):
-            kept = np.sort(np.random.default_rng(seed).permutation(len(ids))[:limit])
-            ids = [ids[i] for i in kept]
-        wanted = [f"classes {', '.join(classes)}"] * bool(classes) + ["single label"] * single_label
-        wanted += ["several labels"] * multi_label
-        source = f"{parent.source} ({'; '.join(wanted)})" if wanted else parent.source
-        super().__init__(space, ids, source=source)
+    def __init__(self, parent: ImageSet, columns: list[int], *args: Any, source: str) -> None:
+        super().__init__(*args, source=source)
+        self._parent, self._columns = parent, columns
 
     def image(self, id: str) -> torch.Tensor:
         return self._parent.image(id)
@@ -220,14 +192,12 @@ def disagree(labels: np.ndarray, values: np.ndarray, space: LabelSpace) -> bool:
 class MaskSet(ABC):
     """True masks, for metrics only; refuses to work inside `labels_only`.
 
-    Subclasses give `_mask`; the guard, the checks of size and values, and the comparison of some masks with
-    the labels before the first one is handed out stand here, once.
+    Subclasses give `_mask` and `_image_size`, and `_labels` if labels do not come from the masks.
     """
 
     def __init__(self, space: LabelSpace, ids: Sequence[str], *, source: str = "") -> None:
         _check_guard()
-        self.space = space
-        self.ids = tuple(ids)
+        self.space, self.ids = space, tuple(ids)
         self.source = source or type(self).__name__
         if not self.ids:
             raise DataError(f"{self.source}: the list of masks is empty; check the split and the selection")
@@ -247,6 +217,10 @@ class MaskSet(ABC):
     def _image_size(self, id: str) -> tuple[int, int]:
         """Return ``(H, W)`` of the image that the mask belongs to."""
 
+    def _labels(self, id: str) -> np.ndarray | None:
+        """Return image-level labels ``(K,)``, if they say more than the mask does."""
+        return None
+
     def _where(self, id: str) -> str:
         """Name the file of a mask for messages."""
         return f"mask {id!r} of {self.source}"
@@ -254,10 +228,6 @@ class MaskSet(ABC):
     def missing(self) -> tuple[str, ...]:
         """Return the ids of images whose mask is not there."""
         return ()
-
-    def _labels(self, id: str) -> np.ndarray | None:
-        """Return image-level labels ``(K,)`` that do not come from the masks, if there are any."""
-        return None
 
     def mask(self, id: str) -> np.ndarray:
         """Return one mask, shape ``(H, W)``, uint8: 0 background, ``k + 1`` class ``k``, 255 ignore.
@@ -277,7 +247,7 @@ class MaskSet(ABC):
 
     @cached_property
     def doubt(self) -> str:
-        """Say why the masks cannot be what the labels name, or nothing: looks at some of them, once."""
+        """Why the masks cannot be what the labels name, or nothing: looks at `COMPARED` of them, once."""
         compared, blank, unlike = 0, 0, []
         for id in self.ids[:: -(-len(self.ids) // COMPARED)]:
             try:
@@ -290,25 +260,22 @@ class MaskSet(ABC):
             blank += bool(labels.any()) and values.max() == self.space.ignore and not any(values[:-1])
             if disagree(labels, values, self.space):
                 unlike.append((id, labels, values))
+        names = self.space.names
+        numbers = ", ".join(f"{v} {name}" for v, name in enumerate(names[:4])) + " ..." * (len(names) > 4)
         if 2 * blank > compared:
             return (
-                f"{self.source}: {blank} of {compared} masks hold 0 and 255 alone, 255 means 'not scored'; "
-                f"values have to be {self._numbers()}"
+                f"{self.source}: {blank} of {compared} masks hold 0 and 255 alone, and 255 means 'not "
+                f"scored'; values have to be {numbers}"
             )
         if 2 * len(unlike) > compared:
             id, labels, values = unlike[0]
             named = ", ".join(self.space.decode(labels)) or "no class"
-            shown = ", ".join(self.space.names[v] for v in values if 0 < v < len(self.space.names)) or "none"
+            shown = ", ".join(names[v] for v in values if 0 < v < len(names)) or "none"
             return (
                 f"{self.source}: {len(unlike)} of {compared} masks show other classes than the labels name "
-                f"({id}: labels {named}; mask {shown}); values have to be {self._numbers()}"
+                f"({id}: labels {named}; mask {shown}); values have to be {numbers}"
             )
         return ""
-
-    def _numbers(self) -> str:
-        """Return which value is which class, shortened."""
-        first = ", ".join(f"{value} {name}" for value, name in enumerate(self.space.names[:4]))
-        return first + (" ..." if len(self.space) > 3 else "")
 
     def read(self, id: str) -> np.ndarray:
         """Return one mask as `mask` does, without the comparison with the labels."""
@@ -333,33 +300,22 @@ class MaskSet(ABC):
         return inside
 
     def select(self, ids: Iterable[str], *, classes: Iterable[str] = ()) -> "MaskSet":
-        """Return some of the masks; pixels of classes left out become the ignore value.
-
-        Parameters
-        ----------
-        ids
-            Ids to keep, in this order.
-        classes
-            Classes to keep, in this order; empty keeps all.
-        """
-        return _MaskSelection(self, tuple(ids), tuple(classes))
+        """Return the masks of `ids`; pixels of classes that are left out become the ignore value."""
+        ids, known = tuple(ids), set(self.ids)
+        for id in ids:
+            if id not in known:
+                raise DataError(f"{self.source} has no mask {id!r}{nearest(id, self.ids[:5000])}")
+        space = self.space.subset(classes) if (classes := tuple(classes)) else self.space
+        return _MaskSelection(self, space, ids, source=self.source)
 
 
 class _MaskSelection(MaskSet):
     """Some masks of another set, perhaps with fewer classes."""
 
-    def __init__(self, parent: MaskSet, ids: tuple[str, ...], classes: tuple[str, ...]) -> None:
-        known = set(parent.ids)
-        for id in ids:
-            if id not in known:
-                raise DataError(f"{parent.source} has no mask {id!r}{nearest(id, parent.ids[:5000])}")
-        space = parent.space.subset(classes) if classes else parent.space
-        table = np.full(256, space.ignore, np.uint8)
-        table[0] = 0
-        for new, name in enumerate(space.classes):
-            table[parent.space.index(name) + 1] = new + 1
-        self._parent, self._table = parent, table
-        super().__init__(space, ids, source=parent.source)
+    def __init__(self, parent: MaskSet, space: LabelSpace, ids: tuple[str, ...], *, source: str) -> None:
+        super().__init__(space, ids, source=source)
+        self._parent, self._table = parent, np.full(256, space.ignore, np.uint8)
+        self._table[[0, *(parent.space.index(name) + 1 for name in space.classes)]] = range(len(space) + 1)
 
     def _mask(self, id: str) -> np.ndarray:
         return self._table[self._parent.mask(id)]
@@ -373,16 +329,14 @@ def open_images(name: str, split: str, *, root: Path | None = None, **options: A
 
     Parameters
     ----------
-    name
-        ``hoofed``, ``voc12`` or ``coco14``.
-    split
-        ``train``, ``train_aug`` or ``val``; hoofed and COCO have no larger training set, so there
+    name, split
+        One of `DATASETS` and of `SPLITS`; hoofed and COCO have no larger training set, so there
         ``train_aug`` is ``train``.
     root
         Folder of the data sets, default ``paths.data_dir()``; hoofed needs none.
     **options
-        ``hoofed``: `count`, `size`, `seed`, `single_share`, see `recamlib.data.hoofed.scenes.HoofedImages`.
-        ``voc12``: `space`, the name of the label space if the devkit holds other classes than VOC's.
+        ``hoofed``: see `recamlib.data.hoofed.scenes.HoofedImages`. ``voc12``: `space`, the name of the label
+        space if the devkit holds other classes than VOC's.
 
     Raises
     ------
@@ -395,19 +349,13 @@ def open_images(name: str, split: str, *, root: Path | None = None, **options: A
 
 
 def open_masks(name: str, split: str, *, root: Path | None = None, **options: Any) -> MaskSet:
-    """Open the true masks of a data set, for metrics only.
-
-    Parameters and errors are those of `open_images`; inside `labels_only` it raises `MaskAccessError`.
-    """
+    """Open the true masks of a data set, for metrics only: as `open_images`, but not inside `labels_only`."""
     return _open("Masks", name, split, root, options)
 
 
 def _open(kind: str, name: str, split: str, root: Path | None, options: dict[str, Any]) -> Any:
     """Return a reader of ``Images`` or ``Masks``, or raise an error that names the nearest valid word."""
-    if name not in DATASETS:
-        raise SettingsError(
-            f"no data set {name!r}{nearest(name, DATASETS)}; choose one of {', '.join(DATASETS)}"
-        )
+    check_name(name)
     if split not in SPLITS:
         raise SettingsError(f"no split {split!r}{nearest(split, SPLITS)}; choose one of {', '.join(SPLITS)}")
     for option in options:

@@ -1,22 +1,23 @@
 """Look through a data set on disk: which notebooks can run on it, and what is missing for the others."""
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from recamlib import paths
-from recamlib.data.access import DATASETS, ImageSet, MaskSet, disagree, open_images, open_masks
+from recamlib.data.access import SPLITS, ImageSet, MaskSet, check_name, disagree, open_images, open_masks
 from recamlib.data.images import exif_orientation
 from recamlib.data.labels import HOOFED, VOC12, LabelSpace
-from recamlib.errors import DataError, MissingDataError, SettingsError, nearest
+from recamlib.errors import DataError, MissingDataError
 
-_SPLITS = ("train", "val", "train_aug")
-SHOWN = 20  # problems that are printed
+SHOWN, ALIKE = 20, 3  # problems that are printed, and those of one kind in many files that are listed
 #: Splits whose true masks a notebook scores; all three lists are needed by every notebook.
 _SCORED = {
     "01": ("train", "val"), "02": ("train",), "03": ("train",), "04": ("train_aug", "val"),
@@ -30,8 +31,6 @@ class Report:
 
     Attributes
     ----------
-    name, root
-        Data set and the folder looked at.
     present, masks
         Number of images in each split that is there, and of those that have a mask.
     missing
@@ -61,8 +60,7 @@ class Report:
         """Whether a network can be trained on the data, and nothing in it makes a number wrong."""
         return bool(self.present) and not self.missing and not self.problems
 
-    def lines(self) -> list[str]:
-        """Return the report line by line, the count last."""
+    def __str__(self) -> str:
         lines = [f"{self.name} in {self.root}"]
         for split, count in self.present.items():
             lines.append(f"  there: {split}, {count} images, {self.masks[split]} with masks")
@@ -74,18 +72,16 @@ class Report:
         for lack, numbers in _by_value(self.notebooks):
             which = f"notebook{'s' * (len(numbers) > 1)} {', '.join(numbers)}"
             lines.append(f"  cannot run: {which}: {lack}" if lack else f"  can run: {which}")
-        counts = (len(self.problems), len(self.missing))
-        lines.append(f"{self.checked} images checked: {counts[0]} problems, {counts[1]} splits not there")
-        return lines
-
-    def __str__(self) -> str:
-        return "\n".join(self.lines())
+        counts = f"{len(self.problems)} problems, {len(self.missing)} splits not there"
+        return "\n".join([*lines, f"{self.checked} images checked: {counts}"])
 
 
 def _by_value(things: dict[str, str]) -> list[tuple[str, list[str]]]:
     """Return every value with the names that have it."""
-    values = dict.fromkeys(things.values())
-    return [(value, [name for name in things if things[name] == value]) for value in values]
+    names = defaultdict(list)
+    for name, value in things.items():
+        names[value].append(name)
+    return list(names.items())
 
 
 @dataclass
@@ -97,23 +93,23 @@ class _Finding:
     values: np.ndarray | None = None
     turned: bool = False
 
-
-def _look(id: str, images: ImageSet, masks: MaskSet, masked: bool) -> _Finding:
-    """Decode image, labels and mask of one id."""
-    finding = _Finding()
-
-    def tried(action):
+    def tried(self, read: Callable[[str], Any], id: str) -> Any:
+        """Return what is read, or nothing and keep the problem."""
         try:
-            return action()
+            return read(id)
         except DataError as error:
-            finding.problems.append(str(error))
+            self.problems.append(str(error))
             return None
 
-    image = tried(lambda: images.image(id))
-    finding.labels = tried(lambda: images.labels(id))
-    # Without an image the size of the mask has nothing to be compared with.
-    mask = tried(lambda: masks.read(id)) if masked and image is not None else None
-    finding.values = None if mask is None else np.unique(mask)
+
+def _look(id: str, images: ImageSet, masks: MaskSet | None) -> _Finding:
+    """Decode image, labels and mask of one id."""
+    finding = _Finding()
+    image = finding.tried(images.image, id)
+    finding.labels = finding.tried(images.labels, id)
+    if image is not None and masks:  # without an image there is nothing to compare the size with
+        mask = finding.tried(masks.read, id)
+        finding.values = None if mask is None else np.unique(mask)
     if image is not None and hasattr(images, "path"):
         finding.turned = exif_orientation(images.path(id)) > 1
     return finding
@@ -136,26 +132,16 @@ def check_dataset(name: str, root: Path | None = None, *, workers: int = 0, prog
     Returns
     -------
     A report; one bad file never hides the others.
-
-    Raises
-    ------
-    SettingsError
-        If the name is unknown.
     """
-    if name not in DATASETS:
-        raise SettingsError(
-            f"no data set {name!r}{nearest(name, DATASETS)}; choose one of {', '.join(DATASETS)}"
-        )
-    root = paths.data_dir() if root is None else Path(root)
-    report = Report(name, root)
+    check_name(name)
+    report = Report(name, paths.data_dir() if root is None else Path(root))
     options = {"count": 16} if name == "hoofed" else {}
     findings: dict[str, _Finding] = {}
     lists: dict[str, tuple[ImageSet, MaskSet]] = {}
-    for split in _SPLITS:
+    for split in SPLITS:
         try:
-            lists[split] = open_images(name, split, root=root, **options), open_masks(
-                name, split, root=root, **options
-            )
+            images = open_images(name, split, root=report.root, **options)
+            lists[split] = images, open_masks(name, split, root=report.root, **options)
         except MissingDataError as error:
             report.missing[split] = str(error)
         except DataError as error:
@@ -163,26 +149,35 @@ def check_dataset(name: str, root: Path | None = None, *, workers: int = 0, prog
                 report.problems.append(str(error))
     with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
         for split, (images, masks) in lists.items():
-            without = {*masks.missing()}
-            report.present[split], report.masks[split] = len(images), len(images) - len(without)
-            if len(without) == len(images):
-                without = set()  # no mask at all is allowed
-                masked: set[str] = set()
-            else:
-                masked = {*images.ids}
-                report.problems += [line for line in [masks.doubt] if line]
+            lacking = len(masks.missing())
+            report.present[split], report.masks[split] = len(images), len(images) - lacking
+            masked = masks if lacking < len(images) else None  # no mask at all is allowed
+            if masked and masked.doubt:
+                report.problems.append(masked.doubt)
             ids = [id for id in images.ids if id not in findings]
-            found = pool.map(lambda id, i=images, m=masks, k=masked: _look(id, i, m, id in k), ids)
+            found = pool.map(lambda id, i=images, m=masked: _look(id, i, m), ids)
             bar = tqdm(found, total=len(ids), desc=f"{name} {split}", disable=not progress)
             findings |= zip(ids, bar, strict=True)
     report.checked = len(findings)
-    for finding in findings.values():
-        report.problems += finding.problems
+    report.problems += _problems(findings)
     if lists:
-        _judge(report, findings, next(iter(lists.values()))[0].space)
+        space = next(iter(lists.values()))[0].space
+        _judge(report, findings, space)
         _compare_lists(report, findings, {split: images for split, (images, _) in lists.items()})
-        _notebooks(report, next(iter(lists.values()))[0].space)
+        _notebooks(report, space)
     return report
+
+
+def _problems(findings: dict[str, _Finding]) -> Iterator[str]:
+    """Yield what is wrong with files, a kind of fault at a time."""
+    kinds = defaultdict(list)
+    for id, finding in findings.items():
+        for line in finding.problems:
+            kinds[line.replace(id, "*")].append(line)
+    for lines in kinds.values():
+        yield from lines[:ALIKE]
+        if len(lines) > ALIKE:
+            yield f"... and {len(lines) - ALIKE} files more with the same fault"
 
 
 def _judge(report: Report, findings: dict[str, _Finding], space: LabelSpace) -> None:
@@ -235,11 +230,12 @@ def _compare_lists(report: Report, findings: dict[str, _Finding], lists: dict[st
 
 def _notebooks(report: Report, space: LabelSpace) -> None:
     """Add what each notebook lacks."""
-    absent = [split for split in _SPLITS if split not in report.present]
+    absent = [split for split in SPLITS if split not in report.present]
     horses = [name for name in VOC12.classes if name in HOOFED.classes]
+    none = [name for name in horses if name not in space.classes]
     for number, scored in _SCORED.items():
-        lack = ""
         unmasked = [s for s in scored if report.masks.get(s, 0) < report.present.get(s, 0)]
+        lack = ""
         if absent:
             lack = f"every notebook opens {', '.join(absent)}, too"
         elif number == "04" and unmasked == ["train_aug"]:
@@ -248,7 +244,7 @@ def _notebooks(report: Report, space: LabelSpace) -> None:
             lack = f"no masks to score {' and '.join(unmasked)} with (training and maps need none)"
         elif report.problems:
             lack = "the problems above come first"
-        elif number == "01" and report.name == "voc12" and not set(horses) <= set(space.classes):
-            none = ", ".join(name for name in horses if name not in space.classes)
-            lack = f"it is about {', '.join(horses)}, and there is no {none}; add -p groups='[\"all\"]'"
+        elif number == "01" and report.name == "voc12" and none:
+            lack = f"it is about {', '.join(horses)}, and there is no {', '.join(none)}"
+            lack += "; add -p groups='[\"all\"]'"
         report.notebooks[number] = lack

@@ -22,11 +22,10 @@ from recamlib.data.images import image_size, read_image
 from recamlib.data.labels import COCO14
 from recamlib.errors import DataError, MissingDataError, SettingsError, nearest
 
-FETCH = "download it with `recam data fetch coco14`"
+FETCH = "get the official set with `recam data fetch coco14`"
 _DAMAGE = (
     OSError, ValueError, LookupError, TypeError, AssertionError, AttributeError, RecursionError, MemoryError,
 )  # fmt: skip
-_FOLDERS = ("", ".", "..")
 _PARTS = {"train": "train2014", "train_aug": "train2014", "val": "val2014"}
 
 # Official category ids have gaps; sorted by id they are the classes of COCO14 in order.
@@ -48,8 +47,10 @@ def annotation_file(root: Path, split: str) -> Path:
     for path in tried:
         if path.is_file():
             return path
-    remedy = describe(Path(root)) or f"{FETCH} or set RECAM_DATA"
-    raise MissingDataError(f"{tried[0]} is missing; {remedy}")
+    for path in tried:
+        if any(path.parent.glob("instances_*2014.json")):  # a part of one's own
+            raise MissingDataError(f"{path} is missing; put there a file of the images of {split}")
+    raise MissingDataError(f"{tried[0]} is missing; {describe(Path(root)) or f'{FETCH} or set RECAM_DATA'}")
 
 
 _USED = ("id", "image_id", "category_id", "iscrowd", "segmentation", "file_name", "height", "width")
@@ -66,93 +67,66 @@ def _compact(thing: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _read(path: Path) -> COCO:
-    """Read and index an instances file; the whole of COCO fits into little more memory than the file has."""
+def _check(path: Path, coco: COCO) -> None:
+    """Raise a DataError if labels, sizes or files would be taken for those of something else."""
+    for id, category in coco.cats.items():
+        name = category["name"]
+        if name not in COCO14.classes:
+            raise DataError(
+                f"{path} has the category {id} {name!r}, unknown to {COCO14.name}"
+                f"{nearest(name, COCO14.classes)}; "
+                "classes of your own go in the form of a VOC devkit, see book/your_data.md"
+            )
+        if id != (official := CATEGORY_IDS[COCO14.index(name)]):
+            raise DataError(f"{path} has the category {id} {name!r}, unknown to COCO, where it is {official}")
+    for annotation in coco.anns.values():
+        for thing, known in (("category", coco.cats), ("image", coco.imgs)):
+            if annotation[f"{thing}_id"] not in known:
+                what = f"has the unknown {thing} {annotation[f'{thing}_id']}"
+                raise DataError(f"{path}: annotation {annotation['id']} {what}; correct or remove it")
+    for number, image in coco.imgs.items():
+        name = image["file_name"]
+        if os.path.basename(name) != name or name in ("", ".", "..") or not name.isprintable():
+            raise DataError(f"{path} names the image file {name!r}; a name without folders is expected")
+        if not all(type(value) is int for value in (number, image["height"], image["width"])):
+            raise DataError(f"{path}: id, height and width of {name!r} are no whole numbers; correct them")
+        if min(image["height"], image["width"]) < 1:
+            raise DataError(f"{path} gives no height and width in pixels for {name!r}; correct it")
+    if len({_stem(image) for image in coco.imgs.values()}) < len(coco.imgs):
+        raise DataError(f"{path} names an image file twice; correct it")
+
+
+@lru_cache(maxsize=2)
+def _load(path: Path, stamp: int) -> COCO:
+    """Read and check an instances file once for images and masks; `stamp` is its time of change."""
     gc.disable()  # it would look through millions of new lists and numbers again and again
     try:
         coco = COCO()
         with path.open(encoding="utf-8") as file:
             coco.dataset = json.load(file, object_hook=_compact)
-        if not isinstance(coco.dataset, dict):
-            raise TypeError(f"a {type(coco.dataset).__name__} instead of an object")
-        _check_ids(path, coco.dataset)
+        for part in ("images", "annotations", "categories"):  # the index would keep the last of one id
+            ids = [thing["id"] for thing in coco.dataset.get(part, ())]
+            if len(set(ids)) < len(ids):
+                twice, count = Counter(ids).most_common(1)[0]
+                raise DataError(
+                    f"{path} gives {count} {part} the id {twice!r}, so labels would go to the wrong image; "
+                    "give each an id of its own (files that were merged have to be numbered anew)"
+                )
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints what it does
             coco.createIndex()
+        _check(path, coco)
         return coco
-    finally:
-        gc.enable()
-
-
-def _check_ids(path: Path, content: dict[str, Any]) -> None:
-    """Raise a DataError if two things have one id: the index would keep the last and mix up the rest."""
-    for part in ("images", "annotations", "categories"):
-        ids = [thing["id"] for thing in content.get(part, ())]
-        if len(set(ids)) < len(ids):
-            twice, count = Counter(ids).most_common(1)[0]
-            raise DataError(
-                f"{path} gives {count} {part} the id {twice!r}, so labels would go to the wrong image; "
-                "give each an id of its own (files that were merged have to be numbered anew)"
-            )
-
-
-def _check_category(path: Path, id: int, name: str) -> None:
-    """Raise a DataError if a category is not COCO's."""
-    if name not in COCO14.classes:
-        remedy = "classes of your own go in the form of a VOC devkit, see book/your_data.md"
-        raise DataError(
-            f"{path} has the category {id} {name!r}, unknown to {COCO14.name}"
-            f"{nearest(name, COCO14.classes)}; {remedy}"
-        )
-    official = CATEGORY_IDS[COCO14.index(name)]
-    if id != official:
-        raise DataError(f"{path} has the category {id} {name!r}, unknown to COCO, where it is {official}")
-
-
-@lru_cache(maxsize=2)
-def _load(path: Path, stamp: int) -> COCO:
-    """Read an instances file once for images and masks; `stamp` is its time of change."""
-    try:
-        coco = _read(path)
-        for id, category in coco.cats.items():
-            _check_category(path, id, category["name"])
-        for annotation in coco.anns.values():
-            for thing, known in (("category", coco.cats), ("image", coco.imgs)):
-                if annotation[f"{thing}_id"] not in known:
-                    what = f"has the unknown {thing} {annotation[f'{thing}_id']}"
-                    raise DataError(f"{path}: annotation {annotation['id']} {what}; correct or remove it")
-        for image in coco.imgs.values():
-            name = image["file_name"]
-            if os.path.basename(name) != name or "\\" in name or not name.isprintable() or name in _FOLDERS:
-                raise DataError(f"{path} names the image file {name!r}; a name without folders is expected")
-            if not all(type(image[side]) is int and image[side] > 0 for side in ("height", "width")):
-                raise DataError(f"{path} gives no height and width in pixels for {name!r}; correct it")
-        if not all(type(number) is int for number in coco.imgs):
-            raise DataError(f"{path} has an image whose id is no whole number; correct it")
-        if len({_stem(image) for image in coco.imgs.values()}) < len(coco.imgs):
-            raise DataError(f"{path} names an image file twice; correct it")
     except DataError:
         raise
     except _DAMAGE as error:
         raise DataError(f"{path} is not a readable COCO instances file ({error!r}); fetch it again") from None
-    return coco
+    finally:
+        gc.enable()
 
 
 def _index(root: Path, split: str) -> tuple[Path, COCO]:
     path = annotation_file(root, split)
     return path, _load(path, os.stat(path).st_mtime_ns)
-
-
-def _class_of(annotation: dict[str, Any]) -> int:
-    return CATEGORY_IDS.index(annotation["category_id"])
-
-
-def _crowd(annotation: dict[str, Any]) -> bool:
-    return bool(annotation.get("iscrowd", 0))
-
-
-def _keys(coco: COCO) -> dict[str, int]:
-    """Return the number of every image by its id, the stem of its file name, in order of number."""
-    return {_stem(coco.imgs[number]): number for number in sorted(coco.imgs)}
 
 
 def _stem(image: dict[str, Any]) -> str:
@@ -162,43 +136,44 @@ def _stem(image: dict[str, Any]) -> str:
 def _labels(coco: COCO, number: int) -> np.ndarray:
     vector = np.zeros(len(COCO14), np.uint8)
     for annotation in coco.imgToAnns.get(number, ()):
-        if not _crowd(annotation):
-            vector[_class_of(annotation)] = 1
+        if not annotation.get("iscrowd"):
+            vector[CATEGORY_IDS.index(annotation["category_id"])] = 1
     return vector
 
 
-class CocoImages(ImageSet):
-    """Images and image-level labels of COCO instances.
+class _Instances:
+    """What images and masks share: ids (the stems of file names, in order of number), files and labels.
 
-    A crowd region is no label. Images without any label are left out of `ids`, as the authors skip them.
-
-    Parameters
-    ----------
-    root
-        Folder with ``coco14``, ``coco`` or ``coco128`` in it, or that folder itself.
-    split
-        ``train`` (also called ``train_aug``) or ``val``.
+    `root` is a folder with ``coco14``, ``coco`` or ``coco128`` in it, or that folder itself.
     """
 
     def __init__(self, root: Path, split: str) -> None:
         path, coco = _index(root, split)
         self._folder = path.parent.parent / part_of(split)
-        numbers = _keys(coco)
-        self._table = np.zeros((len(numbers), len(COCO14)), np.uint8)
-        self._rows = {id: row for row, id in enumerate(numbers)}
-        self._files = {id: coco.imgs[number]["file_name"] for id, number in numbers.items()}
-        for row, number in enumerate(numbers.values()):
+        self._numbers = {_stem(coco.imgs[number]): number for number in sorted(coco.imgs)}
+        self._files = {id: coco.imgs[number]["file_name"] for id, number in self._numbers.items()}
+        self._rows = {id: row for row, id in enumerate(self._numbers)}
+        self._table = np.zeros((len(self._rows), len(COCO14)), np.uint8)
+        for row, number in enumerate(self._numbers.values()):
             self._table[row] = _labels(coco, number)
         ids = [id for id, row in self._rows.items() if self._table[row].any()]
         super().__init__(COCO14, ids, source=str(path))
 
-    def without_class(self) -> tuple[str, ...]:
-        return tuple(id for id, row in self._rows.items() if not self._table[row].any())
-
     def path(self, id: str) -> Path:
         """Return the file of an image."""
-        self._row(id)
+        if id not in self._files:
+            raise DataError(f"{self.source} has no image {id!r}")
         return self._folder / self._files[id]
+
+
+class CocoImages(_Instances, ImageSet):
+    """Images and image-level labels of COCO instances.
+
+    A crowd region is no label. Images without any label are left out of `ids`, as the authors skip them.
+    """
+
+    def without_class(self) -> tuple[str, ...]:
+        return tuple(id for id, row in self._rows.items() if not self._table[row].any())
 
     def image(self, id: str) -> torch.Tensor:
         return read_image(self.path(id))
@@ -207,15 +182,11 @@ class CocoImages(ImageSet):
         return image_size(self.path(id))
 
     def labels(self, id: str) -> np.ndarray:
-        return self._table[self._row(id)].copy()
-
-    def _row(self, id: str) -> int:
-        if id not in self._rows:
-            raise DataError(f"{self.source} has no image {id!r}")
-        return self._rows[id]
+        self.path(id)
+        return self._table[self._rows[id]].copy()
 
 
-class CocoMasks(MaskSet):
+class CocoMasks(_Instances, MaskSet):
     """Semantic masks painted from the instances of COCO.
 
     Instances are painted from the largest to the smallest, so that small things stay on top. Crowd regions
@@ -223,77 +194,54 @@ class CocoMasks(MaskSet):
     """
 
     def __init__(self, root: Path, split: str) -> None:
-        path, coco = _index(root, split)
-        self._coco, self._numbers = coco, _keys(coco)
-        self._folder = path.parent.parent / part_of(split)
-        ids = [id for id, number in self._numbers.items() if _labels(coco, number).any()]
-        super().__init__(COCO14, ids, source=str(path))
+        super().__init__(root, split)
+        self._coco = _index(root, split)[1]
 
     def _mask(self, id: str) -> np.ndarray:
-        number = self._number(id)
-        image, size = self._coco.imgs[number], self._image_size(id)
-        if (image["height"], image["width"]) != size:
+        height, width = self._image_size(id)
+        image = self._coco.imgs[self._numbers[id]]
+        if (image["height"], image["width"]) != (height, width):
             stated = f"{self.source} gives {image['file_name']} {image['height']} x {image['width']} pixels"
-            raise DataError(f"{stated}, the file has {size[0]} x {size[1]}; annotations and file must agree")
-        mask = np.zeros((image["height"], image["width"]), np.uint8)
-        annotations = self._coco.imgToAnns.get(number, ())
-        shapes = [(_crowd(a), self._shape(a, image), a) for a in annotations]
-        shapes.sort(key=lambda s: (not s[0], -int(np.count_nonzero(s[1])), s[2]["id"]))
-        for crowd, shape, annotation in shapes:
-            mask[shape] = self.space.ignore if crowd else _class_of(annotation) + 1
+            raise DataError(f"{stated}, the file has {height} x {width}; annotations and file must agree")
+        painted = []
+        for annotation in self._coco.imgToAnns.get(self._numbers[id], ()):
+            try:
+                shape = region_mask(annotation.get("segmentation"), height, width)
+            except Exception as error:  # pycocotools raises bare Exception, too
+                where = f"{self.source}: annotation {annotation['id']} of {image['file_name']}"
+                raise DataError(f"{where} is unreadable ({error}); correct or remove it") from None
+            value = CATEGORY_IDS.index(annotation["category_id"]) + 1
+            order = not annotation.get("iscrowd"), -int(shape.sum()), annotation["id"]
+            painted.append((order, shape, value if order[0] else self.space.ignore))
+        mask = np.zeros((height, width), np.uint8)
+        for _, shape, value in sorted(painted, key=lambda item: item[0]):
+            mask[shape] = value
         return mask
 
-    def _shape(self, annotation: dict[str, Any], image: dict[str, Any]) -> np.ndarray:
-        try:
-            return region_mask(annotation.get("segmentation"), image["height"], image["width"])
-        except Exception as error:  # pycocotools raises bare Exception, too
-            where = f"{self.source}: annotation {annotation['id']} of {image['file_name']}"
-            raise DataError(f"{where} is unreadable ({error}); correct or remove it") from None
-
-    def _number(self, id: str) -> int:
-        if id not in self._numbers:
-            raise DataError(f"{self.source} has no image {id!r}")
-        return self._numbers[id]
-
     def _image_size(self, id: str) -> tuple[int, int]:
-        return image_size(self._folder / self._coco.imgs[self._number(id)]["file_name"])
+        return image_size(self.path(id))
 
 
 def region_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """Return the mask of one annotation.
+    """Return the mask ``(height, width)``, bool, of polygons or run lengths.
 
-    Parameters
-    ----------
-    segmentation
-        Polygons (lists of x, y in turn) or run lengths (a dictionary with ``size`` and ``counts``).
-    height, width
-        Size of the image, pixels.
-
-    Returns
-    -------
-    Shape ``(height, width)``, bool.
-
-    Raises
-    ------
-    Exception
-        Of many kinds, pycocotools' own among them, if it is neither or does not fit the image.
+    An exception of any kind says that it is neither or does not fit the image: pycocotools itself fills what
+    is missing with chance, takes four numbers for a box, and crashes far outside the image.
     """
     if isinstance(segmentation, dict):
-        runs, stated = segmentation, list(segmentation["size"])
-        if stated != [height, width]:
-            raise ValueError(f"run lengths of size {stated} for an image of {[height, width]}")
-        if isinstance(runs["counts"], list):
-            if sum(runs["counts"]) != height * width:  # the rest of the mask would be chance
-                raise ValueError(f"run lengths of {sum(runs['counts'])} pixels for {height * width}")
+        runs, counts = segmentation, segmentation["counts"]
+        if list(runs["size"]) != [height, width]:
+            raise ValueError(f"run lengths of size {runs['size']} for an image of {[height, width]}")
+        if isinstance(counts, list):
+            if sum(counts) != height * width:
+                raise ValueError(f"run lengths of {sum(counts)} pixels for {height * width}")
             runs = run_lengths.frPyObjects(runs, height, width)
     else:
         if not segmentation or any(not isinstance(polygon, list | array) for polygon in segmentation):
             raise ValueError("neither polygons nor run lengths")
-        if any(not (np.abs(polygon) <= 4 * (height + width)).all() for polygon in segmentation):
-            raise ValueError("a polygon far outside the image")  # its C code would crash
-        if any(len(polygon) % 2 for polygon in segmentation):
-            raise ValueError("a polygon that is no list of x, y")
-        # Fewer than three corners have no area; the C code would take four numbers for a box.
+        for polygon in segmentation:
+            if len(polygon) % 2 or not (np.abs(polygon) <= 4 * (height + width)).all():
+                raise ValueError("a polygon that is no list of x, y near the image")
         polygons = [list(polygon) for polygon in segmentation if len(polygon) >= 6]
         if not polygons:
             return np.zeros((height, width), bool)

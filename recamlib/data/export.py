@@ -16,23 +16,8 @@ from recamlib.data.voc import CLASSES, LISTS, check_split
 def write_voc(folder: Path, images: ImageSet, masks: MaskSet, *, split: str, quality: int = 95) -> Path:
     """Write a data set as a VOC devkit that `VocImages` and `VocMasks` read back.
 
-    Labels and masks come back equal; images are JPEG and come back close. Classes that are not VOC's
-    are written to ``classes.txt``.
-
-    Parameters
-    ----------
-    folder
-        Folder to write ``VOCdevkit/VOC2012`` into; other splits already there stay.
-    images, masks
-        The data set, same ids in both.
-    split
-        Name of the list to write.
-    quality
-        JPEG quality, 1 to 100.
-
-    Returns
-    -------
-    The devkit's folder.
+    It lies in ``VOCdevkit/VOC2012`` of `folder`, where other splits stay. Labels and masks come back equal,
+    images are JPEG of `quality` and come back close; classes that are not VOC's go to ``classes.txt``.
     """
     check_split(split)
     kit = Path(folder) / "VOCdevkit" / "VOC2012"

@@ -5,8 +5,6 @@ import shutil
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -62,7 +60,7 @@ def fetch(
     keep: bool = False,
     progress: bool = True,
 ) -> Path:
-    """Download and unpack a data set; what is already there is left alone.
+    """Download and unpack a data set, without what is already there, and return its folder.
 
     Parameters
     ----------
@@ -77,16 +75,13 @@ def fetch(
     progress
         Show progress bars.
 
-    Returns
-    -------
-    The folder of the data set.
-
     Raises
     ------
     SettingsError
         If there is no such data set.
     DataError
-        If the disk is too full, a download fails or has another MD5, or an archive is damaged.
+        If other data lie in its place, the disk is too full, a download fails or has another MD5, or an
+        archive is damaged.
 
     Notes
     -----
@@ -97,7 +92,7 @@ def fetch(
     wanted = archives(name, sources=sources)
     root = paths.data_dir() if root is None else Path(root)
     root.mkdir(parents=True, exist_ok=True)
-    todo = [archive for archive in wanted if not _target(name, archive, root).exists()]
+    todo = [archive for archive in wanted if not _there(_target(name, archive, root), archive)]
     needed, free = sum(archive.bytes + archive.unpacked for archive in todo), shutil.disk_usage(root).free
     if free < needed:
         raise DataError(
@@ -107,13 +102,11 @@ def fetch(
     for archive in todo:
         packed = _download(archive, root / "archives", progress=progress)
         try:
-            with _workshop(root) as folder:
+            with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=root) as folder:
                 if name == "sbd":
-                    _build_sbd(packed, root, folder, progress=progress)
+                    _build_sbd(packed, root, Path(folder), progress=progress)
                 else:
-                    _unpack(packed, folder)
-                    target = _target(name, archive, root)
-                    _move(folder / ("VOCdevkit/VOC2012" if name == "voc12" else target.name), target)
+                    _unpack(packed, Path(folder), _target(name, archive, root))
         except _DAMAGE as error:
             raise DataError(f"{packed} cannot be unpacked ({error}); delete it and fetch it again") from None
         if not keep:
@@ -121,6 +114,27 @@ def fetch(
     if (root / "archives").is_dir() and not any((root / "archives").iterdir()):
         (root / "archives").rmdir()
     return root / "coco14" if name == "coco14" else devkit(root)
+
+
+def _target(name: str, archive: Archive, root: Path) -> Path:
+    """Return what is there once an archive has been unpacked."""
+    if name == "voc12":
+        return root / "VOCdevkit" / "VOC2012"
+    if name == "sbd":
+        return devkit(root) / "ImageSets" / "Segmentation" / "train_aug.txt"
+    return root / "coco14" / ("annotations" if archive.file.startswith("annotations") else archive.file[:-4])
+
+
+def _there(target: Path, archive: Archive) -> bool:
+    """Say whether an archive has been unpacked, or raise an error if its place holds something smaller."""
+    if target.is_dir():
+        length = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
+        if length < archive.unpacked / 2:
+            raise DataError(
+                f"{target} holds other data than {archive.file} ({length / 1e9:.3f} of "
+                f"{archive.unpacked / 1e9:.1f} GB); fetch into another folder (RECAM_DATA)"
+            )
+    return target.exists()
 
 
 def _download(archive: Archive, store: Path, *, progress: bool) -> Path:
@@ -139,53 +153,23 @@ def _download(archive: Archive, store: Path, *, progress: bool) -> Path:
         ) from None
 
 
-def _unpack(archive: Path, folder: Path) -> None:
-    """Unpack a tar or zip archive; both refuse members that would land outside the folder."""
+def _unpack(archive: Path, folder: Path, target: Path) -> None:
+    """Unpack an archive and put its folder in place in one step; members outside of it are refused."""
     if archive.suffix == ".zip":
         with zipfile.ZipFile(archive) as zipped:
             zipped.extractall(folder)
     else:
         with tarfile.open(archive) as tar:
             tar.extractall(folder, filter="data")
-
-
-@contextmanager
-def _workshop(root: Path) -> Iterator[Path]:
-    """Make a folder on the same disk for unpacking, and clear it away whatever happens."""
-    folder = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=root))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _move(source: Path, target: Path) -> None:
-    """Put a finished folder in its place in one step."""
+    source = folder / ("VOCdevkit/VOC2012" if target.name == "VOC2012" else target.name)
     if not source.is_dir():
-        raise DataError(f"the archive has no folder {source.name}; delete it and fetch it again")
+        raise DataError(f"{archive} has no folder {source.name}; delete it and fetch it again")
     target.parent.mkdir(parents=True, exist_ok=True)
     source.replace(target)
 
 
-def _target(name: str, archive: Archive, root: Path) -> Path:
-    """Return what is there once an archive has been unpacked."""
-    if name == "voc12":
-        return root / "VOCdevkit" / "VOC2012"
-    if name == "sbd":
-        return devkit(root) / "ImageSets" / "Segmentation" / "train_aug.txt"
-    return root / "coco14" / ("annotations" if archive.file.startswith("annotations") else archive.file[:-4])
-
-
 def read_sbd_mask(content: bytes, name: str) -> np.ndarray:
-    """Return the mask in a class file of SBD, shape ``(H, W)``, uint8.
-
-    Parameters
-    ----------
-    content
-        A MATLAB file with ``GTcls.Segmentation``; numbers only, nothing in it is run.
-    name
-        What to call it in messages.
-    """
+    """Return the mask ``(H, W)``, uint8, in a class file of SBD, a MATLAB file; `name` is for messages."""
     try:
         content = scipy.io.loadmat(io.BytesIO(content), variable_names=["GTcls"])
         mask = np.asarray(content["GTcls"]["Segmentation"][0, 0])
@@ -214,6 +198,9 @@ def _build_sbd(archive: Path, root: Path, folder: Path, *, progress: bool) -> No
             elif path.suffix == ".mat" and path.stem not in train | val:
                 mask = read_sbd_mask(tar.extractfile(member).read(), member.name)
                 write_mask(folder / f"{path.stem}.png", mask, VOC12.palette)
+    unseen = [id for id in sorted(listed) if not (kit / "JPEGImages" / f"{id}.jpg").is_file()]
+    if unseen:
+        raise DataError(f"{kit} has no picture {unseen[0]}.jpg: SBD goes with the official VOC 2012 alone")
     lost = sorted(id for id in listed - train - val if not (folder / f"{id}.png").is_file())
     if not listed or lost:
         what = f"the mask of {lost[0]}" if lost else "its lists"

@@ -40,13 +40,13 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except FileNotFoundError:
         raise DataError(f"{path} is missing; put it there or take the id off the list") from None
     except (IsADirectoryError, PermissionError) as error:
-        raise DataError(f"{path} cannot be opened ({error.strerror}); an image file was expected") from None
+        raise DataError(f"{path} cannot be opened ({error.strerror}); name an image file") from None
     except Image.DecompressionBombError:
         raise DataError(f"{path} has far more pixels than a photograph; store it smaller") from None
     except UnidentifiedImageError:
-        raise DataError(f"{path} is not a readable image; fetch it again or convert it to JPEG") from None
+        raise DataError(f"{path} is not a readable image; copy it again or convert it to JPEG") from None
     except _DAMAGE as error:
-        raise DataError(f"{path} does not decode ({error}); it is damaged, fetch it again") from None
+        raise DataError(f"{path} does not decode ({error}); it is damaged, copy it again") from None
 
 
 def _to_rgb(image: Image.Image, path: Path) -> np.ndarray:
@@ -63,27 +63,12 @@ def _to_rgb(image: Image.Image, path: Path) -> np.ndarray:
 
 
 def read_image(path: Path, *, turned: bool = False) -> torch.Tensor:
-    """Decode an image file.
+    """Decode an image file, or raise a DataError if it is missing, damaged, very large or no image.
 
     Grey and palette images become RGB, CMYK is converted, 16-bit values keep their high byte, transparency
-    is dropped, of an animation the first frame is taken.
-
-    Parameters
-    ----------
-    path
-        The file.
-    turned
-        Turn and mirror the pixels as an EXIF tag of the file asks, which is how programs show it. Without it
-        they stay as they are stored, which is how the masks of COCO were drawn.
-
-    Returns
-    -------
-    Shape ``(3, H, W)``, uint8.
-
-    Raises
-    ------
-    DataError
-        If the file is missing, damaged, cut short, very large or no image.
+    is dropped, of an animation the first frame is taken. With `turned`, pixels are turned and mirrored as an
+    EXIF tag of the file asks, which is how programs show it; without, they stay as they are stored, which is
+    how the masks of COCO were drawn. Shape ``(3, H, W)``, uint8.
     """
     with _opened(Path(path)) as image:
         pixels = _to_rgb(ImageOps.exif_transpose(image) if turned else image, path)  # (H, W, 3)
@@ -109,25 +94,12 @@ def _orientation(image: Image.Image) -> int:
 
 
 def read_mask(path: Path, colours: Mapping[Colour, int] | None = None) -> np.ndarray:
-    """Read a mask: label values from the numbers, or from the colours, that are stored.
+    """Read a mask ``(H, W)``: label values from the numbers, or from the colours, that are stored.
 
-    Parameters
-    ----------
-    path
-        PNG, or another format that keeps values.
-    colours
-        Value of each colour of the data set. With it an RGB picture is read, and a palette is held against
-        it: where its colours stand for other values than its indices, the colours are right. Without it
-        indices are taken as they are, and colours are refused.
-
-    Returns
-    -------
-    Shape ``(H, W)``, whole numbers.
-
-    Raises
-    ------
-    DataError
-        If the file is missing or damaged, or holds colours that mean nothing here.
+    With `colours`, the value of each colour of the data set, an RGB picture is read, and a palette is held
+    against it: where its colours stand for other values than its indices, the colours are right. Without,
+    indices are taken as they are, and colours are refused. A DataError says that the file is missing or
+    damaged, or holds colours that mean nothing here.
     """
     with _opened(Path(path)) as image:
         if image.format == "JPEG":
@@ -184,18 +156,10 @@ def _by_colour(pixels: np.ndarray, path: Path, colours: Mapping[Colour, int]) ->
 
 
 def read_grey(path: Path) -> np.ndarray:
-    """Read a picture of one quantity, stored as grey values or as equal colours.
+    """Read a picture of one quantity ``(H, W)``, uint8, stored as grey values or as equal colours.
 
-    16-bit values keep their high byte, of black and white the white becomes 255.
-
-    Returns
-    -------
-    Shape ``(H, W)``, uint8.
-
-    Raises
-    ------
-    DataError
-        If the file is missing or damaged, or has a palette, as masks do: an index is no quantity.
+    16-bit values keep their high byte, of black and white the white becomes 255. A DataError says that the
+    file is missing, damaged, or has a palette, as masks do: an index is no quantity.
     """
     with _opened(Path(path)) as image:
         if image.mode in ("P", "PA"):

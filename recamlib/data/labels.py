@@ -43,14 +43,7 @@ def _palette() -> np.ndarray:
 class LabelSpace:
     """Foreground classes of a data set; class ``k`` is pixel value ``k + 1`` in a mask.
 
-    Parameters
-    ----------
-    name
-        Short name, used in messages and cache keys.
-    classes
-        Foreground class names in order, background not among them.
-    ignore
-        Pixel value that no metric counts.
+    `name` is used in messages and cache keys, `ignore` is the pixel value that no metric counts.
 
     Examples
     --------
@@ -99,13 +92,7 @@ class LabelSpace:
         return {tuple(colour): value for value, colour in enumerate(_palette().tolist())}
 
     def index(self, name: str) -> int:
-        """Return the position of a class, counted from 0 without background.
-
-        Raises
-        ------
-        DataError
-            If there is no such class; the message names the nearest.
-        """
+        """Return the position of a class, counted from 0 without background."""
         try:
             return self.classes.index(name)
         except ValueError:

@@ -33,24 +33,9 @@ class Survey(NamedTuple):
 def fine_grained(image: Tensor) -> np.ndarray:
     """Return how much each pixel differs from its surroundings: OpenCV's fine-grained static saliency.
 
-    Parameters
-    ----------
-    image
-        Shape ``(3, H, W)``, uint8, RGB.
-
-    Returns
-    -------
-    Shape ``(H, W)``, uint8; the most salient pixel has 255, unless the image is of one colour.
-
-    Raises
-    ------
-    MissingSaliencyError
-        If OpenCV is missing, or a build without this module lies over the one that has it.
-
-    Notes
-    -----
-    Source: Montabone and Soto (2010), centre-surround differences of intensity at several sizes. It knows
-    nothing of objects: a stand-in that needs no download, not what EPS and EDAM were published with.
+    Of an image ``(3, H, W)``, RGB, it is ``(H, W)``, both uint8; the most salient pixel has 255, unless the
+    image is of one colour. Source: Montabone and Soto (2010). It knows nothing of objects: a stand-in that
+    needs no download, not what EPS and EDAM were published with.
     """
     finder = _saliency_module().StaticSaliencyFineGrained_create()
     found = finder.computeSaliency(image.permute(1, 2, 0).flip(2).contiguous().numpy())[1]  # BGR in
@@ -89,10 +74,7 @@ class SaliencyFolder:
     def survey(self) -> Survey:
         """Return fingerprint and scale of the folder; read once per process.
 
-        Raises
-        ------
-        DataError
-            If a map is damaged or has a palette, or no value exceeds 1 (0 and 1 alone have no scale).
+        A DataError says that a map is damaged or has a palette, or that no value exceeds 1.
         """
         return _survey(self.folder.resolve())
 

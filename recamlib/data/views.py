@@ -16,24 +16,17 @@ from recamlib.errors import DataError, SettingsError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+#: What UPerNet is trained with: changes of colour and the range of each; hue in parts of the circle.
+_JITTER = (
+    (transforms.adjust_brightness, 0.875, 1.125), (transforms.adjust_contrast, 0.5, 1.5),
+    (transforms.adjust_saturation, 0.5, 1.5), (transforms.adjust_hue, -0.05, 0.05),
+)  # fmt: skip
 
 
 def normalise(
     image: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
 ) -> Tensor:
-    """Return ``(image / 255 - mean) / std``.
-
-    Parameters
-    ----------
-    image
-        Shape ``(..., 3, H, W)``, uint8.
-    mean, std
-        One value a channel, for images in [0, 1].
-
-    Returns
-    -------
-    Same shape, float32, on the image's device.
-    """
+    """Return ``(image / 255 - mean) / std`` as float32, of uint8 images ``(..., 3, H, W)``."""
     mean = torch.tensor(mean, dtype=torch.float32, device=image.device)[:, None, None] * 255  # (3, 1, 1)
     std = torch.tensor(std, dtype=torch.float32, device=image.device)[:, None, None] * 255
     return image.to(torch.float32).sub(mean).div_(std)
@@ -52,17 +45,14 @@ def rescale(image: Tensor, scale: float) -> Tensor:
     return resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
 
 
-def _crop(
-    size: Sequence[int], crop: int, generator: torch.Generator | None
-) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+def _crop(size: Sequence[int], crop: int, generator: torch.Generator | None) -> list[tuple[slice, slice]]:
     """Draw which part of an image of `size` is seen, and where in the view it lies: rows, columns of both."""
-    source, place = [], []
+    parts = []
     for length in size:
         start = int(torch.randint(0, abs(length - crop) + 1, (), generator=generator))
-        seen, all_of_it = slice(start, start + min(length, crop)), slice(0, min(length, crop))
-        source.append(seen if length > crop else all_of_it)
-        place.append(all_of_it if length > crop else seen)
-    return (source[0], source[1]), (place[0], place[1])
+        some, whole = slice(start, start + min(length, crop)), slice(0, min(length, crop))
+        parts.append((some, whole) if length > crop else (whole, some))
+    return list(zip(*parts))
 
 
 class TrainView:
@@ -75,7 +65,7 @@ class TrainView:
     long_side
         Range, both ends included, that the length of the longer side is drawn from.
     mean, std
-        See `normalise`.
+        See `normalise`; as many values as the images have channels.
     flip
         Mirror every second view.
 
@@ -103,11 +93,7 @@ class TrainView:
         self.mean, self.std = tuple(mean), tuple(std)
 
     def __call__(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Return one view, shape ``(3, crop, crop)``, float32, of an image ``(3, H, W)``, uint8.
-
-        An image may have other channels than three, if `mean` and `std` do.
-        Random numbers come from `generator`, or from torch's global one.
-        """
+        """Return one view, shape ``(3, crop, crop)``, float32, of an image ``(3, H, W)``, uint8."""
 
         def draw(low: int, high: int) -> int:  # both ends included
             return int(torch.randint(low, high + 1, (), generator=generator))
@@ -120,107 +106,6 @@ class TrainView:
         (rows, columns), place = _crop(image.shape[-2:], self.crop, generator)
         view[:, *place] = normalise(image[:, rows, columns], self.mean, self.std)
         return view
-
-
-class LabelledViews(Dataset):
-    """Views and labels of an image set, for a loader.
-
-    What is drawn depends on seed, epoch and image id alone, so the number of workers and the order change
-    nothing.
-
-    Parameters
-    ----------
-    images
-        Images and labels of a data set.
-    view
-        Called with an image and a generator, for example a `TrainView`.
-    seed, epoch
-        Integers that choose the draws; see `set_epoch`.
-    """
-
-    def __init__(
-        self,
-        images: ImageSet,
-        view: Callable[[Tensor, torch.Generator], Tensor],
-        *,
-        seed: int = 0,
-        epoch: int = 0,
-    ) -> None:
-        self.images, self.view, self.seed = images, view, seed
-        # Shared memory: workers that live on between epochs see the new value.
-        self._epoch = torch.tensor(epoch).share_memory_()
-
-    @property
-    def epoch(self) -> int:
-        """The epoch that the next views belong to."""
-        return int(self._epoch)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; call it before iterating over the loader."""
-        self._epoch.fill_(epoch)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:
-        """Return a view ``(3, crop, crop)``, its labels ``(K,)`` float32 and the index in ``images.ids``."""
-        id = self.images.ids[index]
-        labels = torch.from_numpy(self.images.labels(id)).to(torch.float32)
-        return self.view(self.picture(id), self.draws(id)), labels, index
-
-    def picture(self, id: str) -> Tensor:
-        """Return what views are taken of: the image ``(3, H, W)``, uint8."""
-        return self.images.image(id)
-
-    def draws(self, id: str) -> torch.Generator:
-        """Return the generator of an image's draws in this epoch."""
-        digest = hashlib.blake2b(f"{self.seed}/{self.epoch}/{id}".encode(), digest_size=8).digest()
-        return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
-
-
-class SaliencyViews(LabelledViews):
-    """Views with the saliency map of the image as a fourth channel: the same scale, mirror and crop for both.
-
-    Parameters
-    ----------
-    images
-        Images and labels of a data set.
-    saliency
-        Image id to its saliency map ``(H, W)``, uint8.
-    crop, long_side
-        See `TrainView`.
-    seed
-        Chooses the draws.
-
-    Notes
-    -----
-    In a view the fourth channel is in [0, 1], and 0 outside the image. Source: EPS (facts of
-    metadata/dataset.py: image and saliency map are resized bicubically, mirrored and cropped alike).
-    """
-
-    def __init__(
-        self,
-        images: ImageSet,
-        saliency: Callable[[str], np.ndarray],
-        *,
-        crop: int,
-        long_side: tuple[int, int],
-        seed: int = 0,
-    ) -> None:
-        view = TrainView(crop=crop, long_side=long_side, mean=(*IMAGENET_MEAN, 0.0), std=(*IMAGENET_STD, 1.0))
-        super().__init__(images, view, seed=seed)
-        self.saliency = saliency
-
-    def picture(self, id: str) -> Tensor:
-        """Return the image and its saliency map, ``(4, H, W)``, uint8."""
-        image = self.images.image(id)
-        saliency = torch.from_numpy(np.array(self.saliency(id)))[None]  # (1, H, W)
-        if saliency.shape[1:] != image.shape[1:]:
-            raise DataError(
-                f"the saliency map of {id} has shape {tuple(saliency.shape[1:])}, the image "
-                f"{tuple(image.shape[1:])}: was the image changed?"
-            )
-        return torch.cat([image, saliency])
 
 
 class PairedView:
@@ -273,25 +158,9 @@ class PairedView:
     def __call__(
         self, image: Tensor, labels: np.ndarray, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return a view of an image and its label map.
+        """Return a view of an image ``(3, H, W)``, uint8, and of its labels ``(H, W)``, uint8.
 
-        Parameters
-        ----------
-        image
-            Shape ``(3, H, W)``, uint8.
-        labels
-            Shape ``(H, W)``, uint8.
-        generator
-            Source of random numbers; torch's global one without it.
-
-        Returns
-        -------
-        Image ``(3, crop, crop)``, float32, and labels ``(crop / stride, crop / stride)``, uint8.
-
-        Raises
-        ------
-        DataError
-            If the two differ in size.
+        The view is ``(3, crop, crop)``, float32, its labels are ``(crop / stride, crop / stride)``, uint8.
         """
         if tuple(labels.shape) != tuple(image.shape[1:]):
             raise DataError(f"label map of shape {labels.shape} for an image of {tuple(image.shape[1:])}")
@@ -304,8 +173,10 @@ class PairedView:
         coarse = F.interpolate(torch.from_numpy(labels)[None, None], size, mode="nearest-exact")[0, 0]
         if torch.rand((), generator=generator) < 0.5:
             image, coarse = image.flip(-1), coarse.flip(-1)
-        if self.jitter:
-            image = jittered(image, generator)
+        for change, low, high in _JITTER if self.jitter else ():
+            use, where = torch.rand(2, generator=generator).tolist()
+            if use < 0.5:
+                image = change(image, low + (high - low) * where)
         view = torch.zeros(3, self.crop, self.crop)
         out = torch.full((self.crop, self.crop), self.ignore, dtype=torch.uint8)
         (rows, columns), place = _crop(size, self.crop, generator)
@@ -315,37 +186,80 @@ class PairedView:
         return view, out[middle :: self.stride, middle :: self.stride]
 
 
-def jittered(image: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Return an image (3, H, W), uint8, with its colours changed at random: what UPerNet is trained with.
+class LabelledViews(Dataset):
+    """Views and labels of an image set, for a loader.
 
-    Brightness by a factor in [0.875, 1.125], contrast and saturation in [0.5, 1.5], hue by up to 0.05 of the
-    circle, each with probability 1/2.
+    What is drawn depends on `seed`, `epoch` and image id alone, so the number of workers and the order change
+    nothing. `view` is called with an image and a generator, as a `TrainView` is.
     """
-    ranges = (
-        (transforms.adjust_brightness, 0.875, 1.125), (transforms.adjust_contrast, 0.5, 1.5),
-        (transforms.adjust_saturation, 0.5, 1.5), (transforms.adjust_hue, -0.05, 0.05),
-    )  # fmt: skip
-    for change, low, high in ranges:
-        use, where = torch.rand(2, generator=generator).tolist()
-        if use < 0.5:
-            image = change(image, low + (high - low) * where)
-    return image
+
+    def __init__(self, images: ImageSet, view: Callable, *, seed: int = 0, epoch: int = 0) -> None:
+        self.images, self.view, self.seed = images, view, seed
+        # Shared memory: workers that live on between epochs see the new value.
+        self._epoch = torch.tensor(epoch).share_memory_()
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next views belong to."""
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; call it before iterating over the loader."""
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:
+        """Return a view ``(3, crop, crop)``, its labels ``(K,)`` float32 and the index in ``images.ids``."""
+        id = self.images.ids[index]
+        labels = torch.from_numpy(self.images.labels(id)).to(torch.float32)
+        return self.view(self.picture(id), self.draws(id)), labels, index
+
+    def picture(self, id: str) -> Tensor:
+        """Return what views are taken of: the image ``(3, H, W)``, uint8."""
+        return self.images.image(id)
+
+    def draws(self, id: str) -> torch.Generator:
+        """Return the generator of an image's draws in this epoch."""
+        digest = hashlib.blake2b(f"{self.seed}/{self.epoch}/{id}".encode(), digest_size=8).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+
+
+class SaliencyViews(LabelledViews):
+    """Views with the image's saliency map ``(H, W)``, uint8, as a fourth channel, scaled and cropped alike.
+
+    In a view the channel is in [0, 1], and 0 outside the image. Source: EPS (facts of metadata/dataset.py:
+    image and saliency map are resized bicubically, mirrored and cropped alike).
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        saliency: Callable[[str], np.ndarray],
+        *,
+        crop: int,
+        long_side: tuple[int, int],
+        seed: int = 0,
+    ) -> None:
+        view = TrainView(crop=crop, long_side=long_side, mean=(*IMAGENET_MEAN, 0.0), std=(*IMAGENET_STD, 1.0))
+        super().__init__(images, view, seed=seed)
+        self.saliency = saliency
+
+    def picture(self, id: str) -> Tensor:
+        """Return the image and its saliency map, ``(4, H, W)``, uint8."""
+        image = self.images.image(id)
+        saliency = torch.from_numpy(np.array(self.saliency(id)))[None]  # (1, H, W)
+        if saliency.shape[1:] != image.shape[1:]:
+            raise DataError(
+                f"the saliency map of {id} has shape {tuple(saliency.shape[1:])}, the image "
+                f"{tuple(image.shape[1:])}: was the image changed?"
+            )
+        return torch.cat([image, saliency])
 
 
 class PairedViews(LabelledViews):
-    """Views of images and pseudo masks, for a loader; see `LabelledViews` for what draws depend on.
-
-    Parameters
-    ----------
-    images
-        Images and labels of a data set.
-    labels
-        Image id to a pseudo mask ``(H, W)``, uint8, made from image-level labels.
-    view
-        A `PairedView`.
-    seed
-        Chooses the draws.
-    """
+    """Views of images and of their pseudo masks ``(H, W)``, uint8, by a `PairedView`, for a loader."""
 
     def __init__(
         self, images: ImageSet, labels: Callable[[str], np.ndarray], view: PairedView, *, seed: int = 0

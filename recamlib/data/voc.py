@@ -49,10 +49,7 @@ def check_split(split: str) -> None:
 
 
 def list_file(folder: Path, split: str) -> Path:
-    """Return the list of a split in ``ImageSets/Segmentation``.
-
-    Where there is no ``train_aug``, it is ``train``, unless that is the official list, which SBD adds to.
-    """
+    """Return the list of a split; without ``train_aug`` that of ``train``, unless SBD's belongs to it."""
     check_split(split)
     lists = folder / "ImageSets" / "Segmentation"
     for name in LISTS[split]:
@@ -80,15 +77,10 @@ def is_own(folder: Path) -> bool:
 
 
 def read_ids(path: Path) -> tuple[str, ...]:
-    """Read a list of image ids, one a line.
+    """Read a list of image ids, one a line, with spaces if they have any.
 
-    An id may hold spaces. A line may also be a path, or the paths of picture and mask: the id is the name of
-    the picture without its suffix.
-
-    Raises
-    ------
-    DataError
-        If the list is empty or names an id twice.
+    A line may also be a path, or the paths of picture and mask: the id is the name of the picture without its
+    suffix. A DataError says that the list is empty or names an id twice.
     """
     ids = [_id(line) for line in _lines(path)]
     for id in ids:
@@ -130,10 +122,7 @@ def own_classes(root: Path) -> tuple[str, ...]:
 def space_of(folder: Path) -> LabelSpace:
     """Return the label space of a devkit: that of ``classes.txt``, else of ``labelmap.txt``, else VOC's.
 
-    Raises
-    ------
-    DataError
-        If a list is empty, names a class twice or the background, or the two do not agree.
+    A DataError says that a list is empty, names a class twice or the background, or that the two differ.
     """
     if not is_own(folder):
         return VOC12
@@ -152,13 +141,7 @@ def space_of(folder: Path) -> LabelSpace:
 
 
 def labelmap(folder: Path) -> dict[str, Colour]:
-    """Return the colour of every name in ``labelmap.txt``, in its order; nothing where there is none.
-
-    Raises
-    ------
-    DataError
-        If a line is not ``name:red,green,blue``, or a name or a colour stands there twice.
-    """
+    """Return the colour of every name in ``labelmap.txt``, in its order; nothing where there is none."""
     path, colours = folder / LABELMAP, {}
     for line in _lines(path) if path.is_file() else ():
         if line.startswith("#"):
@@ -185,7 +168,7 @@ def colours_of(folder: Path, space: LabelSpace) -> dict[Colour, int]:
     return {(0, 0, 0): 0} | values
 
 
-def _name(element: ElementTree.Element) -> str:
+def _tag(element: ElementTree.Element) -> str:
     """Return the tag of an element without namespace and capitals."""
     return str(element.tag).rsplit("}", 1)[-1].lower()
 
@@ -193,13 +176,9 @@ def _name(element: ElementTree.Element) -> str:
 def read_classes(path: Path, space: LabelSpace) -> tuple[str, ...]:
     """Read the class names of all objects in a VOC annotation, "difficult" ones too, as the authors do.
 
-    Objects may stand at any depth, in a namespace, and their tags may have capitals.
-
-    Raises
-    ------
-    DataError
-        If the file is missing, is not XML, declares a document type or entities, names a class outside
-        `space`, or holds no object but something that may stand for one.
+    Objects may stand at any depth, in a namespace, and their tags may have capitals. A DataError says that
+    the file is missing, is not XML, names a class outside `space`, or holds no object but something that may
+    stand for one.
     """
     try:
         tree = defusedxml.ElementTree.parse(path, forbid_dtd=True).getroot()
@@ -210,21 +189,19 @@ def read_classes(path: Path, space: LabelSpace) -> tuple[str, ...]:
     except DefusedXmlException:
         raise DataError(f"{path} declares a document type or entities; remove the declaration") from None
     except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
-        raise DataError(f"{path} is not a readable XML annotation ({error}); fetch it again") from None
+        raise DataError(f"{path} is not a readable XML annotation ({error}); write it again") from None
     names = []
-    for thing in tree.iter():
-        if _name(thing) != "object":
-            continue
-        name = next(((child.text or "").strip() for child in thing if _name(child) == "name"), "")
+    for thing in (element for element in tree.iter() if _tag(element) == "object"):
+        name = next(((child.text or "").strip() for child in thing if _tag(child) == "name"), "")
         if name not in space.classes:
             hint = nearest(name, space.classes)
             raise DataError(f"{path} names the class {name!r}, unknown to {space.name}{hint}; correct it")
         names.append(name)
     if not names:
-        odd = [tree] if _name(tree) != "annotation" else [e for e in tree if _name(e) not in _HEADER]
+        odd = [tree] if _tag(tree) != "annotation" else [e for e in tree if _tag(e) not in _HEADER]
         if odd:
             form = "<annotation><object><name>CLASS</name></object></annotation>"
-            raise DataError(f"{path} holds <{_name(odd[0])}> and no <object>; write {form}")
+            raise DataError(f"{path} holds <{_tag(odd[0])}> and no <object>; write {form}")
     return tuple(dict.fromkeys(names))
 
 
@@ -249,10 +226,6 @@ def _find(folder: Path, id: str, suffixes: Sequence[str]) -> Path:
     return next((folder / names[key] for s in suffixes if (key := _key(id + s)) in names), first)
 
 
-def _image_path(folder: Path, id: str) -> Path:
-    return _find(folder / "JPEGImages", id, PICTURES)
-
-
 def mask_path(folder: Path, id: str) -> Path:
     """Return the mask of an image: the official one, else the one of SBD."""
     official = _find(folder / "SegmentationClass", id, MASKS)
@@ -260,31 +233,34 @@ def mask_path(folder: Path, id: str) -> Path:
     return extra if extra.is_file() and not official.is_file() else official
 
 
-class VocImages(ImageSet):
-    """Images and image-level labels of a VOC devkit.
+class _Devkit:
+    """What images and masks share: the list of a split, files of pictures, and labels.
 
-    Pictures are turned as their EXIF tag asks, so that they lie as programs for drawing masks show them.
-
-    Parameters
-    ----------
-    root
-        Folder of the devkit, or a folder above it.
-    split
-        ``train``, ``val`` or ``train_aug``.
-    space
-        Label space of the annotations; by default what `space_of` finds.
+    `root` is the devkit or stands above it; `space` is by default what `space_of` finds.
     """
 
     def __init__(self, root: Path, split: str, *, space: LabelSpace | None = None) -> None:
         self._folder = devkit(root)
-        space = space or space_of(self._folder)
-        self._labels: dict[str, np.ndarray] = {}
         source = list_file(self._folder, split)
-        super().__init__(space, read_ids(source), source=str(source))
+        self._read: dict[str, np.ndarray] = {}
+        super().__init__(space or space_of(self._folder), read_ids(source), source=str(source))
 
     def path(self, id: str) -> Path:
         """Return the file of an image."""
-        return _image_path(self._folder, id)
+        return _find(self._folder / "JPEGImages", id, PICTURES)
+
+    def _labels(self, id: str) -> np.ndarray:
+        if id not in self._read:
+            annotation = _find(self._folder / "Annotations", id, (".xml",))
+            self._read[id] = self.space.encode(read_classes(annotation, self.space))
+        return self._read[id].copy()
+
+
+class VocImages(_Devkit, ImageSet):
+    """Images and image-level labels of a VOC devkit.
+
+    Pictures are turned as their EXIF tag asks, so that they lie as programs for drawing masks show them.
+    """
 
     def image(self, id: str) -> torch.Tensor:
         return read_image(self.path(id), turned=True)
@@ -293,43 +269,32 @@ class VocImages(ImageSet):
         return image_size(self.path(id), turned=True)
 
     def labels(self, id: str) -> np.ndarray:
-        if id not in self._labels:
-            annotation = _find(self._folder / "Annotations", id, (".xml",))
-            self._labels[id] = self.space.encode(read_classes(annotation, self.space))
-        return self._labels[id].copy()
+        return self._labels(id)
 
     def without_class(self) -> tuple[str, ...]:
         return tuple(id for id in self.ids if not self.labels(id).any())
 
 
-class VocMasks(MaskSet):
+class VocMasks(_Devkit, MaskSet):
     """True masks of a VOC devkit: official ones first, SBD's for the other images of ``train_aug``."""
 
     def __init__(self, root: Path, split: str, *, space: LabelSpace | None = None) -> None:
-        self._folder = devkit(root)
-        space = space or space_of(self._folder)
-        source = list_file(self._folder, split)
-        super().__init__(space, read_ids(source), source=str(source))
-        self._colours = colours_of(self._folder, space)
+        super().__init__(root, split, space=space)
+        self._colours = colours_of(self._folder, self.space)
 
     def missing(self) -> tuple[str, ...]:
         return tuple(id for id in self.ids if not mask_path(self._folder, id).is_file())
-
-    def _labels(self, id: str) -> np.ndarray:
-        annotation = _find(self._folder / "Annotations", id, (".xml",))
-        return self.space.encode(read_classes(annotation, self.space))
 
     def _where(self, id: str) -> str:
         return str(mask_path(self._folder, id))
 
     def _mask(self, id: str) -> np.ndarray:
-        picture = _image_path(self._folder, id)
         mask = read_mask(mask_path(self._folder, id), self._colours)
-        turn = exif_orientation(picture)
+        turn = exif_orientation(self.path(id))
         if turn > 1 and (turn < 5 or mask.shape[0] == mask.shape[1]):
             raise DataError(
-                f"{picture} carries an EXIF rotation that leaves its size, so nothing tells whether its mask "
-                "was drawn on the turned picture; turn its pixels (`mogrify -auto-orient`) and look at both"
+                f"{self.path(id)} carries an EXIF rotation that leaves its size, so nothing tells whether "
+                "its mask was drawn on the turned picture; turn its pixels (`mogrify -auto-orient`), see both"
             )
         if len(self.space) == 1 and mask.max(initial=0) == 255 and not (mask == 1).any():
             only = self.space.classes[0]
@@ -339,4 +304,4 @@ class VocMasks(MaskSet):
         return mask
 
     def _image_size(self, id: str) -> tuple[int, int]:
-        return image_size(_image_path(self._folder, id), turned=True)
+        return image_size(self.path(id), turned=True)

@@ -16,7 +16,7 @@ from recamlib import paths
 from recamlib.data.access import ImageSet, MaskSet, open_images, open_masks
 from recamlib.data.labels import VOC12
 from recamlib.engine.device import process_group
-from recamlib.errors import SettingsError, WeightsError, nearest
+from recamlib.errors import DataError, SettingsError, WeightsError, nearest
 from recamlib.files import file_digest, storage_errors, whole_file
 
 Split = Literal["train", "train_aug", "val"]
@@ -127,7 +127,10 @@ def _fingerprint(name: str, root: str) -> str:
     digest = hashlib.sha256()
     for split in ("train_aug", "train", "val"):
         images = open_images(name, split)
-        digest.update("\n".join(images.ids).encode() + images.label_matrix().tobytes())
+        labels = images.label_matrix()
+        if not labels.any():  # before a network is trained
+            raise DataError(f"no image of {images.source} shows a class; list images that do")
+        digest.update("\n".join(images.ids).encode() + labels.tobytes())
         if images.space != VOC12 and name == "voc12":  # one's own classes
             digest.update("\n".join(images.space.classes).encode())
     return digest.hexdigest()[:12]

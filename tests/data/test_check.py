@@ -32,7 +32,7 @@ def test_clean(root):
     assert report.present == {"train": 6, "val": 6, "train_aug": 6}
     assert report.remarks == ["there is no list train_aug, so networks are trained on train"]
     assert not any(report.notebooks.values())
-    assert report.lines()[-1] == "12 images checked: 0 problems, 0 splits not there"
+    assert str(report).splitlines()[-1] == "12 images checked: 0 problems, 0 splits not there"
     assert str(report).startswith(f"voc12 in {root}")
 
 
@@ -52,7 +52,7 @@ def test_every_bad_file_is_named_and_the_rest_is_still_checked(root):
     for id, line in zip((a, b, c, d), report.problems):
         assert id in line
     assert "unicorn" in report.problems[1]
-    assert report.lines()[-1] == "12 images checked: 4 problems, 0 splits not there"
+    assert str(report).splitlines()[-1] == "12 images checked: 4 problems, 0 splits not there"
 
 
 def test_images_on_two_lists_count_once(root):
@@ -68,7 +68,7 @@ def test_nothing_there(tmp_path):
     assert not report.ok
     assert set(report.missing) == {"train", "val", "train_aug"}
     assert "recam data fetch coco14" in report.missing["train"]
-    assert report.lines()[-1].startswith("0 images checked")
+    assert str(report).splitlines()[-1].startswith("0 images checked")
 
 
 def test_coco_and_hoofed(tmp_path):

@@ -67,7 +67,7 @@ def server():
 
 def offer(server: Server, name: str, content: bytes, **changes) -> Archive:
     server.files[name] = content
-    facts = {"bytes": len(content), "unpacked": len(content), "md5": hashlib.md5(content).hexdigest()}
+    facts = {"bytes": len(content), "unpacked": 1, "md5": hashlib.md5(content).hexdigest()}
     return Archive(**{"file": name, "url": server.url(name), **facts, **changes})
 
 
@@ -209,6 +209,24 @@ def test_coco_goes_on_with_the_part_that_is_missing(server, tmp_path):
     bring("coco14", tmp_path, sources, keep=True)
     assert (tmp_path / "coco14" / "val2014" / "a.jpg").read_bytes() == jpeg()
     assert [p.name for p in (tmp_path / "archives").iterdir()] == ["val2014.zip"]
+
+
+@pytest.mark.parametrize(("name", "place"), [("voc12", KIT), ("coco14", "coco14/annotations")])
+def test_other_data_in_the_place_of_the_official_set_are_named(server, tmp_path, name, place):
+    (tmp_path / place / "ImageSets").mkdir(parents=True)
+    (tmp_path / place / "ImageSets" / "classes.txt").write_text("ring")
+    with pytest.raises(DataError, match=f"{place} holds other data than .*RECAM_DATA"):
+        fetch(name, tmp_path, progress=False)
+
+
+def test_sbd_does_not_go_into_another_set(server, tmp_path):
+    zeros = np.zeros((6, 8), np.uint8)
+    sbd = {"sbd.tgz": sbd_tgz(c_1=zeros, d_1=zeros)}
+    sources = listing(tmp_path, server, voc12={"voc.tar": voc_tar()}, sbd=sbd)
+    (bring("voc12", tmp_path, sources) / "JPEGImages" / "d_1.jpg").unlink()
+    with pytest.raises(DataError, match="no picture d_1.jpg: SBD goes with the official VOC 2012"):
+        bring("sbd", tmp_path, sources)
+    assert not (tmp_path / KIT / "SegmentationClassAug").exists()
 
 
 def test_too_little_disk_is_found_before_anything_is_fetched(server, tmp_path, monkeypatch):

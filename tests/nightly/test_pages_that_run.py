@@ -98,7 +98,7 @@ def test_the_page_on_your_own_data_runs(own_data, tmp_path, monkeypatch):
         words = line.split()
         assert words[0] == "recam"
         more = (
-            ["-p", "epochs=2", "-p", "sweep=[]"] if words[1] == "run" else []
+            ["-p", "TrainClassifier.epochs=2", "-p", "sweep=[]"] if words[1] == "run" else []
         )  # enough to see that it works
         done = CliRunner().invoke(app, [*words[1:], *more])
         assert done.exit_code == 0, f"{line}: {done.stderr or done.exception}"

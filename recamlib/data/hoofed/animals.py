@@ -20,35 +20,23 @@ _ANY = "bay bay chestnut chestnut dark black white cream grey dun"
 class Kind:
     """Measures of a kind of animal in units of its height at the withers, its coats and its parts.
 
-    Attributes
-    ----------
-    leg, barrel, half, slope
-        Ground to belly, radius of the trunk, half its length, how much higher its front is.
-    neck, carriage, head, girth, limb
-        Length of the neck, its angle in degrees when the head is up, length and radius of the head, radius of
-        a leg.
-    stature
-        Height against that of a horse.
-    patterns, grounds, marks
-        Patterns of the coat, colours of it and of its marks; a word that comes twice is twice as likely.
-    parts
-        Names in `PARTS`; one of them in brackets is there every second time.
+    A word that comes twice is twice as likely.
     """
 
-    leg: float
-    barrel: float
-    half: float
-    slope: float
+    leg: float  # ground to belly
+    barrel: float  # radius of the trunk
+    half: float  # of the length of the trunk
+    slope: float  # how much higher its front is
     neck: float
-    carriage: tuple[float, float]
+    carriage: tuple[float, float]  # angle of the neck in degrees when the head is up
     head: float
-    girth: float
-    limb: float
-    stature: float
+    girth: float  # radius of the head
+    limb: float  # radius of a leg
+    stature: float  # against a horse
     patterns: str
     grounds: str
     marks: str
-    parts: str
+    parts: str  # names in `PARTS`; one in brackets is there every second time
 
 
 # The five share colours and patterns, so that no coat alone gives a class away.

@@ -18,16 +18,11 @@ _SHIFT = 4  # OpenCV is given sixteenths of a sample
 
 
 class Frame:
-    """An image being painted, back to front, and which object each sample shows.
-
-    Attributes
-    ----------
-    samples
-        Red, green, blue and owner: 0 scenery, otherwise the number of the object; ``(3H, 3W, 4)``, uint8.
-    """
+    """An image being painted, back to front, and which object each sample shows."""
 
     def __init__(self, height: int, width: int) -> None:
         self.height, self.width = height, width
+        # red, green, blue and owner: 0 scenery, otherwise the number of the object
         self.samples = np.zeros((SAMPLES * height, SAMPLES * width, 4), np.uint8)
 
     def paint(self, shapes: Sequence[Shape], tone: np.ndarray, *, owner: int = 0) -> None:
@@ -131,18 +126,9 @@ def wave(x: np.ndarray) -> np.ndarray:
 
 
 def noise(table: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return smooth noise in [0, 1]: the table's values interpolated, repeated beyond its edges.
+    """Return smooth noise ``(h, w)`` in [0, 1]: a table's values interpolated, repeated beyond its edges.
 
-    Parameters
-    ----------
-    table
-        Values at integer positions, shape ``(n, m)``.
-    x, y
-        Positions, shapes ``(1, w)`` and ``(h, 1)``: the grid is a product, which makes this cheap.
-
-    Returns
-    -------
-    Shape ``(h, w)``, float32.
+    Positions `x` and `y` have shapes ``(1, w)`` and ``(h, 1)``: the grid is a product, which is cheap.
     """
     left, right, across = _cell(x[0], table.shape[1])
     top, bottom, down = _cell(y[:, 0], table.shape[0])

@@ -5,8 +5,9 @@ class evidence spread over small parts, occlusion, and places and things that te
 `OtherImages` are scenes of other classes, one object each: they are to these what ImageNet is to photographs.
 """
 
-from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -104,22 +105,28 @@ class _Scene:
         return frame, scenery, outlines
 
 
-_drawn: OrderedDict[tuple, tuple[np.ndarray, np.ndarray]] = OrderedDict()
-
-
-def _draw(scene: _Scene, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return image and mask of a scene; the last ones of this process are remembered."""
-    key = (scene, shape)
-    if key not in _drawn:
-        _drawn[key] = scene.draw(*shape)
-        while len(_drawn) > max(1, _CACHE_BYTES // (4 * shape[0] * shape[1])):
-            _drawn.popitem(last=False)
-    _drawn.move_to_end(key)
-    return _drawn[key]
+@lru_cache(maxsize=2)
+def _drawer(height: int, width: int) -> Callable[[_Scene], tuple[np.ndarray, np.ndarray]]:
+    """Return what draws image and mask of a scene and remembers the last ones of this process."""
+    return lru_cache(max(1, _CACHE_BYTES // (4 * height * width)))(lambda scene: scene.draw(height, width))
 
 
 class _Scenes:
-    """Settings common to images and masks, and the way from an id to its scene."""
+    """What images and masks share.
+
+    Parameters
+    ----------
+    split
+        ``train`` (also called ``train_aug``) or ``val``: scenes of the two never meet.
+    count
+        Number of images.
+    size
+        Width in pixels, 48 to 2048; see `scene_size` for the height.
+    seed
+        Chooses the scenes, 0 or more.
+    single_share
+        Share of images that show one class only, 0 to 1.
+    """
 
     def __init__(
         self, split: str, *, count: int = 400, size: int = 96, seed: int = 0, single_share: float = 0.5
@@ -133,10 +140,8 @@ class _Scenes:
             raise DataError(f"hoofed: count must be at least 1 image, got {count}; the list would be empty")
         if not _SMALLEST <= size <= _LARGEST:
             raise SettingsError(f"hoofed: size must be {_SMALLEST} to {_LARGEST} pixels, got {size}")
-        if not 0 <= single_share <= 1:
-            raise SettingsError(f"hoofed: single_share must be between 0 and 1, got {single_share}")
-        if seed < 0:
-            raise SettingsError(f"hoofed: seed must be 0 or more, got {seed}")
+        if not 0 <= single_share <= 1 or seed < 0:
+            raise SettingsError(f"hoofed: single_share {single_share} or seed {seed} is out of range")
         self.split, self.count, self.shape = split, count, scene_size(size)
         self.seed, self.single_share = seed, float(single_share)
         space, self.prefix = (OTHERS, "scene") if isinstance(self, OtherImages) else (HOOFED, "hoofed")
@@ -154,24 +159,10 @@ class _Scenes:
 
 
 class HoofedImages(_Scenes, ImageSet):
-    """Images and labels of drawn scenes.
-
-    Parameters
-    ----------
-    split
-        ``train`` (also called ``train_aug``) or ``val``: scenes of the two never meet.
-    count
-        Number of images.
-    size
-        Width in pixels, 48 to 2048; see `scene_size` for the height.
-    seed
-        Chooses the scenes, 0 or more.
-    single_share
-        Share of images that show one class only, 0 to 1.
-    """
+    """Images and labels of drawn scenes."""
 
     def image(self, id: str) -> torch.Tensor:
-        image, _ = _draw(self._scene(id), self.shape)
+        image, _ = _drawer(*self.shape)(self._scene(id))
         return torch.from_numpy(image).permute(2, 0, 1).clone(memory_format=torch.contiguous_format)
 
     def size(self, id: str) -> tuple[int, int]:
@@ -185,17 +176,14 @@ class HoofedImages(_Scenes, ImageSet):
 
 
 class OtherImages(HoofedImages):
-    """Scenes of one object each, of classes other than the five: what the small backbone is pre-trained on.
-
-    Parameters as `HoofedImages`; every image has a single label.
-    """
+    """Scenes of one object each, of other classes: what the small backbone is pre-trained on."""
 
 
 class HoofedMasks(_Scenes, MaskSet):
-    """Exact masks of the same scenes; parameters as `HoofedImages`."""
+    """Exact masks of the same scenes."""
 
     def _mask(self, id: str) -> np.ndarray:
-        return _draw(self._scene(id), self.shape)[1]
+        return _drawer(*self.shape)(self._scene(id))[1]
 
     def _image_size(self, id: str) -> tuple[int, int]:
         return self.shape

@@ -111,7 +111,8 @@ def read_profile(folder: Path, content: bytes) -> None:
     (folder / "profiles").mkdir(exist_ok=True)
     if not (folder / "01_x.ipynb").exists():
         cell = nbformat.v4.new_code_cell(CELL, metadata={"tags": ["parameters"]})
-        nbformat.write(nbformat.v4.new_notebook(cells=[cell]), folder / "01_x.ipynb")
+        kernel = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), folder / "01_x.ipynb")
     (folder / "profiles" / "odd.yml").write_bytes(content)
     parameters.profile_parameters("odd", "01", folder=folder)
 
