@@ -42,11 +42,11 @@ def whole_file(path: Path) -> Iterator[Path]:
 @contextmanager
 def storage_errors() -> Iterator[None]:
     """Turn a full disk, a read-only or a vanished results folder into a `ResultsError` that says so."""
-    results = paths.results_dir()
     try:
         yield
     except (OSError, SafetensorError) as error:
-        name = getattr(error, "filename", None)
+        results = paths.results_dir()
+        name, reason = getattr(error, "filename", None), getattr(error, "strerror", None) or error
         inside = isinstance(name, str | Path) and Path(name).is_relative_to(results)
         if isinstance(error, SafetensorError):
             known = "os error" in str(error)
@@ -55,9 +55,9 @@ def storage_errors() -> Iterator[None]:
         if not known:
             raise
         raise ResultsError(
-            f"{name or f'something in {results}'} cannot be written or read ({error}); make room, change its "
-            "permissions or choose another folder with RECAM_RESULTS: what is complete stays there, the same "
-            "run goes on from it"
+            f"{name or f'something in {results}'} cannot be written or read ({reason}); make room, change "
+            "its permissions or choose another folder with RECAM_RESULTS: what is complete stays there, the "
+            "same run goes on from it"
         ) from error
 
 

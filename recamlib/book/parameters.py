@@ -10,10 +10,9 @@ profile ``smoke``.
 import ast
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from recamlib.errors import SettingsError, nearest
 from recamlib.files import read_yaml
@@ -23,8 +22,7 @@ DEFAULT = "smoke"
 Values = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Parameter:
+class Parameter(NamedTuple):
     """One parameter of a notebook: name, annotation, default and the comment behind it."""
 
     name: str
@@ -46,13 +44,7 @@ def list_notebooks(folder: Path | None = None) -> list[Path]:
 
 
 def find_notebook(which: str, folder: Path | None = None) -> Path:
-    """Return the notebook that a number (``"02"``, ``"2"``), a stem or a file name stands for.
-
-    Raises
-    ------
-    SettingsError
-        Naming the nearest, or what there is.
-    """
+    """Return the notebook that a number (``"02"``, ``"2"``), a stem or a file name stands for."""
     stem = Path(which).name.removesuffix(".ipynb")
     number = f"{int(stem):02d}" if stem.isdecimal() and len(stem) < 9 else stem
     notebooks = {path.stem: path for path in list_notebooks(folder)}
@@ -117,11 +109,6 @@ def fields_of(stage: str) -> dict[str, tuple[str, Any]]:
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
     """Return ``name=value`` texts as parameters; ``Stage.field=value`` goes into ``settings``.
-
-    Raises
-    ------
-    SettingsError
-        For a text without ``=``.
 
     Examples
     --------
@@ -215,9 +202,8 @@ def _joined(usual: Values, given: Values) -> dict[str, Any]:
 def _checked(notebook: Path, known: Mapping[str, Parameter], given: Values) -> dict[str, Any]:
     """Return some parameters of a notebook in their types."""
     stages = stages_of(known)
-    for name in given:
-        if name not in known:
-            homes = [f"{stage}.{name}" for stage in stages if name in fields_of(stage)]
-            hint = f"; there is {' and '.join(homes)}" if homes else nearest(name, known)
-            raise SettingsError(f"{notebook.stem} has no parameter {name!r}{hint}")
+    for name in [name for name in given if name not in known]:
+        homes = [f"{stage}.{name}" for stage in stages if name in fields_of(stage)]
+        hint = f"; there is {' and '.join(homes)}" if homes else nearest(name, known)
+        raise SettingsError(f"{notebook.stem} has no parameter {name!r}{hint}")
     return _checks().fitted(given, {name: item.annotation for name, item in known.items()}, stages)

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from recamlib.report.claims import all_claims
+
 METHODS = {"none": "no refinement", "irn": "IRN", "advcam": "AdvCAM", "advcam_irn": "AdvCAM + IRN"}
 KINDS = {
     "cam": "CAM", "recam": "ReCAM", "eps": "EPS", "recam_e": "ReCAM-E", "edam": "EDAM's merge",
@@ -99,3 +101,15 @@ def columns(row: Mapping[str, Any], number: str, difference: str) -> dict[str, A
         f"{number} high": row.get("high", np.nan), difference: row.get("difference", np.nan),
         f"{difference} low": low, f"{difference} high": high,
     }  # fmt: skip
+
+
+def cam_beside_recam(cam: Cell, recam: Cell, result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return columns of a row of a table, paper beside measured; none if a cell is not in the result."""
+    stored, row = result["rows"], {}
+    paper = {claim.id: claim.value for claim in all_claims()}
+    if cam.row in stored and recam.row in stored:
+        for place in (cam, recam):
+            name = KINDS[place.kind]
+            row[f"{name} paper"] = paper.get(place.claim_id(result["parameters"]["dataset"]))
+            row |= columns(stored[place.row], name, "difference")  # ReCAM's, which comes last
+    return row

@@ -142,11 +142,10 @@ def seed_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[floa
     >>> [round(v, 2) for v in seed_interval([1.0, 2.0, 3.0])]
     [2.0, -0.48, 4.48]
     """
-    values = np.asarray(values, dtype=float)
-    mean = float(values.mean())
+    mean = float(np.mean(values))
     if len(values) < 2:
         return mean, float("nan"), float("nan")
-    half = float(stats.t.ppf(0.5 + level / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    half = float(stats.t.ppf(0.5 + level / 2, len(values) - 1) * stats.sem(values))
     return mean, mean - half, mean + half
 
 

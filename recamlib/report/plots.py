@@ -155,11 +155,6 @@ def stacked_times(parts: Mapping[str, Mapping[str, float]], *, unit: float, ax: 
     return _legend_beside(ax, fontsize="small")
 
 
-def ratio(value: float) -> str:
-    """Return how many times as long, in three digits or whole: ``"2.06"``, ``"9,265"``."""
-    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
-
-
 def before_and_after(frame: pd.DataFrame, *, ax: Axes) -> Axes:
     """Draw seconds of the literal and of our form as two points on a log scale; columns ``ours, literal``."""
     y = np.arange(len(frame))  # points: the length of a bar says nothing on a log scale
@@ -167,8 +162,10 @@ def before_and_after(frame: pd.DataFrame, *, ax: Axes) -> Axes:
     ax.scatter(frame["literal"], y, color=GREY, marker="s", label="literal")
     ax.scatter(frame["ours"], y, color=BLUE, label="ours")
     for place, (_, row) in zip(y, frame.iterrows()):
-        ax.annotate(f"÷ {ratio(row['literal'] / row['ours'])}", (max(row["literal"], row["ours"]), place),
-                    xytext=(8, 0), textcoords="offset points", va="center")  # fmt: skip
+        times = row["literal"] / row["ours"]
+        text = f"÷ {times:.3g}" if times < 1000 else f"÷ {times:,.0f}"
+        ax.annotate(text, (max(row["literal"], row["ours"]), place), xytext=(8, 0),
+                    textcoords="offset points", va="center")  # fmt: skip
     ax.set(xscale="log", xlabel="seconds (same work, same machine)")
     if frame[["ours", "literal"]].max().max() < 10 * frame[["ours", "literal"]].min().min():
         ax.xaxis.set_major_formatter("{x:g}")  # less than a decade has one major tick or none

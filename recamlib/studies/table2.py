@@ -8,8 +8,8 @@ import pandas as pd
 
 from recamlib.errors import SettingsError, nearest
 from recamlib.report.cells import KINDS as TITLES
-from recamlib.report.cells import METHODS, Cell, columns
-from recamlib.report.claims import all_claims, joint_verdict, paper_value, sentence, signed, verdict
+from recamlib.report.cells import METHODS, Cell, cam_beside_recam
+from recamlib.report.claims import joint_verdict, paper_value, sentence, signed, verdict
 from recamlib.stages import AdvCams, ExtractCams, MapStage, TrainBoundary, Walk
 from recamlib.stages.base import Split
 from recamlib.studies.common import make
@@ -115,21 +115,16 @@ def unit_times(
 
 def frame(result: Mapping[str, Any]) -> pd.DataFrame:
     """Return Table 2, paper beside measured: one row per refinement, mIoU in percent, time in ut."""
-    data, stored = result["parameters"]["dataset"], result["rows"]
-    paper = {claim.id: claim.value for claim in all_claims()}
-    rows = {}
+    stored, rows = result["rows"], {}
     for method, title in METHODS.items():
-        cells = {TITLES[kind]: cell(method, kind) for kind in KINDS}
-        if not all(place.row in stored for place in cells.values()):
-            continue
-        row = rows[title] = {}
-        for name, place in cells.items():
-            row |= {f"{name} paper": paper[place.claim_id(data)]}
-            row |= columns(stored[place.row], name, "difference")  # ReCAM's, which comes last
-        row["images"] = stored[place.row]["images"]
-        for name, place in cells.items():
-            row[f"{name} ut paper"] = paper[place.claim_id(data).replace(place.row, place.time_row)]
-            row[f"{name} ut here"] = stored[place.time_row]["mean"]
+        cells = [cell(method, kind) for kind in KINDS]
+        if row := cam_beside_recam(*cells, result):
+            row["images"] = stored[cells[1].row]["images"]
+            for place in cells:
+                name = place.claim_id(result["parameters"]["dataset"]).replace(place.row, place.time_row)
+                row[f"{TITLES[place.kind]} ut paper"] = paper_value(name)
+                row[f"{TITLES[place.kind]} ut here"] = stored[place.time_row]["mean"]
+            rows[title] = row
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("refinement")
 
 

@@ -11,8 +11,8 @@ from recamlib.errors import SettingsError, nearest
 from recamlib.method.crf import usable
 from recamlib.method.scores import bootstrap_contrast
 from recamlib.report.cells import KINDS as TITLES
-from recamlib.report.cells import METHODS, NETWORKS, TRUE_MASKS, Cell, columns
-from recamlib.report.claims import all_claims, seed_interval, sentence, signed, table_row, verdict
+from recamlib.report.cells import METHODS, NETWORKS, TRUE_MASKS, Cell, cam_beside_recam
+from recamlib.report.claims import seed_interval, sentence, signed, table_row, verdict
 from recamlib.stages import (
     MULTI_SCALES,
     DataSettings,
@@ -232,21 +232,16 @@ def cost_frame(table: Mapping[Cell, Any]) -> pd.DataFrame:
 
 def frame(result: Mapping[str, Any]) -> pd.DataFrame:
     """Return Table 3, paper beside measured: one row per network and refinement, mIoU in percent."""
-    data, stored = result["parameters"]["dataset"], result["rows"]
-    paper = {claim.id: claim.value for claim in all_claims()}
-    rows = {}
+    stored, rows = result["rows"], {}
     for network, name in NETWORKS.items():
         for method, title in METHODS.items():
-            cells = {TITLES[kind]: cell(method, kind, network) for kind in ("cam", "recam")}
-            if not all(place.row in stored for place in cells.values()):
-                continue
-            row = rows[name, title] = {}
-            for kind, place in cells.items():
-                row[f"{kind} paper"] = paper.get(place.claim_id(data))
-                row |= columns(stored[place.row], kind, "difference")  # ReCAM's, which comes last
-            for kind, place in cells.items():
-                row[f"% of bound, {kind}"] = stored[place.row].get("share_of_upper_bound")
-            row["trained on"] = stored[place.row]["trained_on"]
+            cells = [cell(method, kind, network) for kind in ("cam", "recam")]
+            if row := cam_beside_recam(*cells, result):
+                for place in cells:
+                    share = stored[place.row].get("share_of_upper_bound")
+                    row[f"% of bound, {TITLES[place.kind]}"] = share
+                row["trained on"] = stored[cells[1].row]["trained_on"]
+                rows[name, title] = row
         if top := stored.get(bound(network).row):
             rows[name, "TRUE MASKS (upper bound)"] = {
                 "CAM here": top["mean"], "CAM low": top["low"], "CAM high": top["high"],

@@ -101,14 +101,18 @@ def measured(
     return study
 
 
+def _measures(part: Mapping[str, Any]) -> dict[str, Mapping[str, Sequence[float]]]:
+    """Return measure to loss to numbers per seed of one group of classes."""
+    return {"accuracy": part["accuracy"], **{f"miou_{split}": v for split, v in part["miou"].items()}}
+
+
 def frame(study: Mapping[str, Any]) -> pd.DataFrame:
     """Return accuracy and mIoU per measure and group, in percent, with intervals over seeds."""
     rows = {}
     for group, part in study.items():
-        measures = {"accuracy (val)": part["accuracy"]}
-        measures |= {f"mIoU ({split})": values for split, values in part["miou"].items()}
-        for measure, values in measures.items():
-            row = rows[measure, group] = {}
+        for measure, values in _measures(part).items():
+            name, _, split = measure.partition("_")
+            row = rows[f"mIoU ({split})" if split else f"{name} (val)", group] = {}
             for loss, numbers in values.items():
                 ends = zip(("here", "low", "high"), seed_interval(numbers))
                 row |= {f"{loss.upper()} {end}": value for end, value in ends}
@@ -119,9 +123,8 @@ def rows(study: Mapping[str, Any]) -> dict[str, Any]:
     """Return the study as rows for :func:`recamlib.report.results.record`: SCE's differences are to BCE."""
     table = {}
     for group, part in study.items():
-        measures = {"accuracy": part["accuracy"], **{f"miou_{s}": v for s, v in part["miou"].items()}}
-        for measure, values in measures.items():
-            state = {name: part[name] for name in ("converged", "convergence")}
+        state = {name: part[name] for name in ("converged", "convergence")}
+        for measure, values in _measures(part).items():
             for loss, baseline in (("bce", None), ("sce", values["bce"])):
                 table[f"{group} {measure} {loss}"] = table_row(
                     values[loss], baseline=baseline, records=part["records"][loss], **state
@@ -152,7 +155,7 @@ def gradient_cases(cases: Mapping[str, tuple[float, float]]) -> dict[str, dict[s
     table = {}
     for name, logits in cases.items():
         z = torch.tensor([logits], dtype=torch.float64)
-        terms = torch.cat([bce_gradient(z, labels)[0], sce_gradient(z, labels)[0]]).abs().tolist()
+        terms = torch.cat([gradient(z, labels)[0] for gradient in LOSSES.values()]).abs().tolist()
         table[name] = dict(zip(("BCE p", "BCE q", "SCE p", "SCE q"), terms))
     return table
 

@@ -53,17 +53,6 @@ def test_parameters_reach_the_notebook_and_the_kernel_is_ours(tmp_path, monkeypa
     assert [p.name for p in done.parent.iterdir()] == ["01_passes.ipynb"]
 
 
-def test_kernels_keep_their_memory_unless_the_user_says_otherwise(monkeypatch):
-    from recamlib.book.run import ALLOCATOR, kernel_environment
-
-    for name in ALLOCATOR:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("MALLOC_TOP_PAD_", "4096")
-    with kernel_environment():
-        assert {name: os.environ[name] for name in ALLOCATOR} == ALLOCATOR | {"MALLOC_TOP_PAD_": "4096"}
-    assert "MALLOC_MMAP_MAX_" not in os.environ and os.environ["MALLOC_TOP_PAD_"] == "4096"
-
-
 def test_a_wrong_parameter_stops_before_a_kernel_starts(tmp_path, monkeypatch):
     monkeypatch.setattr("papermill.execute_notebook", lambda *a, **k: pytest.fail("a kernel was started"))
     with pytest.raises(SettingsError, match="did you mean 'sce_weight'"):

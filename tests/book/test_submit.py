@@ -6,8 +6,6 @@ import tarfile
 import numpy as np
 import pytest
 from bs4 import BeautifulSoup
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -71,14 +69,11 @@ def recam(*words: str):
 # --- writing
 
 
-@given(seed=st.integers(0, 2**32 - 1), competition=st.sampled_from(["comp5", "comp6"]))
-@settings(max_examples=10, deadline=None)
-def test_what_is_written_is_what_was_predicted(tmp_path_factory, seed, competition):
-    path = tmp_path_factory.mktemp("round") / "results.tar.gz"
-    wanted = masks(seed)
-    options = {"ids": IDS, "size": SHAPES.get, "competition": competition}
-    assert write_submission(wanted.items(), path, **options) == path
-    with tarfile.open(path) as tar:
+@pytest.mark.parametrize("competition", ["comp5", "comp6"])
+def test_what_is_written_is_what_was_predicted(target, tmp_path, competition):
+    wanted, options = masks(), {"ids": IDS, "size": SHAPES.get, "competition": competition}
+    assert write_submission(wanted.items(), target, **options) == target
+    with tarfile.open(target) as tar:
         assert tar.getnames() == [f"results/VOC2012/Segmentation/{competition}_test_cls/{i}.png" for i in IDS]
         for id, entry in zip(IDS, tar, strict=True):
             assert (entry.mtime, entry.uid, entry.gid, entry.uname, entry.mode) == (0, 0, 0, "", 0o644)
@@ -88,13 +83,8 @@ def test_what_is_written_is_what_was_predicted(tmp_path_factory, seed, competiti
             np.testing.assert_array_equal(np.reshape(image.getpalette(), (-1, 3)), VOC12.palette)
     # three colours of the devkit, written down: aeroplane, person, tvmonitor
     assert VOC12.palette[[1, 15, 20]].tolist() == [[128, 0, 0], [192, 128, 128], [0, 64, 128]]
-
-
-def test_the_same_masks_give_the_same_bytes_under_any_name(tmp_path, target):
-    other = tmp_path / "again.tar.gz"
-    for path in (target, other):
-        write_submission(masks().items(), path, ids=IDS, size=SHAPES.get)
-    assert target.read_bytes() == other.read_bytes()
+    again = write_submission(wanted.items(), tmp_path / "again.tar.gz", **options)
+    assert target.read_bytes() == again.read_bytes()
 
 
 def test_one_mask_is_held_at_a_time(target):
@@ -112,68 +102,52 @@ def test_one_mask_is_held_at_a_time(target):
     write_submission(predicted(), target, ids=IDS, size=size)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (
-            {IDS[1]: np.full((20, 30), 255, np.uint8)},
-            "'2008_000011' holds the value 255 (ignore), 600 pixels",
-        ),
-        ({IDS[1]: np.full((20, 30), 21, np.uint8)}, "holds the value 21, 600 pixels"),
-        ({IDS[1]: np.zeros((30, 20), np.uint8)}, "its image (20, 30); the sides are swapped"),
-        ({IDS[1]: np.zeros((10, 15), np.uint8)}, "has shape (10, 15), its image (20, 30); resize the scores"),
-        ({IDS[1]: np.zeros((20, 30, 3), np.uint8)}, "has shape (20, 30, 3), its image (20, 30)"),
-        ({IDS[1]: np.zeros((20, 30), np.int64)}, "has the type int64; uint8 was expected"),
-        ({"2008_00001": np.zeros((2, 2), np.uint8)}, "is not on the list (did you mean '2008_000"),
-    ],
-)
-def test_a_wrong_mask_stops_the_writing_and_leaves_nothing(target, change, message):
-    with pytest.raises(DataError) as caught:
-        write_submission((masks() | change).items(), target, ids=IDS, size=SHAPES.get)
-    assert message in str(caught.value)
-    assert list(target.parent.iterdir()) == []
+def pairs(*order: int) -> list:
+    return [(IDS[i], masks()[IDS[i]]) for i in order]
+
+
+def changed(mask: np.ndarray, id: str = IDS[1]) -> list:
+    return list((masks() | {id: mask}).items())
 
 
 @pytest.mark.parametrize(
-    ("order", "message"),
+    ("predicted", "message"),
     [
-        ((0, 1, 3), "'2009_000001' came where '2008_000012' was expected"),
-        ((0, 1, 1), "'2008_000011' came where '2008_000012' was expected"),
-        ((0, 1, 2, 3, 0), "'2008_000006' came where the end was expected"),
-        ((0, 1), "2 of 4 masks are missing, the first is '2008_000012'"),
-        ((), "4 of 4 masks are missing"),
+        (changed(np.full((20, 30), 255, np.uint8)), "'2008_000011' holds the value 255 .*600 pixels"),
+        (changed(np.full((20, 30), 21, np.uint8)), "the value 21, 600 pixels"),
+        (changed(np.zeros((30, 20), np.uint8)), "swapped"), (changed(np.zeros((10, 15), np.uint8)), "resize"),
+        (changed(np.zeros((20, 30, 3), np.uint8)), "shape"), (changed(np.zeros((20, 30), int)), "uint8"),
+        (changed(np.zeros((2, 2), np.uint8), "2008_00001"), "did you mean '2008_000"),
+        (pairs(0, 1, 3), "'2009_000001' came where '2008_000012'"), (pairs(0, 1, 1), "'2008_000011' came"),
+        (pairs(0, 1, 2, 3, 0), "the end"), (pairs(0, 1), "2 of 4 .*'2008_000012'"), ([], "4 of 4 masks"),
     ],
-)
-def test_masks_follow_the_list_to_its_end(target, order, message):
-    pairs = ((IDS[i], masks()[IDS[i]]) for i in order)
+)  # fmt: skip
+def test_a_wrong_mask_stops_the_writing_and_leaves_nothing(target, predicted, message):
     with pytest.raises(DataError, match=message):
-        write_submission(pairs, target, ids=IDS, size=SHAPES.get)
+        write_submission(predicted, target, ids=IDS, size=SHAPES.get)
     assert list(target.parent.iterdir()) == []
 
 
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_an_interruption_leaves_the_earlier_archive(target, error):
+def test_an_interruption_leaves_the_earlier_archive(target):
     def interrupted():
         yield from list(masks(1).items())[:2]
-        raise error
+        raise KeyboardInterrupt
 
-    with pytest.raises(error):
-        write_submission(interrupted(), target, ids=IDS, size=SHAPES.get)
-    assert list(target.parent.iterdir()) == []
     write_submission(masks().items(), target, ids=IDS, size=SHAPES.get)
     before = target.read_bytes()
-    with pytest.raises(error):
+    with pytest.raises(KeyboardInterrupt):
         write_submission(interrupted(), target, ids=IDS, size=SHAPES.get)
     assert list(target.parent.iterdir()) == [target] and target.read_bytes() == before
 
 
-def test_options_are_checked_before_anything_is_written(tmp_path, target):
-    options = {"ids": IDS, "size": SHAPES.get}
-    with pytest.raises(SettingsError, match="no competition 'comp7' .did you mean 'comp"):
-        write_submission([], target, competition="comp7", **options)
-    with pytest.raises(SettingsError, match="has to end in .tar.gz or .tgz"):
-        write_submission([], tmp_path / "results.zip", **options)
-    assert not target.parent.exists()
+@pytest.mark.parametrize(
+    ("name", "competition", "message"),
+    [("r.tgz", "comp7", "did you mean 'comp"), ("r.zip", "comp6", ".tar.gz or .tgz")],
+)
+def test_options_are_checked_before_anything_is_written(tmp_path, name, competition, message):
+    with pytest.raises(SettingsError, match=message):
+        write_submission([], tmp_path / "x" / name, ids=IDS, size=SHAPES.get, competition=competition)
+    assert not (tmp_path / "x").exists()
 
 
 # --- the test list
