@@ -144,9 +144,7 @@ def scoreboard(results: Iterable[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def first_measured(
-    claim: Claim, results: Iterable[dict[str, Any]]
-) -> tuple[Any, str, str] | None:
+def first_measured(claim: Claim, results: Iterable[dict[str, Any]]) -> tuple[Any, str, str] | None:
     """Return (number or evidence, data, verdict) of a claim in the first result that has it, or None."""
     return next(filter(None, (_measured(claim, result) for result in results)), None)
 

@@ -8,29 +8,23 @@ import pandas as pd
 
 from recamlib.report.claims import joint_verdict, seed_interval, sentence, signed, verdict
 from recamlib.stages import DataSettings, ExtractCams, Reactivate, Score, TrainClassifier
-from recamlib.studies.common import make
+from recamlib.studies.common import Blocks, make
 from recamlib.studies.pictures import score_table
 from recamlib.studies.table1 import ROWS
 
 
-def images(
-    dataset: str, settings: Mapping[str, Mapping[str, Any]], *, train_images: int
-) -> DataSettings:
+def images(dataset: str, settings: Blocks, *, train_images: int) -> DataSettings:
     """Return the images of a run: those of the other notebooks, narrowed by settings of `DataSettings`."""
     return DataSettings.of(dataset, train_images=train_images, **settings.get("DataSettings", {}))
 
 
-def trained(
-    data: DataSettings, settings: Mapping[str, Mapping[str, Any]], *, seeds: Sequence[int], **given: Any
-) -> list[Reactivate]:
+def trained(data: DataSettings, settings: Blocks, *, seeds: Sequence[int], **given: Any) -> list[Reactivate]:
     """Return the reactivation of one classifier a seed; `given` are fields of `TrainClassifier`."""
     bases = [make(TrainClassifier, settings, dataset=data, seed=seed, **given) for seed in seeds]
     return [make(Reactivate, settings, base=base) for base in bases]
 
 
-def table1(
-    models: Sequence[Reactivate], settings: Mapping[str, Mapping[str, Any]]
-) -> dict[str, dict[str, Any]]:
+def table1(models: Sequence[Reactivate], settings: Blocks) -> dict[str, dict[str, Any]]:
     """Return Table 1's row of BCE and those of ReCAM, with what they cost.
 
     ``seconds`` holds those of training the classifier, of reactivating it and of the maps of one image; mean
@@ -88,9 +82,7 @@ def on_every_backbone(tables: Mapping[str, Mapping[str, Any]], *, row: str) -> d
     return sentence(answer, text, rule=f"{row} has an interval above BCE only on every backbone")
 
 
-def gain(
-    models: Sequence[Reactivate], settings: Mapping[str, Mapping[str, Any]], *, option: str
-) -> dict[str, dict[str, Any]]:
+def gain(models: Sequence[Reactivate], settings: Blocks, *, option: str) -> dict[str, dict[str, Any]]:
     """Return the rows ``cam``, ``recam`` with an option, and those of the other options of Eq. 9.
 
     A control without SCE has ``w`` alone.

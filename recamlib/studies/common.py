@@ -8,9 +8,10 @@ from recamlib.method.crf import usable
 from recamlib.stages.base import Settings
 
 S = TypeVar("S", bound=Settings)
+Blocks = Mapping[str, Mapping[str, Any]]  # settings by name: of a stage's class, or of a network
 
 
-def make(stage: type[S], settings: Mapping[str, Mapping[str, Any]], **given: Any) -> S:
+def make(stage: type[S], settings: Blocks, **given: Any) -> S:
     """Return a stage from what a table gives it and the settings under its class's name.
 
     A dense CRF that is wanted and not there is left out, with a warning.

@@ -19,9 +19,7 @@ from recamlib.stages.score import Score, SegmentationScore, fold_of
 
 
 def score_table(
-    scores: Mapping[str, Sequence[Score]],
-    *,
-    baseline: str | Mapping[str, str] | None = None,
+    scores: Mapping[str, Sequence[Score]], *, baseline: str | Mapping[str, str] | None = None
 ) -> dict[str, dict[str, Any]]:
     """Score rows and return them for :func:`recamlib.report.results.record`.
 

@@ -12,7 +12,7 @@ from recamlib.report.cells import METHODS, Cell, cam_beside_recam
 from recamlib.report.claims import joint_verdict, paper_value, sentence, signed, verdict
 from recamlib.stages import AdvCams, ExtractCams, MapStage, TrainBoundary, Walk
 from recamlib.stages.base import Split
-from recamlib.studies.common import make
+from recamlib.studies.common import Blocks, make
 from recamlib.studies.costs import pipeline_cost
 from recamlib.studies.pictures import convergence_of
 
@@ -28,7 +28,7 @@ def cell(method: str, kind: str) -> Cell:
 
 def systems(
     cams: Mapping[str, Sequence[ExtractCams]],
-    settings: Mapping[str, Mapping[str, Any]],
+    settings: Blocks,
     *,
     methods: Sequence[str] = tuple(METHODS),
     advcam_images: int = 0,
@@ -49,9 +49,7 @@ def systems(
     }
 
 
-def refined(
-    maps: ExtractCams, method: str, settings: Mapping[str, Mapping[str, Any]], advcam_images: int = 0
-) -> MapStage:
+def refined(maps: ExtractCams, method: str, settings: Blocks, advcam_images: int = 0) -> MapStage:
     """Return maps after a refinement: AdvCAM's of the same model, IRN's walk, or both.
 
     IRN's boundary network learns from a part of the images if ``TrainBoundary.limit`` says so, and AdvCAM's

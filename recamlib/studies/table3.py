@@ -22,7 +22,7 @@ from recamlib.stages import (
     TrainSegmenter,
     TrainUpperBound,
 )
-from recamlib.studies.common import make
+from recamlib.studies.common import Blocks, make
 from recamlib.studies.pictures import convergence_of
 from recamlib.studies.table2 import part_of
 
@@ -60,9 +60,7 @@ def column(arch: str) -> str:
     return COLUMNS.get(stem, stem)
 
 
-def recipe(
-    arch: str, data: DataSettings, own: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
+def recipe(arch: str, data: DataSettings, own: Mapping[str, Any], settings: Blocks) -> dict[str, Any]:
     """Return the settings of a network on some data: its recipe, then its own, then those of all networks.
 
     Raises
@@ -82,11 +80,7 @@ def recipe(
 
 
 def networks(
-    maps: Mapping[Cell, Sequence[MapStage]],
-    archs: Mapping[str, Mapping[str, Any]],
-    settings: Mapping[str, Mapping[str, Any]],
-    *,
-    advcam_images: int = 0,
+    maps: Mapping[Cell, Sequence[MapStage]], archs: Blocks, settings: Blocks, *, advcam_images: int = 0
 ) -> dict[Cell, list[TrainSegmenter]]:
     """Return the cells of Table 3 as stages, with the seeds of the maps.
 
@@ -107,11 +101,7 @@ def networks(
 
 
 def upper_bounds(
-    data: DataSettings,
-    archs: Mapping[str, Mapping[str, Any]],
-    settings: Mapping[str, Mapping[str, Any]],
-    *,
-    seeds: Sequence[int],
+    data: DataSettings, archs: Blocks, settings: Blocks, *, seeds: Sequence[int]
 ) -> dict[Cell, list[TrainUpperBound]]:
     """Return the same networks trained on true masks, one per seed."""
     return {
@@ -200,9 +190,7 @@ def _cost(score: SegmentationScore) -> dict[str, float]:
     }  # fmt: skip
 
 
-def recipe_frame(
-    data: DataSettings, archs: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Mapping[str, Any]]
-) -> pd.DataFrame:
+def recipe_frame(data: DataSettings, archs: Blocks, settings: Blocks) -> pd.DataFrame:
     """Return the settings that each network is trained with, one row per network."""
     rows = {arch: recipe(arch, data, own, settings) for arch, own in archs.items()}
     usual = {name: TrainSegmenter.model_fields[name].default for name in ("optimizer", "jitter", "power")}

@@ -19,7 +19,7 @@ from recamlib.stages import (
     TrainSegmenter,
 )
 from recamlib.stages.maps import WeightOption
-from recamlib.studies.common import make
+from recamlib.studies.common import Blocks, make
 from recamlib.studies.table2 import refined
 from recamlib.studies.table3 import networks, score_row
 
@@ -47,11 +47,7 @@ def how_read(*, weights: WeightOption, reading: Reading = "softmax") -> dict[str
 
 
 def systems(
-    cams: Mapping[str, Sequence[ExtractCams]],
-    saliency: Saliency,
-    settings: Mapping[str, Mapping[str, Any]],
-    *,
-    irn: bool = True,
+    cams: Mapping[str, Sequence[ExtractCams]], saliency: Saliency, settings: Blocks, *, irn: bool = True
 ) -> dict[Cell, list[MapStage]]:
     """Return the six systems without and with IRN as stages, one per seed.
 
@@ -70,10 +66,7 @@ def systems(
 
 
 def segmenters(
-    rows: Mapping[Cell, Sequence[MapStage]],
-    kinds: Sequence[str],
-    arch: str,
-    settings: Mapping[str, Mapping[str, Any]],
+    rows: Mapping[Cell, Sequence[MapStage]], kinds: Sequence[str], arch: str, settings: Blocks
 ) -> dict[Cell, list[TrainSegmenter]]:
     """Return networks trained on the masks of some systems, with IRN if there are such rows."""
     method = "irn" if any(place.method == "irn" for place in rows) else "none"

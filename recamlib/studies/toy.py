@@ -65,8 +65,7 @@ def pair_gradients(logits: np.ndarray, labels: np.ndarray, *, loss: str) -> dict
 
 
 def measured(
-    classifiers: Mapping[str, Sequence[TrainClassifier]],
-    scores: Mapping[str, Mapping[str, Sequence[Score]]],
+    classifiers: Mapping[str, Sequence[TrainClassifier]], scores: Mapping[str, Mapping[str, Sequence[Score]]]
 ) -> dict[str, Any]:
     """Return what one group of classes gives, by loss: one number per seed, percent, and gradients per epoch.
 
