@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
 
 from recamlib.book.parameters import (
@@ -25,8 +24,7 @@ from recamlib.book.parameters import (
 from recamlib.errors import DataError, RecamError
 from recamlib.paths import ROOT, data_dir, results_dir
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(highlight=False, soft_wrap=True, stderr=True)
+say = typer.secho
 
 
 class Commands(TyperGroup):
@@ -39,7 +37,7 @@ class Commands(TyperGroup):
         except (RecamError, OSError) as error:
             if ctx.params.get("debug") or isinstance(error, BrokenPipeError):
                 raise
-            err.print(f"error: {error}", style="red", markup=False)
+            say(f"error: {error}", fg="red", err=True)
             raise typer.Exit(1) from None
 
 
@@ -69,11 +67,6 @@ Assignments = Annotated[
         "--parameter", "-p", metavar="NAME=VALUE", help="Set a parameter or setting: Reactivate.lr=0.05"
     ),
 ]
-
-
-def say(text: object, style: str = "") -> None:
-    """Print a line as it stands."""
-    out.print(str(text), style=style, markup=False)
 
 
 @app.callback()
@@ -112,7 +105,7 @@ def report(profile: Profile = "quick", cluster: Cluster = "") -> None:
         try:
             _run(path, profile, {})
         except NotebookError as error:
-            err.print(f"error: {error}", style="red", markup=False)
+            say(f"error: {error}", fg="red", err=True)
             failed.append(path.stem)
     if failed:
         count = f"{len(failed)} of {len(notebooks)}"
@@ -172,7 +165,7 @@ def map_photos(
             names = [name for name in classes.split(",") if name]
             maps = map_photo(photo, classes=names, weights=weights, backbone_weights=backbone_weights)
         except RecamError as error:
-            say(f"{error}", style="red")
+            say(error, fg="red")
             failed = True
             continue
         seen = ", ".join(f"{name} {score:.0%}" for name, score in zip(maps.classes, maps.scores))
@@ -234,8 +227,8 @@ def doctor() -> None:
 
     broken = []
     for what, ok, detail in examine():
-        mark, style = {True: ("ok", "green"), False: ("broken", "red"), None: ("--", "")}[ok]
-        say(f"{mark:<7}{what:<13}{detail}", style=style)
+        mark, colour = {True: ("ok", "green"), False: ("broken", "red"), None: ("--", None)}[ok]
+        say(f"{mark:<7}{what:<13}{detail}", fg=colour)
         broken += [what] * (ok is False)
     if broken:
         raise RecamError(f"broken: {', '.join(broken)}")
