@@ -46,3 +46,18 @@ def nearest(name: str, options: Iterable[str]) -> str:
         return ""
     close = difflib.get_close_matches(str(name), [str(o) for o in options], n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def check_choice(name: str, value: object, known: Iterable[str]) -> None:
+    """Raise a SettingsError that names the nearest choice unless a value is one of those known.
+
+    Examples
+    --------
+    >>> check_choice("gap", "pixel", ("pixels", "mask"))
+    Traceback (most recent call last):
+    recamlib.errors.SettingsError: unknown gap 'pixel' (did you mean 'pixels'?): use one of pixels, mask
+    """
+    known = tuple(known)
+    if value not in known:
+        hint = nearest(str(value), known)
+        raise SettingsError(f"unknown {name} {value!r}{hint}: use one of {', '.join(known)}")

@@ -23,10 +23,7 @@ def default_device() -> str:
 
 
 def process_group() -> tuple[int, int, int]:
-    """Return this process's rank, how many train together, and how many of them on this machine.
-
-    They are those that torchrun has started.
-    """
+    """Return this process's rank, how many torchrun has started to train together, and how many here."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return 0, 1, 1
     rank, size, here = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"))
@@ -34,12 +31,8 @@ def process_group() -> tuple[int, int, int]:
 
 
 def bar(items: Iterable[Any], **settings: Any) -> tqdm:
-    """Return a progress bar over items, which is gone when it is done.
-
-    There is none without a terminal or a notebook, and none where ``TQDM_DISABLE`` is set, so that notebooks
-    hold no debris of it. tqdm alone reads that variable only where ``disable`` is not given.
-    """
-    quiet = os.environ.get("TQDM_DISABLE", "") not in ("", "0")
+    """Return a progress bar over items, gone when it is done; none without a terminal or notebook."""
+    quiet = os.environ.get("TQDM_DISABLE", "") not in ("", "0")  # tqdm reads it if disable is not given
     return tqdm(items, leave=False, disable=True if quiet else None, **settings)
 
 
@@ -61,10 +54,7 @@ def measured() -> Iterator[dict[str, Any]]:
 
 
 def per_image(cost: dict[str, Any], images: int) -> dict[str, Any]:
-    """Return the share of one of `images` images in a cost: seconds, peak memory (MiB) and device.
-
-    Versions are left to the training stages: a million images need not repeat them.
-    """
+    """Return the share of one of `images` images in a cost: seconds, peak memory (MiB) and device."""
     return {
         "seconds": cost["seconds"] / images, "peak_memory_mib": round(cost["peak_memory_mib"], 1),
         "device": cost["device"],

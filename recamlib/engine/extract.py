@@ -1,15 +1,16 @@
 """Maps of whole photographs: several scales, each image with its mirror image, many images at once."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recamlib.data.views import IMAGENET_MEAN, IMAGENET_STD, normalise, rescale
-from recamlib.errors import DataError, SettingsError, nearest
+from recamlib.data.views import normalise, rescale
+from recamlib.errors import DataError, SettingsError, check_choice
+from recamlib.method.checks import check_shapes
 from recamlib.models.base import Backbone
 from recamlib.models.classifier import CamClassifier
 from recamlib.models.fold import fold_batch_norm
@@ -29,12 +30,12 @@ def extract_scale_maps(
     classes: Sequence[Tensor],
     background: Tensor | None = None,
     scales: Sequence[float] = (1.0, 0.5, 1.5, 2.0),
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
     precision: str = "32-true",
     pixels_per_batch: int | None = None,
 ) -> list[list[Tensor]]:
-    """Maps of the classes present in each image, at several scales, each summed with its mirror image's.
+    """Return maps of the classes present at several scales, each summed with those of the mirror image.
+
+    One list an image, one tensor ``(N, P, h_s, w_s)`` a scale: float32, on the CPU, not normalised.
 
     Parameters
     ----------
@@ -51,24 +52,11 @@ def extract_scale_maps(
         softmax over all classes and the background in each cell; without, it is the score, cut at 0.
     scales
         Factors that each image is resized by, bicubically.
-    mean, std
-        Of the pixels in [0, 1], one value a channel.
     precision
-        ``"32-true"``, ``"bf16-mixed"`` or ``"16-mixed"``.
+        One of `PRECISIONS`.
     pixels_per_batch
         Pixels, mirror images counted, that share a forward pass; one image and its mirror always do. None
         chooses 2**19 on a CPU, where a batch should fit its caches, and 2**23 elsewhere.
-
-    Returns
-    -------
-    One list an image, one tensor ``(N, P, h_s, w_s)`` a scale: float32, on the CPU, not normalised.
-
-    Raises
-    ------
-    DataError
-        If images are not uint8, or the shapes of `weights` or `classes` do not fit them.
-    SettingsError
-        If a scale or the precision is out of range.
 
     Notes
     -----
@@ -77,55 +65,36 @@ def extract_scale_maps(
     with a side above 2048 is shrunk to that (neither happens with VOC or COCO). The softmax is how EPS reads
     its maps (facts of its infer.py).
     """
-    if weights.ndim != 3 or weights.shape[2] != model.fc1.in_features:
-        raise DataError(
-            f"weights have shape {tuple(weights.shape)}, expected (options, classes, "
-            f"{model.fc1.in_features} channels)"
-        )
+    check_shapes(
+        weights=(weights, "options, classes, channels"), fc1=(model.fc1.weight, "outputs, channels")
+    )
     check_images(images)
     check_classes(classes, images, count=weights.shape[1])
     check_passes(scales, precision)
     device = model.fc1.weight.device
-    pixels = pixels_per_batch or (2**19 if device.type == "cpu" else 2**23)
     weights = weights.to(device, torch.float32)
     classes = [torch.as_tensor(c, dtype=torch.long, device=device) for c in classes]
     was_training = model.training
     backbone = fold_batch_norm(model.eval().backbone).to(memory_format=torch.channels_last)
-    found: list[list[Tensor]] = [[] for _ in images]
+    maps: list[list[Tensor]] = [[] for _ in images]
     try:
         with torch.inference_mode():
             for scale in scales:
-                for group in _groups([tuple(i.shape[1:]) for i in images], scale, pixels):
-                    batch = torch.stack([images[i] for i in group]).to(device)  # (n, 3, H, W)
-                    scale_here = min(scale, LONGEST / max(batch.shape[2:]))
-                    views = normalise(rescale(batch, scale_here), mean, std)
+                for group, views in batches(images, scale, device, pixels=pixels_per_batch):
                     features = _paired_features(backbone, views, dtype=PRECISIONS[precision])
                     for i, pair in zip(group, features, strict=True):
-                        found[i].append(pair_maps(pair, weights, classes[i], background=background).cpu())
+                        maps[i].append(pair_maps(pair, weights, classes[i], background=background).cpu())
     finally:
         model.train(was_training)
-    return [[m.clone() for m in maps] for maps in found]  # clones may be changed in place, unlike these
+    return [[m.clone() for m in own] for own in maps]  # clones may be changed in place, unlike these
 
 
 def pair_maps(
     pair: Tensor, weights: Tensor, classes: Tensor, *, background: Tensor | None = None
 ) -> Tensor:
-    """Maps of one image at one scale, its own and its mirror image's added up.
+    """Return maps ``(N, P, h, w)`` of one image at one scale, its own and its mirror image's added up.
 
-    Parameters
-    ----------
-    pair
-        Features of the image and of its mirror image, shape ``(2, C, h, w)``.
-    weights
-        Shape ``(N, K, C)``: weight options.
-    classes
-        Indices of the classes present, shape ``(P,)``.
-    background
-        See :func:`extract_scale_maps`.
-
-    Returns
-    -------
-    Shape ``(N, P, h, w)``, not normalised.
+    `pair` holds the features of both, ``(2, C, h, w)``; the others are as in :func:`extract_scale_maps`.
     """
     if background is None:
         maps = F.relu(_scores(pair, weights[:, classes]))  # (2, N, P, h, w)
@@ -139,37 +108,20 @@ def pair_maps(
 def image_features(
     backbone: Backbone, images: Sequence[Tensor], *, scale: float = 1.0, mirror: bool = False
 ) -> list[Tensor]:
-    """Features of whole images as the backbone gives them.
+    """Return features of whole images ``(3, H, W)``, uint8, resized by `scale`, from a backbone in eval mode.
 
-    Parameters
-    ----------
-    backbone
-        In evaluation mode; its device is used.
-    images
-        Shape ``(3, H, W)`` each, uint8. Images of one size share a forward pass.
-    scale
-        Factor that each image is resized by, bicubically.
-    mirror
-        Whether the features of the mirror image come after those of the image.
-
-    Returns
-    -------
-    One tensor an image, ``(1, C, h, w)``, or ``(2, C, h, w)`` with the mirror image: float32, on the CPU.
+    One tensor an image, ``(1, C, h, w)``, or ``(2, C, h, w)`` with its mirror image: float32, on the CPU.
     """
     check_images(images)
     check_passes([scale], "32-true")
-    device = next(backbone.parameters()).device
-    found: dict[int, Tensor] = {}
-    pixels = 2**19 if device.type == "cpu" else 2**23
-    for group in _groups([tuple(i.shape[1:]) for i in images], scale, pixels):
-        batch = torch.stack([images[i] for i in group]).to(device)  # (n, 3, H, W)
-        views = normalise(rescale(batch, min(scale, LONGEST / max(batch.shape[2:]))))
+    features: dict[int, Tensor] = {}
+    for group, views in batches(images, scale, next(backbone.parameters()).device):
         if mirror:
-            features = _paired_features(backbone, views, dtype=None)
+            given = _paired_features(backbone, views, dtype=None)
         else:
-            features = padded_features(backbone, views, dtype=None)[:, None]
-        found |= {i: each.cpu().clone() for i, each in zip(group, features, strict=True)}
-    return [found[i] for i in range(len(images))]
+            given = padded_features(backbone, views, dtype=None)[:, None]
+        features |= {i: each.cpu().clone() for i, each in zip(group, given, strict=True)}
+    return [features[i] for i in range(len(images))]
 
 
 def check_images(images: Sequence[Tensor]) -> None:
@@ -187,9 +139,9 @@ def check_classes(classes: Sequence[Sequence[int]], images: Sequence[Tensor], *,
     if len(classes) != len(images):
         raise DataError(f"{len(images)} images came with {len(classes)} lists of classes: one an image")
     for i, present in enumerate(map(torch.as_tensor, classes)):
-        whole = not (present.is_floating_point() or present.is_complex() or present.dtype == torch.bool)
         listed = present.tolist()
-        if present.ndim != 1 or (listed and not whole) or len(set(listed)) < len(listed):
+        whole = not listed or "int" in str(present.dtype)
+        if present.ndim != 1 or not whole or len(set(listed)) < len(listed):
             raise DataError(
                 f"classes of image {i} are {listed}, expected the indices of those present, each once: of "
                 "multi-hot labels take labels.nonzero()[:, 0]"
@@ -202,21 +154,26 @@ def check_passes(scales: Sequence[float], precision: str) -> None:
     """Raise unless there are scales above 0 and the precision is known."""
     if not len(scales) or not all(0 < scale < math.inf for scale in scales):
         raise SettingsError(f"scales must be numbers above 0, at least one, got {tuple(scales)}")
-    if precision not in PRECISIONS:
-        known = tuple(PRECISIONS)
-        raise SettingsError(f"unknown precision {precision!r}{nearest(precision, known)}: use one of {known}")
+    check_choice("precision", precision, PRECISIONS)
 
 
-def _groups(sizes: list[tuple[int, int]], scale: float, pixels: int) -> list[list[int]]:
-    """Split images into batches of one size that hold at most `pixels` pixels with their mirror images."""
-    by_size: dict[tuple[int, int], list[int]] = {}
-    for i, size in enumerate(sizes):
-        by_size.setdefault(size, []).append(i)
-    batches = []
+def batches(
+    images: Sequence[Tensor], scale: float, device: torch.device, *, pixels: int | None = None
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Yield numbers and normalised views ``(n, 3, h, w)`` of images of one size, all of them in the end.
+
+    A batch holds at most `pixels` pixels with mirror images, see :func:`extract_scale_maps`.
+    """
+    pixels = pixels or (2**19 if device.type == "cpu" else 2**23)
+    by_size: dict[tuple[int, ...], list[int]] = {}
+    for i, image in enumerate(images):
+        by_size.setdefault(tuple(image.shape[1:]), []).append(i)
     for (height, width), members in by_size.items():
         most = max(1, int(pixels // (2 * height * width * scale * scale)))
-        batches += [members[i : i + most] for i in range(0, len(members), most)]
-    return batches
+        for start in range(0, len(members), most):
+            group = members[start : start + most]
+            batch = torch.stack([images[i] for i in group]).to(device)  # (n, 3, H, W)
+            yield group, normalise(rescale(batch, min(scale, LONGEST / max(height, width))))
 
 
 def _paired_features(backbone: Backbone, views: Tensor, *, dtype: torch.dtype | None) -> Tensor:

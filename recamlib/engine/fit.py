@@ -27,31 +27,13 @@ class TrainingError(RecamError):
     """Training cannot go on: the loss is not finite, or a checkpoint does not fit the run."""
 
 
-def poly_factor(step: int, *, max_steps: int, power: float = 0.9) -> float:
-    """Return the factor of the learning rate before step `step` (0-based) of `max_steps`.
-
-    Notes
-    -----
-    Source: ReCAM misc/torchutils.py, ``(1 - step / max_steps) ** power``; past the end the last factor stays.
-
-    Examples
-    --------
-    >>> [round(poly_factor(s, max_steps=4), 3) for s in range(4)]
-    [1.0, 0.772, 0.536, 0.287]
-    """
-    return (1 - min(step, max_steps - 1) / max_steps) ** power
-
-
 def make_optimizer(
     groups: list[dict], *, kind: str = "sgd", momentum: float = 1e-4, weight_decay: float = 1e-4
 ) -> torch.optim.Optimizer:
-    """Return SGD, Adam or AdamW over parameter groups that each carry their own ``lr``.
-
-    A group may carry its own ``weight_decay`` too.
+    """Return SGD, Adam or AdamW over parameter groups, each with its own ``lr`` and perhaps ``weight_decay``.
 
     The authors' optimizer hands its weight decay to SGD's momentum, so that the momentum in effect is 1e-4
     and the 0.9 of their settings is only the power of the schedule; here every setting is named.
-    The toy study of Section 4.2 trains with Adam.
     """
     groups = [{**group, "initial_lr": group["lr"]} for group in groups]
     if kind in ("adam", "adamw"):
@@ -60,9 +42,13 @@ def make_optimizer(
 
 
 def set_poly_rate(optimizer: torch.optim.Optimizer, step: int, *, max_steps: int, power: float = 0.9) -> None:
-    """Set every group's learning rate for step `step`: a function of the step alone, so resume is exact."""
+    """Set every learning rate for step `step`, 0-based: a function of the step alone, so resume is exact.
+
+    Source: ReCAM misc/torchutils.py, ``(1 - step / max_steps) ** power``; past the end the last factor stays.
+    """
+    factor = (1 - min(step, max_steps - 1) / max_steps) ** power
     for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * poly_factor(step, max_steps=max_steps, power=power)
+        group["lr"] = group["initial_lr"] * factor
 
 
 def epoch_order(count: int, *, seed: int, epoch: int) -> list[int]:
@@ -130,11 +116,12 @@ def fit(
     """Train `model` in place and return its history; a killed run goes on from its last checkpoint.
 
     What a run gives does not depend on where it was interrupted: every draw is a function of seed, epoch and
-    sample, and on the CPU the weights are the same to the bit.
+    sample, and on the CPU the weights are the same to the bit. Processes that train together
+    (:func:`recamlib.engine.device.process_group`) share every batch evenly; the first of them writes
+    checkpoints and probes. Losses are means of theirs, and on GPUs BatchNorm takes the statistics of all.
 
-    Processes that train together (:func:`recamlib.engine.device.process_group`) share every batch evenly;
-    the first of them writes checkpoints and probes. Losses are means of their losses, and on GPUs BatchNorm
-    takes the statistics of all.
+    The history holds means of the losses by epoch, ``probes``, ``steps``, and ``seconds`` with those
+    ``waited`` for batches, which add up over interruptions.
 
     Parameters
     ----------
@@ -155,19 +142,12 @@ def fit(
     checkpoint_every
         Steps between checkpoints within an epoch; 0 writes them at the end of every epoch alone.
     after_epoch
-        Called before the first and after every epoch; what it returns is appended to ``history["probes"]``.
-
-    Returns
-    -------
-    ``{"loss": [...], ..., "probes": [...], "steps": n, "seconds": s, "waited": w}``, per-epoch means; the
-    seconds, and those of them spent waiting for batches, add up over interruptions.
+        Called before the first and after every epoch; what it returns is appended to ``probes``.
 
     Raises
     ------
     TrainingError
         If a loss is not finite: names the step and the samples. The last checkpoint stays.
-    SettingsError
-        If several processes cannot share a batch evenly.
     """
     fabric = open_fabric(precision)
     first, size = fabric.is_global_zero, fabric.world_size
@@ -188,7 +168,7 @@ def fit(
     history.setdefault("waited", 0.0)
     on_gpu = fabric.device.type == "cuda"
 
-    def keep() -> None:
+    def write() -> None:
         history["seconds"] = spent + time.perf_counter() - started
         history["steps"] = done
         if first:
@@ -220,7 +200,7 @@ def fit(
                     )
                 sums = {key: sums.get(key, 0.0) + value for key, value in losses.items()}
                 if checkpoint_every and done % checkpoint_every == 0 and done % per_epoch and done < total:
-                    keep()
+                    write()
             for key, value in sums.items():
                 history.setdefault(key, []).append(value / end)
             sums = {}
@@ -230,7 +210,7 @@ def fit(
                 )
             if after_epoch and first:
                 history.setdefault("probes", []).append(after_epoch(model, epoch + 1))
-            keep()
+            write()
     return history
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recamlib.data.access import ImageSet
-from recamlib.data.views import IMAGENET_MEAN, IMAGENET_STD, normalise, rescale
+from recamlib.data.views import normalise, rescale
 from recamlib.engine.extract import PRECISIONS, check_images, check_passes
 from recamlib.errors import SettingsError
 from recamlib.models.classifier import CamClassifier
@@ -22,10 +22,7 @@ Network = Callable[[Tensor], Tensor]
 
 @torch.inference_mode()
 def image_logits(model: CamClassifier, images: ImageSet, *, scale: float = 1.0) -> list[list[float]]:
-    """Return class scores ``(N, K)`` of whole images, resized by `scale`, one at a time.
-
-    The model runs in evaluation mode on the device it is on, and comes back in the mode it was in.
-    """
+    """Return class scores ``(N, K)`` of whole images, resized by `scale`, from a model in evaluation mode."""
     check_passes([scale], "32-true")
     device = next(model.parameters()).device
     was_training = model.training
@@ -49,10 +46,8 @@ def segment_image(
     window: int = 0,
     device: torch.device | str = "cpu",
     precision: str = "32-true",
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
 ) -> Tensor:
-    """Class probabilities of every pixel, averaged over scales and the mirror image.
+    """Return class probabilities ``(K + 1, H, W)``, averaged over scales and the mirror image.
 
     Parameters
     ----------
@@ -69,17 +64,6 @@ def segment_image(
         windows. 0 sets no bound.
     device, precision
         Where and how the network runs; the result is float32 on the CPU.
-    mean, std
-        Of the pixels in [0, 1], one value a channel.
-
-    Returns
-    -------
-    Shape ``(K + 1, H, W)``, sums to 1 over the classes.
-
-    Raises
-    ------
-    SettingsError
-        If there is no scale, one is not above 0, the window is too small or the precision is unknown.
 
     Examples
     --------
@@ -98,7 +82,7 @@ def segment_image(
     dtype, size = PRECISIONS[precision], tuple(image.shape[1:])
     total = torch.zeros(())
     for scale in scales:
-        view = normalise(rescale(image, scale), mean, std)[None].to(device)  # (1, 3, h, w)
+        view = normalise(rescale(image, scale))[None].to(device)  # (1, 3, h, w)
         views = torch.cat([view, view.flip(3)]) if mirror else view
         autocast = torch.autocast(view.device.type, dtype=dtype) if dtype else nullcontext()
         with autocast:

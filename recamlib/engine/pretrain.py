@@ -36,21 +36,8 @@ def pretrain(
     Each scene shows one object of one of 15 classes, twelve animals and three things, drawn by the code that
     draws the data set; horse, cow, sheep, zebra and giraffe are not among them. Only image-level labels are
     used. The weights are stored in half precision; `build_backbone` loads the packaged ones by the name
-    ``"scenes"``, and like ImageNet's they are used with the running statistics of BatchNorm fixed.
-
-    Parameters
-    ----------
-    path
-        The safetensors file to write; a JSON file of the same name says how it was made.
-    scenes, epochs, lr, seed
-        Number of training scenes, passes over them, rate of AdamW, and what all draws come from.
-    tested
-        Number of other scenes that the accuracy is measured on.
-
-    Returns
-    -------
-    What the JSON file holds: settings, ``accuracy`` in [0, 1] on other scenes with the stored weights,
-    ``seconds`` and ``sha256`` of the file.
+    ``"scenes"``. Returned, and stored beside them as JSON, are the settings, ``accuracy`` in [0, 1] of the
+    stored weights on `tested` other scenes, ``seconds`` and ``sha256`` of the file.
     """
     torch.manual_seed(seed)
     net = CamClassifier(build_backbone("resnet_small"), len(OTHERS))

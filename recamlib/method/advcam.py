@@ -1,4 +1,4 @@
-"""Adversarial climbing (AdvCAM): what an image climbs, and one step of it."""
+"""AdvCAM: the gain that an image is moved to raise, and one step along its gradient."""
 
 from typing import Literal, get_args
 
@@ -6,14 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recamlib.errors import DataError, SettingsError, nearest
+from recamlib.errors import check_choice
+from recamlib.method.checks import check_shapes
 
 Rivals = Literal["all", "present"]
 Score = Literal["linear", "rectified"]
 Penalty = Literal["pixels", "channels"]
 
 
-def climbing_gain(
+def advcam_gain(
     features: Tensor,
     weight: Tensor,
     signs: Tensor,
@@ -24,75 +25,57 @@ def climbing_gain(
     score: Score = "linear",
     penalty: Penalty = "pixels",
 ) -> tuple[Tensor, Tensor]:
-    """What an image climbs: the score of its class over that of the others, its strongest region held still.
+    """Return gains ``(P,)``, the score of a class over the others with its strongest region held, and maps.
+
+    Maps ``(P, h, w)`` are cut at 0, summed with those of the mirror image, and not normalised.
 
     Parameters
     ----------
     features
-        Shape ``(P, 2, C, h, w)``: climbs, image and mirror image, channels, feature map.
+        Shape ``(P, 2, C, h, w)``: P pairs of an image and its mirror image.
     weight
-        Classifier weights, shape ``(K, C)``.
+        Classifier weights, shape ``(K, C)``; every score comes from them, so for ReCAM from w''.
     signs
-        Shape ``(P, K)``: 1 for the class that is climbed, -1 for its rivals, 0 for classes left alone.
+        Shape ``(P, K)``: 1 for the class whose score rises, -1 for its rivals, 0 for classes left alone.
     start
-        Maps of the image before the first step, shape ``(P, h, w)``, as returned; None at that step.
+        Maps before the first step; None at that step.
     mu
         Weight of what holds the region still.
     mask_threshold
-        Share of the map's present maximum above which a pixel is held.
+        Share of the present maximum of a map above which a pixel is held; without activation none is.
     score
-        A class score is the mean over pixels of the map before (``"linear"``) or after (``"rectified"``) it
-        is cut at 0. Scores are summed over the image and its mirror image.
+        The mean over pixels of the map before (``"linear"``) or after (``"rectified"``) it is cut at 0.
     penalty
-        The change of the map is summed over the held pixels and divided by the number of all pixels, so that
-        it has the unit of the score (``"pixels"``), or by twice the number of the class's positive weights
-        (``"channels"``).
-
-    Returns
-    -------
-    Gain ``(P,)``, and maps ``(P, h, w)``: cut at 0, mirror image's added, not normalised.
-
-    Raises
-    ------
-    SettingsError
-        If `score` or `penalty` is unknown.
-    DataError
-        If the shapes do not fit.
+        The change of held pixels is divided by the number of all pixels, so that it has the unit of the score
+        (``"pixels"``), or by twice the number of the positive weights of the class (``"channels"``).
 
     Notes
     -----
-    Source: Eq. (10), with the mask from the moved image, as the text has it. A map without any activation
-    holds nothing. Every class score comes from the weights that the map comes from, so for ReCAM from w''.
-
-    The formula leaves the unit of the maps open, but mu = 7 stands for one of them: in the code of AdvCAM,
-    the map is a Grad-CAM whose channel weights are the sum of a gradient over the number of its positive
-    entries. For a linear head this is the ordinary map divided by ``"channels"``, up to the share that image
-    and mirror image have of the active pixels (about a half each). That code climbs ``"rectified"`` scores.
+    Source: Eq. (10), with the mask from the moved image, as the text has it. The formula leaves the unit of
+    the maps open, but mu = 7 stands for one of them: in the code of AdvCAM, the map is a Grad-CAM whose
+    channel weights are the sum of a gradient over the number of its positive entries. For a linear head this
+    is the ordinary map divided by ``"channels"``, up to the share that image and mirror image have of the
+    active pixels (about a half each). That code raises ``"rectified"`` scores.
 
     Examples
     --------
     One channel, two pixels, the mirror image the same. Two classes with weights 1 and 0.5: the score is
     2 * (3 - 1.5); the second pixel is held and its map was 6, now 8: 7 * 2 / 2 is taken off.
 
-    >>> import torch
     >>> features = torch.tensor([[[[[2.0, 4.0]]], [[[4.0, 2.0]]]]])
     >>> weight, signs = torch.tensor([[1.0], [0.5]]), torch.tensor([[1.0, -1.0]])
-    >>> climbing_gain(features, weight, signs, torch.tensor([[[4.0, 6.0]]]), mu=7)
+    >>> advcam_gain(features, weight, signs, torch.tensor([[[4.0, 6.0]]]), mu=7)
     (tensor([-4.]), tensor([[[4., 8.]]]))
     """
-    for name, value, known in (("score", score, get_args(Score)), ("penalty", penalty, get_args(Penalty))):
-        if value not in known:
-            raise SettingsError(f"unknown {name} {value!r}{nearest(value, known)}: use one of {known}")
-    if (
-        features.ndim != 5 or features.shape[1] != 2 or weight.ndim != 2
-        or signs.shape != (len(features), len(weight)) or features.shape[2] != weight.shape[1]
-        or (start is not None and start.shape != (len(features), *features.shape[3:]))
-    ):  # fmt: skip
-        raise DataError(
-            f"features have shape {tuple(features.shape)}, weight {tuple(weight.shape)}, signs "
-            f"{tuple(signs.shape)}; they must be (climbs, 2, channels, h, w), (classes, channels) and "
-            "(climbs, classes), and start (climbs, h, w)"
-        )
+    check_choice("score", score, get_args(Score))
+    check_choice("penalty", penalty, get_args(Penalty))
+    check_shapes(
+        features=(features, "pairs, 2, channels, h, w"),
+        weight=(weight, "classes, channels"),
+        signs=(signs, "pairs, classes"),
+    )
+    if start is not None:
+        check_shapes(features=(features, "pairs, 2, channels, h, w"), start=(start, "pairs, h, w"))
     own = weight[signs.argmax(1)]  # (P, C)
     pixels = features.shape[3] * features.shape[4]
     if score == "linear":
@@ -110,28 +93,18 @@ def climbing_gain(
     return scores - mu * change / unit, maps
 
 
-def step_up(images: Tensor, gradient: Tensor, low: Tensor, high: Tensor, *, step_size: float) -> Tensor:
-    """Move images along a gradient by at most `step_size`, and keep their values in a range.
+def advcam_step(images: Tensor, gradient: Tensor, low: Tensor, high: Tensor, *, step_size: float) -> Tensor:
+    """Move pairs of images ``(P, 2, 3, H, W)`` along a gradient, within a range ``(P, 1, 1, 1, 1)``.
 
-    Parameters
-    ----------
-    images, gradient
-        Shape ``(P, 2, 3, H, W)``: climbs, image and mirror image.
-    low, high
-        Range of values, shape ``(P, 1, 1, 1, 1)``.
-    step_size
-        What the pixel with the largest gradient of its pair is moved by.
-
-    Notes
-    -----
-    Source: Eq. (10), with the gradient divided by its largest absolute value as in the code of AdvCAM.
+    The pixel with the largest gradient of its pair moves by `step_size`. Source: Eq. (10), with the gradient
+    divided by its largest absolute value as in the code of AdvCAM.
 
     Examples
     --------
-    >>> import torch
     >>> image, gradient = torch.tensor([0.0, 0.5, 1.0]), torch.tensor([1.0, -4.0, 2.0])
     >>> low, high = torch.zeros(1, 1, 1, 1, 1), torch.ones(1, 1, 1, 1, 1)
-    >>> step_up(image.view(1, 1, 1, 1, 3), gradient.view(1, 1, 1, 1, 3), low, high, step_size=0.4).flatten()
+    >>> image, gradient = (x.view(1, 1, 1, 1, 3) for x in (image, gradient))
+    >>> advcam_step(image, gradient, low, high, step_size=0.4).flatten()
     tensor([0.1000, 0.1000, 1.0000])
     """
     peak = gradient.abs().amax((1, 2, 3, 4), keepdim=True)

@@ -8,33 +8,30 @@ import torch
 from torch import Tensor
 
 from recamlib.errors import DataError, SettingsError
-from recamlib.method.walk import pair_affinities, pair_offsets
+from recamlib.method.checks import check_numbers, check_shapes
+from recamlib.method.walk import check_boundary, pair_affinities, pair_offsets
 
 IGNORE = 255
 """Label of a pixel nobody is sure of."""
 
 
 class BoundaryLoss(NamedTuple):
-    """The loss, its three parts (scalars, nats) and the numbers of pairs they are means over."""
+    """The loss, the three means over pairs that it is made of (nats), and the numbers of these pairs."""
 
     total: Tensor
-    """What is minimised."""
     background: Tensor
-    """Mean over pairs of background cells."""
     foreground: Tensor
-    """Mean over pairs of cells of one class."""
     negative: Tensor
-    """Mean over pairs of cells of different labels."""
     background_pairs: int
-    """Pairs of background cells."""
     foreground_pairs: int
-    """Pairs of cells of one class."""
     negative_pairs: int
-    """Pairs of cells of different labels."""
 
 
 def boundary_loss(boundary: Tensor, labels: Tensor, *, radius: float = 10, eps: float = 1e-5) -> BoundaryLoss:
     """Teach a boundary to lie between cells of different labels and nowhere else.
+
+    Half of the loss is the mean over pairs of different labels, a quarter that over pairs of background and a
+    quarter that over pairs of one class. A part without any pair is 0, and so is its gradient.
 
     Parameters
     ----------
@@ -44,22 +41,9 @@ def boundary_loss(boundary: Tensor, labels: Tensor, *, radius: float = 10, eps: 
         Confident labels of the same cells, shape ``(B, h, w)``, whole numbers: 0 background, ``k + 1`` class
         k, 255 not known. A pair with an unknown cell counts nowhere.
     radius
-        Pairs are nearer than this many cells.
+        Pairs are nearer than this many cells, 2 or more.
     eps
         Added inside the logarithms and to the numbers of pairs.
-
-    Returns
-    -------
-    The loss is half the mean over pairs of one label (half of it background, half foreground) and half the
-    mean over pairs of different labels. Parts without any pair are 0, and so are their gradients.
-
-    Raises
-    ------
-    DataError
-        If the shapes disagree, the boundary leaves [0, 1], the labels are no whole numbers from 0 on, or the
-        image is smaller than the window.
-    SettingsError
-        If the radius is below 2.
 
     Notes
     -----
@@ -75,17 +59,9 @@ def boundary_loss(boundary: Tensor, labels: Tensor, *, radius: float = 10, eps: 
     >>> abs(round(loss.total.item(), 4)), loss.background_pairs, loss.negative_pairs
     (0.0, 4, 0)
     """
-    if boundary.ndim != 3 or boundary.shape != labels.shape:
-        raise DataError(
-            f"the boundary has shape {tuple(boundary.shape)} and labels {tuple(labels.shape)}; "
-            "both must be (images, h, w)"
-        )
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise DataError(f"labels are {labels.dtype}; they must be whole numbers: 0, class + 1, or {IGNORE}")
-    if labels.numel() and labels.min() < 0:
-        raise DataError(f"labels hold {labels.min().item()}; unknown is {IGNORE}, all others are 0 or more")
-    if not ((boundary >= 0) & (boundary <= 1)).all():  # NaN is neither
-        raise DataError("the boundary is NaN or outside [0, 1]: pass probabilities, not logits")
+    check_shapes(boundary=(boundary, "images, h, w"), labels=(labels, "images, h, w"))
+    check_numbers("labels", labels, IGNORE, ignore=IGNORE)
+    check_boundary(boundary)
     affinity = pair_affinities(boundary, radius=radius, sources="inside")  # (B, P, h', w')
     rows, columns, reach = *affinity.shape[-2:], math.ceil(radius) - 1
     source = labels[:, None, :rows, reach : reach + columns]  # (B, 1, h', w')
@@ -105,65 +81,29 @@ def boundary_loss(boundary: Tensor, labels: Tensor, *, radius: float = 10, eps: 
 
 
 def confident_labels(foreground: np.ndarray, background: np.ndarray) -> np.ndarray:
-    """Labels both masks vouch for: classes from the strict mask, background from the lenient one.
+    """Return labels ``(H, W)``, uint8: classes from the strict mask, background from the lenient one.
 
-    Parameters
-    ----------
-    foreground
-        Mask at the high background threshold after the CRF, shape ``(H, W)``: 0 or class + 1. What it calls a
-        class is a class, whatever the other mask says.
-    background
-        Mask at the low threshold, same shape. What both call background is background.
-
-    Returns
-    -------
-    uint8 labels, shape ``(H, W)``; 255 where the strict mask sees nothing but the lenient one does.
-
-    Raises
-    ------
-    DataError
-        If the shapes disagree or the masks are no whole numbers from 0 to 254.
-
-    Notes
-    -----
-    Source: the authors' step/cam_to_ir_label.py. Two masks that name different classes do not make a pixel
-    unknown there, nor here: the strict one wins.
+    `foreground` is the mask at the high background threshold, `background` the one at the low threshold, both
+    ``(H, W)`` after the CRF: 0 or class + 1. A pixel that the lenient mask alone takes for a class is 255.
+    Source: the authors' step/cam_to_ir_label.py; where the two name different classes, the strict one wins.
 
     Examples
     --------
     >>> confident_labels(np.array([[2, 0, 0]]), np.array([[2, 2, 0]]))
     array([[  2, 255,   0]], dtype=uint8)
     """
-    masks = np.asarray(foreground), np.asarray(background)
-    if masks[0].shape != masks[1].shape:
-        raise DataError(f"the masks have shapes {masks[0].shape} and {masks[1].shape}; they must be the same")
-    for mask in masks:
-        if mask.dtype.kind not in "iu" or (mask.size and not 0 <= mask.min() <= mask.max() < IGNORE):
-            raise DataError(f"masks must be whole numbers from 0 to {IGNORE - 1}, got {mask.dtype}")
-    strict, lenient = masks
+    strict, lenient = np.asarray(foreground), np.asarray(background)
+    if strict.shape != lenient.shape:
+        raise DataError(f"the masks have shapes {strict.shape} and {lenient.shape}: make them of one image")
+    check_numbers("the strict mask", strict, IGNORE)
+    check_numbers("the lenient mask", lenient, IGNORE)
     return np.where(strict > 0, strict, np.where(lenient > 0, IGNORE, 0)).astype(np.uint8)
 
 
 def check_thresholds(foreground: float, background: float) -> None:
-    """Raise unless the threshold of confident foreground lies above the one of confident background.
+    """Raise a SettingsError unless the threshold of sure foreground is above that of sure background.
 
-    Parameters
-    ----------
-    foreground, background
-        Background scores of the two masks, in [0, 1].
-
-    Raises
-    ------
-    SettingsError
-        If they are the wrong way round, equal or out of range.
-
-    Notes
-    -----
-    Source: the two thresholds of the authors' step/cam_to_ir_label.py, 0.35 and 0.10 in ReCAM.
-
-    Examples
-    --------
-    >>> check_thresholds(0.35, 0.10)
+    Both are background scores, 0.35 and 0.10 in ReCAM.
     """
     if not 0 <= background < foreground <= 1:
         raise SettingsError(

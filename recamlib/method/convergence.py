@@ -14,25 +14,19 @@ MARGIN = 3.0
 
 
 class Convergence(NamedTuple):
-    """Whether a run has converged, and what says so in a few words."""
+    """Whether a run has converged, and the numbers that say so in a few words."""
 
     converged: bool
     text: str
 
 
 def convergence(record: Mapping[str, Any]) -> Convergence:
-    """Judge a training by what it recorded.
+    """Judge a training by its record, in percent.
 
-    A classifier has converged if its mean average precision on val is at least that of FC1 alone, trained on
-    the untouched features of the same backbone. A reactivation has converged if, besides, the accuracy of FC2
-    on the pooled one-class features of training images is within `MARGIN` points of a softmax layer fitted to
-    convergence on the same features.
-
-    Parameters
-    ----------
-    record
-        ``val_map`` and ``fc1_map``, percent; with reactivation also ``fc2_accuracy`` and
-        ``softmax_accuracy``, percent.
+    A classifier has converged if its mean average precision on val, ``val_map``, is at least that of FC1
+    trained alone on the untouched features of the same backbone, ``fc1_map``. A reactivation has converged
+    if, besides, the accuracy of FC2 on the pooled one-class features of training images, ``fc2_accuracy``, is
+    within `MARGIN` points of a softmax layer fitted to convergence on them, ``softmax_accuracy``.
 
     Examples
     --------
@@ -57,23 +51,11 @@ def convergence(record: Mapping[str, Any]) -> Convergence:
 def one_class_features(
     features: Tensor, fc1: Tensor, labels: Tensor, *, gap: Gap = "pixels"
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Pool the features of every class present in some images, as reactivation sees them (Eq. 5).
+    """Pool features ``(B, C, h, w)`` for every class present, as reactivation sees them (Eq. 5).
 
-    Parameters
-    ----------
-    features
-        Shape ``(B, C, h, w)``.
-    fc1
-        Weights of FC1, shape ``(K, C)``.
-    labels
-        Image-level labels in {0, 1}, shape ``(B, K)``.
-    gap
-        See :func:`recamlib.method.maps.class_features`.
-
-    Returns
-    -------
-    Pooled features ``(N, C)``, one row a class present; the classes ``(N,)``; and the share of each row in
-    the loss of Eq. 7, one over the number of classes of its image, ``(N,)``.
+    `fc1` holds weights ``(K, C)``, `labels` are multi-hot, ``(B, K)``. Returns pooled features ``(N, C)``, a
+    row a class present; their classes ``(N,)``; and the share of each row in the loss of Eq. 7, one over the
+    number of classes of its image, ``(N,)``.
     """
     image, target = labels.nonzero(as_tuple=True)
     maps = class_activation_maps(features, fc1)
@@ -85,22 +67,10 @@ def fit_softmax(
     features: Tensor, targets: Tensor, share: Tensor, *, classes: int, weight_decay: float = 1e-4,
     iterations: int = 300,
 ) -> Tensor:  # fmt: skip
-    """Fit a softmax layer without bias to pooled features, to convergence, with L-BFGS.
+    """Return weights ``(K, C)`` of a softmax layer without bias, fitted to convergence with L-BFGS.
 
-    Parameters
-    ----------
-    features, targets, share
-        As from :func:`one_class_features`.
-    classes
-        ``K``.
-    weight_decay
-        Of the squared weights, as in the optimizer that FC2 is trained with.
-    iterations
-        At most; it ends before once the loss stands still.
-
-    Returns
-    -------
-    Weights, shape ``(K, C)``.
+    `features`, `targets` and `share` are those of :func:`one_class_features`; `weight_decay` is that of FC2's
+    optimizer. It ends once the loss stands still, after `iterations` at most.
 
     Examples
     --------
@@ -130,15 +100,7 @@ def fit_softmax(
 
 
 def head_numbers(features: Tensor, targets: Tensor, share: Tensor, fc2: Tensor) -> dict[str, float]:
-    """Return what shows how far FC2 is trained: ``sce`` in nats and ``accuracy`` in percent.
-
-    Parameters
-    ----------
-    features, targets, share
-        As from :func:`one_class_features`.
-    fc2
-        Weights, shape ``(K, C)``.
-    """
+    """Return ``sce`` in nats and ``accuracy`` in percent of weights ``(K, C)`` on one-class features."""
     logits = features @ fc2.T  # (N, K)
     terms = F.cross_entropy(logits, targets, reduction="none")
     return {

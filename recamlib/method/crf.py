@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from recamlib.errors import DataError, RecamError, SettingsError
+from recamlib.method.checks import check_numbers, check_shapes
 
 
 class MissingCrfError(RecamError):
@@ -68,7 +69,7 @@ SEGMENTATION = CrfSettings(
 
 
 def load_densecrf() -> ModuleType:
-    """Return the compiled package, or raise a `MissingCrfError` that says how to get it."""
+    """Return the compiled package, or raise a `MissingCrfError` that tells how to get it."""
     try:
         return importlib.import_module("pydensecrf.densecrf")
     except ImportError as error:
@@ -90,7 +91,7 @@ def usable(wanted: bool) -> bool:
 def crf_labels(
     image: ArrayLike, labels: ArrayLike, *, num_labels: int, settings: CrfSettings = IRN_LABELS
 ) -> np.ndarray:
-    """Move the borders of a label map to the edges of its image.
+    """Move the borders of label maps to the edges of their image; shape of `labels`, uint8.
 
     Parameters
     ----------
@@ -101,15 +102,6 @@ def crf_labels(
         several such maps, ``(N, H, W)``: what depends on the image alone is then computed once.
     num_labels
         How many labels there are, seen or not; with one label the map is returned as it is.
-
-    Returns
-    -------
-    Shape of `labels`, uint8.
-
-    Raises
-    ------
-    DataError
-        If image and labels do not fit each other or a label is out of range.
 
     Notes
     -----
@@ -124,13 +116,8 @@ def crf_labels(
     image, labels = _image(image), as_array(labels)
     if not 1 <= num_labels <= 256:
         raise DataError(f"num_labels is {num_labels}, expected 1 to 256")
-    if labels.ndim not in (2, 3) or labels.shape[-2:] != image.shape[1:]:
-        raise DataError(f"labels have shape {labels.shape}, but the image has {image.shape[1:]} pixels")
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(f"labels are {labels.dtype}, expected integers")
-    if labels.min() < 0 or labels.max() >= num_labels:
-        found = f"labels run from {labels.min()} to {labels.max()}"
-        raise DataError(f"{found}, expected 0 to {num_labels - 1}: background and the classes present")
+    check_shapes(image=(image, "3, H, W"), labels=(labels, "N, H, W" if labels.ndim == 3 else "H, W"))
+    check_numbers("labels", labels, num_labels)
     if num_labels == 1:
         return labels.astype(np.uint8)
     certain = settings.label_confidence
@@ -145,31 +132,18 @@ def crf_labels(
 def crf_probabilities(
     image: ArrayLike, probabilities: ArrayLike, *, settings: CrfSettings = SEGMENTATION
 ) -> np.ndarray:
-    """Refine the class probabilities of every pixel along the edges of the image; errors as in `crf_labels`.
+    """Refine the class probabilities of every pixel along the edges of the image; ``(L, H, W)``, float32.
 
-    Parameters
-    ----------
-    image
-        Shape ``(3, H, W)``, uint8; tensor or array.
-    probabilities
-        Shape ``(L, H, W)``, a softmax over ``L`` labels; those below 1e-5 count as 1e-5.
-
-    Returns
-    -------
-    Shape ``(L, H, W)``, float32.
-
-    Notes
-    -----
-    Source: test-time step of DeepLabV2, on which Section 4.1 relies for Table 3.
+    `image` is as in `crf_labels`; `probabilities` have shape ``(L, H, W)``, a softmax over labels; those
+    below 1e-5 count as 1e-5. Source: test-time step of DeepLabV2, on which Section 4.1 relies for Table 3.
     """
     image, probabilities = _image(image), as_array(probabilities)
-    if probabilities.ndim != 3 or not len(probabilities) or probabilities.shape[1:] != image.shape[1:]:
-        _, height, width = image.shape
-        raise DataError(f"probabilities have shape {probabilities.shape}, expected (L, {height}, {width})")
+    check_shapes(image=(image, "3, H, W"), probabilities=(probabilities, "labels, H, W"))
     probabilities = probabilities.astype(np.float32)
     if not np.isfinite(probabilities).all():
         raise DataError("probabilities are not all finite: the network that made them has diverged")
-    if probabilities.min() < 0 or np.abs(probabilities.sum(0) - 1).max() > 0.02:  # half precision is let in
+    sums = probabilities.sum(0)
+    if not len(probabilities) or probabilities.min() < 0 or np.abs(sums - 1).max() > 0.02:  # half precision
         raise DataError("probabilities do not sum to 1 in every pixel: apply softmax over the labels first")
     if len(probabilities) == 1:
         return probabilities

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recamlib.errors import DataError, SettingsError, nearest
+from recamlib.errors import DataError, SettingsError, check_choice
+from recamlib.method.checks import check_shapes
 
 OPTIONS = ("w", "w'", "w+w'", "w*w'")
 """Weight options of Eq. (9)."""
@@ -21,74 +22,38 @@ Gap = Literal["pixels", "mask"]
 
 
 def class_activation_maps(features: Tensor, weight: Tensor, *, eps: float = 1e-5) -> Tensor:
-    """Where each class finds its evidence: the class score before pooling, cut at 0 and scaled to [0, 1).
+    """Return maps ``(B, K, h, w)``: the class score before pooling, cut at 0 and scaled to [0, 1).
 
-    Parameters
-    ----------
-    features
-        Shape ``(B, C, h, w)``: images, channels, feature map.
-    weight
-        Classifier weights, shape ``(K, C)``, or ``(B, K, C)``: some for each image.
-    eps
-        Added to the maximum, so that a map without evidence is 0 everywhere.
+    `features` have shape ``(B, C, h, w)``; classifier weights have ``(K, C)``, or ``(B, K, C)``, some an
+    image. `eps` is added to the maximum, so that a map without evidence is 0 everywhere. Differentiable in
+    both arguments, through the maximum too.
 
-    Returns
-    -------
-    Maps, shape ``(B, K, h, w)``. Differentiable in both arguments, through the maximum too.
-
-    Raises
-    ------
-    DataError
-        If the shapes do not fit (both are named).
-
-    Notes
-    -----
     Source: Eq. (2), with the authors' 1e-5 in the denominator (net/resnet50_cam.py).
 
     Examples
     --------
     One channel with values 1, 2, -1 and weight 1.
 
-    >>> import torch
     >>> class_activation_maps(torch.tensor([[[[1.0, 2.0, -1.0]]]]), torch.ones(1, 1), eps=0)
     tensor([[[[0.5000, 1.0000, 0.0000]]]])
     """
-    fits = features.ndim == 4 and weight.shape[-1] == features.shape[1]
-    if not fits or not (weight.ndim == 2 or (weight.ndim == 3 and len(weight) == len(features))):
-        raise DataError(
-            f"features have shape {tuple(features.shape)} and the weight {tuple(weight.shape)}; "
-            "they must be (images, channels, h, w) and (classes, channels)"
-        )
+    axes = "images, classes, channels" if weight.ndim == 3 else "classes, channels"
+    check_shapes(features=(features, "images, channels, h, w"), weight=(weight, axes))
     scores = F.relu(weight @ features.flatten(2))  # (B, K, h*w)
     scores = scores / (scores.amax(2, keepdim=True) + eps)
     return scores.unflatten(2, features.shape[2:])  # (B, K, h, w)
 
 
 def class_features(features: Tensor, maps: Tensor, *, gap: Gap = "pixels", eps: float = 1e-5) -> Tensor:
-    """Mean over pixels of the features, weighted by the map of each class.
+    """Return the mean over pixels of the features, weighted by the map of each class: ``(B, K, C)``.
 
     Parameters
     ----------
-    features
-        Shape ``(B, C, h, w)``: images, channels, feature map.
-    maps
-        Shape ``(B, K, h, w)``: one weight per class and pixel.
+    features, maps
+        Shapes ``(B, C, h, w)`` and ``(B, K, h, w)``.
     gap
-        What the sum over pixels is divided by: their number (``"pixels"``), or the sum of the map
+        What the sum over pixels is divided by: their number (``"pixels"``), or the sum of the map plus `eps`
         (``"mask"``), so that the feature of a small object is as long as that of a large one.
-    eps
-        Added to the sum of the map.
-
-    Returns
-    -------
-    Shape ``(B, K, C)``.
-
-    Raises
-    ------
-    DataError
-        If features and maps are not of the same images and cells.
-    SettingsError
-        If `gap` is unknown.
 
     Notes
     -----
@@ -99,7 +64,6 @@ def class_features(features: Tensor, maps: Tensor, *, gap: Gap = "pixels", eps: 
     --------
     Two pixels; the first class looks at the first one, the second class at both.
 
-    >>> import torch
     >>> maps = torch.tensor([[[[1.0, 0.0]], [[1.0, 1.0]]]])
     >>> class_features(torch.tensor([[[[4.0, 6.0]]]]), maps)
     tensor([[[2.],
@@ -108,14 +72,8 @@ def class_features(features: Tensor, maps: Tensor, *, gap: Gap = "pixels", eps: 
     tensor([[[4.],
              [5.]]])
     """
-    if gap not in get_args(Gap):
-        raise SettingsError(f"gap is {gap!r}{nearest(gap, get_args(Gap))}, expected one of {get_args(Gap)}")
-    grids = [(len(x), *x.shape[2:]) for x in (features, maps)]  # images, h, w
-    if features.ndim != 4 or maps.ndim != 4 or grids[0] != grids[1]:
-        raise DataError(
-            f"features have shape {tuple(features.shape)} and maps {tuple(maps.shape)}; they must be "
-            "(images, channels, h, w) and (images, classes, h, w) of the same images"
-        )
+    check_choice("gap", gap, get_args(Gap))
+    check_shapes(features=(features, "images, channels, h, w"), maps=(maps, "images, classes, h, w"))
     sums = maps.flatten(2) @ features.flatten(2).mT  # (B, K, hw) @ (B, hw, C) -> (B, K, C)
     if gap == "pixels":
         return sums / math.prod(features.shape[2:])
@@ -123,28 +81,15 @@ def class_features(features: Tensor, maps: Tensor, *, gap: Gap = "pixels", eps: 
 
 
 def combine_weights(fc1: Tensor, fc2: Tensor | None, option: str, *, seed: int = 0) -> Tensor:
-    """Combine the weights of the two classifiers into those of the final map.
+    """Combine the weights of FC1 and FC2, ``(K, C)`` each, into those of the final map, ``(K, C)``.
 
     Parameters
     ----------
     fc1, fc2
-        Shape ``(K, C)``, the paper's w and w'. Options without w' take None for it.
+        The paper's w and w'. Options without w' take None for it.
     option
         One of `OPTIONS` or of `CONTROLS`; products and sums are element by element, ``relu`` sets negative
-        weights to 0, and ``random`` is a layer of the shape of FC2 that nobody trained.
-    seed
-        Of that layer.
-
-    Returns
-    -------
-    Shape ``(K, C)``.
-
-    Raises
-    ------
-    SettingsError
-        If the option is unknown, or needs w' and there is none.
-    DataError
-        If the two shapes differ.
+        weights to 0, and ``random`` is a layer of the shape of FC2 that nobody trained, drawn from `seed`.
 
     Notes
     -----
@@ -153,27 +98,27 @@ def combine_weights(fc1: Tensor, fc2: Tensor | None, option: str, *, seed: int =
 
     Examples
     --------
-    >>> import torch
     >>> combine_weights(torch.tensor([[2.0]]), torch.tensor([[3.0]]), "w*w'").item()
     6.0
     """
-    known = OPTIONS + CONTROLS
-    if option not in known:
-        raise SettingsError(f"unknown weight option {option!r}{nearest(option, known)}: use {known}")
-    if fc1.ndim != 2 or (fc2 is not None and fc2.shape != fc1.shape):
-        shapes = f"{tuple(fc1.shape)} and {fc2 if fc2 is None else tuple(fc2.shape)}"
-        raise DataError(f"weights have shapes {shapes}; both must be (classes, channels)")
+    check_choice("weight option", option, OPTIONS + CONTROLS)
+    if fc2 is None and "w'" in option:
+        raise SettingsError(f"weight option {option!r} needs w', the weights of FC2")
+    other = fc1 if fc2 is None else fc2
+    check_shapes(fc1=(fc1, "classes, channels"), fc2=(other, "classes, channels"))
     if option == "w*random":
         bound = fc1.shape[1] ** -0.5  # as torch starts a linear layer
         draws = torch.rand(fc1.shape, generator=torch.Generator().manual_seed(seed))
         return fc1 * ((2 * draws - 1) * bound).to(fc1)
-    if "w'" not in option:
-        return {"w": fc1, "relu(w)": fc1.relu(), "w*w": fc1 * fc1}[option]
-    if fc2 is None:
-        raise SettingsError(f"weight option {option!r} needs w', the weights of FC2")
-    if option == "relu(w)*relu(w')":
-        return fc1.relu() * fc2.relu()
-    return {"w'": fc2, "w+w'": fc1 + fc2, "w*w'": fc1 * fc2}[option]
+    return {
+        "w": lambda: fc1,
+        "w'": lambda: other,
+        "w+w'": lambda: fc1 + other,
+        "w*w'": lambda: fc1 * other,
+        "relu(w)": lambda: fc1.relu(),
+        "w*w": lambda: fc1 * fc1,
+        "relu(w)*relu(w')": lambda: fc1.relu() * other.relu(),
+    }[option]()
 
 
 def merge_scales(
@@ -184,7 +129,7 @@ def merge_scales(
     cell: int = 16,
     eps: float = 1e-5,
 ) -> Tensor:
-    """Sum the maps of one image over scales and bring each class to a maximum of 1.
+    """Sum the maps of one image over scales and bring each class to a maximum of 1: ``(K, h, w)``, in [0, 1).
 
     Parameters
     ----------
@@ -193,22 +138,11 @@ def merge_scales(
     size
         Height and width of the image, pixels.
     stride
-        Pixels of the image per pixel of the result; None for the image's own size.
+        Pixels of the image per pixel of the result, rounded up; None for the image's own size.
     cell
         Output stride of the network the maps come from.
     eps
         Added to the maximum.
-
-    Returns
-    -------
-    Shape ``(K, h, w)`` with ``h = ceil(H / stride)``, in [0, 1).
-
-    Raises
-    ------
-    DataError
-        If there is no map, or the maps are not of the same classes.
-    SettingsError
-        If a side, the stride or the cell is below 1.
 
     Notes
     -----
@@ -217,7 +151,6 @@ def merge_scales(
 
     Examples
     --------
-    >>> import torch
     >>> merge_scales([torch.tensor([[[1.0, 3.0]]]), torch.tensor([[[1.0]]])], (1, 8), stride=4, eps=0)
     tensor([[[0.5000, 1.0000]]])
     """

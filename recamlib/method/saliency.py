@@ -4,43 +4,31 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from recamlib.errors import DataError, SettingsError
+from recamlib.errors import SettingsError
+from recamlib.method.checks import check_multi_hot, check_shapes, check_shares
 from recamlib.method.crf import as_array
 
 
 def eps_loss(
     scores: Tensor, saliency: Tensor, labels: Tensor, *, overlap: float = 0.4, share: float = 0.5
 ) -> Tensor:
-    """How far the saliency that class maps and background map stand for is from the given one.
+    """Return how far the saliency that class maps and background map stand for is from the given one.
 
-    A class that is present counts as foreground if enough of what it claims is salient, else as background.
+    A scalar: the squared error of ``share * foreground + (1 - share) * (1 - background)``, mean over cells
+    and images. A class that is present counts as foreground if enough of what it claims is salient, else as
+    background. No gradient passes through this choice.
 
     Parameters
     ----------
     scores
-        Scores of every cell before the softmax, shape ``(B, K + 1, h, w)``: images, classes and, last, the
-        background.
+        Scores of every cell before the softmax, shape ``(B, K + 1, h, w)``: classes and, last, background.
     saliency
         In [0, 1], shape ``(B, H, W)``, any size; its mean over each cell is what counts.
     labels
-        Image-level labels in {0, 1}, shape ``(B, K)``. Absent classes are on neither side.
+        Multi-hot, shape ``(B, K)``. Absent classes are on neither side.
     overlap
         Share of the cells claimed by a class (probability above one half) that have to be salient (above
         one half); a class that claims none has no overlap.
-    share
-        Weight of the foreground; the background's is one minus it.
-
-    Returns
-    -------
-    Scalar, mean over cells and images: squared error of
-    ``share * foreground + (1 - share) * (1 - background)``. No gradient passes through the choice of sides.
-
-    Raises
-    ------
-    DataError
-        If the shapes do not fit (all are named), the saliency leaves [0, 1] or a label is neither 0 nor 1.
-    SettingsError
-        If `overlap` or `share` leaves [0, 1].
 
     Notes
     -----
@@ -62,16 +50,13 @@ def eps_loss(
     """
     if not (0 <= overlap <= 1 and 0 <= share <= 1):
         raise SettingsError(f"overlap is {overlap} and share {share}: both are shares, from 0 to 1")
-    fits = scores.ndim == 4 and saliency.ndim == 3 and len(saliency) == len(scores)
-    if not fits or labels.shape != (len(scores), scores.shape[1] - 1):
-        raise DataError(
-            f"scores have shape {tuple(scores.shape)}, saliency {tuple(saliency.shape)}, labels "
-            f"{tuple(labels.shape)}; they must be (images, classes + 1, h, w), (images, H, W) and "
-            "(images, classes)"
-        )
-    if not ((labels == 0) | (labels == 1)).all():
-        raise DataError("labels must be multi-hot, 0 and 1; turn class indices into them with one_hot")
-    _check_saliency(saliency)
+    check_shapes(
+        labels=(labels, "images, classes"),
+        scores=(scores, "images, classes + 1, h, w"),
+        saliency=(saliency, "images, H, W"),
+    )
+    check_multi_hot(labels)
+    check_shares("saliency", saliency, hint="divide grey values by 255")
     saliency = saliency.to(scores.dtype)
     target = F.interpolate(saliency[:, None], scores.shape[2:], mode="area")[:, 0]  # (B, h, w)
     shares = scores.softmax(1)  # (B, K + 1, h, w)
@@ -88,12 +73,12 @@ def eps_loss(
 def edam_merge(
     maps: np.ndarray, saliency: np.ndarray, *, theta: float = 0.2, alpha: float = 1e-6, beta: float = 0.99999
 ) -> np.ndarray:
-    """Mask of maps whose background is where the image is not salient.
+    """Return which map wins, as 1 .. P, or 0 where the image is not salient: ``(H, W)``, uint8.
 
     Parameters
     ----------
     maps
-        Shape ``(P, H, W)``, in [0, 1], each with peak 1; with P = 0 everything is background.
+        Shape ``(P, H, W)``, in [0, 1], each with peak 1; of equals the first wins. With P = 0 all is 0.
     saliency
         In [0, 1], shape ``(H, W)``.
     theta
@@ -101,18 +86,7 @@ def edam_merge(
     alpha
         A map below it is no candidate, even where the image is salient.
     beta
-        A map above it wins over the background, even where the image is not salient.
-
-    Returns
-    -------
-    Which map wins, as 1 .. P, or 0 for the background; shape ``(H, W)``, uint8. Of equals the first wins.
-
-    Raises
-    ------
-    DataError
-        If the shapes differ, or maps or saliency leave [0, 1].
-    SettingsError
-        If not ``0 <= alpha <= beta``: a map cannot be dropped and win. Or if `theta` leaves [0, 1].
+        A map above it wins over the background, even where the image is not salient; `alpha` or more.
 
     Notes
     -----
@@ -131,29 +105,13 @@ def edam_merge(
     array([[1, 0, 2, 0]], dtype=uint8)
     """
     maps, saliency = as_array(maps), as_array(saliency)
-    if maps.ndim != 3 or maps.shape[1:] != saliency.shape:
-        raise DataError(
-            f"maps have shape {maps.shape}, the saliency map {saliency.shape}: expected (classes, height, "
-            "width) and (height, width)"
+    check_shapes(maps=(maps, "classes, height, width"), saliency=(saliency, "height, width"))
+    check_shares("saliency", saliency, hint="divide grey values by 255")
+    check_shares("maps", maps, hint="merge_scales brings them there")
+    if not (0 <= theta <= 1 and 0 <= alpha <= beta):
+        raise SettingsError(
+            f"theta is {theta}, alpha {alpha} and beta {beta}: expected 0 <= theta <= 1, 0 <= alpha <= beta"
         )
-    _check_saliency(saliency)
-    if maps.size and not 0 <= maps.min() <= maps.max() <= 1:  # NaN fails every comparison
-        raise DataError(
-            f"maps run from {maps.min():g} to {maps.max():g}; they must be finite and within [0, 1]: "
-            "merge_scales brings them there"
-        )
-    if not 0 <= theta <= 1:
-        raise SettingsError(f"theta is {theta}, expected a saliency from 0 to 1")
-    if not 0 <= alpha <= beta:
-        raise SettingsError(f"alpha is {alpha} and beta {beta}: expected 0 <= alpha <= beta")
     scores = np.where(maps < alpha, -2.0, np.where(maps > beta, 2.0, maps))  # (P, H, W)
     background = saliency.astype(np.float32) <= np.float32(theta)  # (H, W)
     return np.concatenate([background[None].astype(float), scores]).argmax(0).astype(np.uint8)
-
-
-def _check_saliency(saliency: np.ndarray | Tensor) -> None:
-    low, high = (float(saliency.min()), float(saliency.max())) if 0 not in saliency.shape else (0.0, 1.0)
-    if not 0 <= low <= high <= 1:
-        raise DataError(
-            f"saliency runs from {low:g} to {high:g}; it must be within [0, 1]: divide grey values by 255"
-        )

@@ -6,6 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from recamlib.errors import DataError, RecamError, SettingsError
+from recamlib.method.checks import check_multi_hot, check_numbers, check_shapes
 from recamlib.method.crf import as_array
 
 THRESHOLDS = tuple(j / 100 for j in range(101))
@@ -16,25 +17,9 @@ CHUNK = 2**23
 
 
 def confusion(pred: np.ndarray, truth: np.ndarray, *, num_classes: int, ignore: int = 255) -> np.ndarray:
-    """Count pixels by true class and predicted class.
+    """Count pixels ``(num_classes, num_classes)`` by true class (row) and predicted class (column).
 
-    Parameters
-    ----------
-    pred, truth
-        Pixel values in 0 .. `num_classes` - 1, same shape.
-    num_classes
-        Classes with the background; ask the label space: ``space.with_background``.
-    ignore
-        Value in `truth` of the pixels that are left out.
-
-    Returns
-    -------
-    Shape ``(num_classes, num_classes)``, int64: true class by row, predicted class by column.
-
-    Raises
-    ------
-    DataError
-        If the shapes disagree or a value is not a class number.
+    `num_classes` counts the background too; pixels of value `ignore` in `truth` are left out.
 
     Examples
     --------
@@ -46,25 +31,16 @@ def confusion(pred: np.ndarray, truth: np.ndarray, *, num_classes: int, ignore: 
         raise DataError(f"prediction has shape {pred.shape} and truth {truth.shape}: resize one of them")
     known = truth != ignore
     pred, truth = pred[known], truth[known]
-    for name, values in (("prediction", pred), ("truth", truth)):
-        if values.dtype.kind not in "biu":
-            raise DataError(f"{name} is {values.dtype}, expected class numbers of an integer dtype")
-        if values.size and not 0 <= values.min() <= values.max() < num_classes:
-            raise DataError(
-                f"{name} holds values {values.min()} to {values.max()}, expected 0 to {num_classes - 1}"
-            )
+    check_numbers("prediction", pred, num_classes)
+    check_numbers("truth", truth, num_classes)
     index = truth.astype(np.intp) * num_classes + pred
     return np.bincount(index, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def class_counts(pred: np.ndarray, truth: np.ndarray, *, num_classes: int, ignore: int = 255) -> np.ndarray:
-    """Count, for every class, the pixels of the intersection, of the prediction and of the truth.
+    """Count the pixels of intersection, prediction and truth of every class, ``(num_classes, 3)``.
 
-    Parameters are those of `confusion`.
-
-    Returns
-    -------
-    Shape ``(num_classes, 3)``, int64. Counts of images add up to the counts of their split.
+    Parameters are those of `confusion`. Counts of images add up to the counts of their split.
 
     Examples
     --------
@@ -90,11 +66,8 @@ def iou_from_counts(counts: np.ndarray) -> np.ndarray:
 def floor_iou(counts: np.ndarray) -> float:
     """Return the mIoU that needs no map: the higher of all background and one label of each image all over.
 
-    Parameters
-    ----------
-    counts
-        Of N images, ``(N, K + 1, 3)``: intersection, prediction, truth. The label that is painted over an
-        image is the first of its classes; an image without one is background.
+    `counts` are those of N images, ``(N, K + 1, 3)``. The label that is painted over an image is the first of
+    its classes; an image without one is background.
 
     Examples
     --------
@@ -116,9 +89,7 @@ def floor_iou(counts: np.ndarray) -> float:
 
 
 def iou(matrix: np.ndarray) -> np.ndarray:
-    """Return intersection over union per class, in [0, 1], of a confusion matrix.
-
-    A class that is neither predicted nor there is nan, so that it does not count in the mean.
+    """Return intersection over union per class, in [0, 1]; nan for a class neither predicted nor there.
 
     Examples
     --------
@@ -142,21 +113,9 @@ def mean_iou_from_counts(counts: np.ndarray) -> np.ndarray:
 
 
 def masked_argmax(maps: np.ndarray, threshold: float) -> np.ndarray:
-    """Return which map is highest, as 1 .. P, where it is above the threshold, else 0; ``(H, W)``, uint8.
+    """Return which map ``(P, H, W)`` is highest, as 1 .. P, where above the threshold, else 0: uint8.
 
-    Parameters
-    ----------
-    maps
-        Shape ``(P, H, W)``; with P = 0 everything is background.
-    threshold
-        The background's score, which wins a tie; compared as float32.
-
-    Raises
-    ------
-    DataError
-        If the maps are not ``(P, H, W)`` or not finite.
-    SettingsError
-        If the threshold leaves [0, 1].
+    The threshold, in [0, 1], is the score of the background, which wins a tie; compared as float32.
 
     Examples
     --------
@@ -165,8 +124,7 @@ def masked_argmax(maps: np.ndarray, threshold: float) -> np.ndarray:
     """
     if not 0 <= threshold <= 1:
         raise SettingsError(f"threshold is {threshold}, expected a number from 0 to 1, as the maps have")
-    if maps.ndim != 3:
-        raise DataError(f"maps have shape {maps.shape}, expected (classes, height, width) of one image")
+    check_shapes(maps=(maps, "classes, height, width"))
     if not len(maps):
         return np.zeros(maps.shape[1:], dtype=np.uint8)
     highest = maps.max(0)
@@ -188,17 +146,12 @@ class ThresholdSweep:
     num_classes
         Classes with the background, K + 1; ask the label space.
     thresholds
-        Ascending.
+        Ascending from 0 to 1.
     keep
-        Thresholds whose counts are kept per image, for intervals; None keeps all of them, about 2 KB an image
-        with the default thresholds. Everything else stays the same size however many images are added.
+        Thresholds whose counts are stored per image, for intervals; None stores all of them, about 2 KB an
+        image. Everything else stays the same size however many images are added.
     ignore
         Value of the pixels that are left out.
-
-    Raises
-    ------
-    RecamError
-        If the thresholds do not ascend from 0 to 1, or a kept one is not among them.
 
     Examples
     --------
@@ -226,7 +179,7 @@ class ThresholdSweep:
             raise SettingsError(f"thresholds must be from 0 to 1, as the maps have, got {self.thresholds}")
         self.num_classes, self.ignore = num_classes, ignore
         self._even = self.thresholds == THRESHOLDS
-        self._kept = [self._column(t) for t in (self.thresholds if keep is None else keep)]
+        self._stored = [self._column(t) for t in (self.thresholds if keep is None else keep)]
         shape = (num_classes, num_classes - 1, len(self.thresholds) + 1)
         self._histogram = np.zeros(shape, dtype=np.int64)  # true class, highest class, thresholds below value
         self._images: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
@@ -236,38 +189,21 @@ class ThresholdSweep:
         return len(self._images)
 
     def add(self, maps: Tensor | np.ndarray, classes: Sequence[int] | np.ndarray, truth: np.ndarray) -> None:
-        """Count one image.
+        """Count one image: a map ``(P, H, W)`` for each class present, their indices, true mask ``(H, W)``.
 
-        Parameters
-        ----------
-        maps
-            Shape ``(P, H, W)``, one map per class present.
-        classes
-            Indices of these classes, 0 .. K - 1; the class's pixel value is one more.
-        truth
-            True mask, shape ``(H, W)``, uint8.
-
-        Raises
-        ------
-        DataError
-            If shapes, classes or values do not fit.
+        The pixel value of a class is its index plus 1.
         """
         maps, classes, truth = (as_array(x) for x in (maps, classes, truth))
         maps = maps.astype(np.float32, copy=False)
-        if (classes.size and classes.dtype.kind not in "iu") or truth.dtype.kind not in "biu":
-            raise DataError(f"classes are {classes.dtype} and the mask {truth.dtype}: both must be integers")
-        classes = classes.astype(np.intp)
-        if maps.ndim != 3 or maps.shape[1:] != truth.shape or len(maps) != len(classes):
-            raise DataError(
-                f"maps have shape {maps.shape}, the mask {truth.shape}, {len(classes)} classes are named; "
-                "expected maps (classes, height, width) at the size of the mask"
-            )
-        if classes.size and not 0 <= classes.min() <= classes.max() < self.num_classes - 1:
-            raise DataError(f"classes {classes.tolist()} are not all within 0 to {self.num_classes - 2}")
+        check_shapes(
+            maps=(maps, "classes, height, width"), classes=(classes, "classes"), mask=(truth, "height, width")
+        )
+        if classes.size:
+            check_numbers("classes", classes, self.num_classes - 1)
         if len(np.unique(classes)) < len(classes):
             raise DataError(f"classes {classes.tolist()} name one twice: pass indices, not multi-hot labels")
-        if truth.dtype != np.uint8 and truth.size and not 0 <= truth.min() <= truth.max() <= self.ignore:
-            raise DataError(f"the mask holds {truth.min()} to {truth.max()}, expected class numbers from 0")
+        classes = classes.astype(np.intp)
+        check_numbers("the mask", truth, self.num_classes, ignore=self.ignore)
         joint = self._joint(maps, truth)  # (K + 1, P or 1, T + 1)
         if len(classes):
             for p, k in enumerate(classes):
@@ -293,14 +229,11 @@ class ThresholdSweep:
         return np.concatenate([rest[:, None], above], axis=1)
 
     def per_image(self, threshold: float) -> np.ndarray:
-        """Return the counts of every image at a kept threshold, shape ``(N, K + 1, 3)``, in the order added.
-
-        Columns are intersection, prediction and truth, as in :func:`recamlib.method.scores.class_counts`.
-        """
+        """Return the `class_counts` of every image at a stored threshold, ``(N, K + 1, 3)``, as added."""
         column = self._column(threshold)
-        if column not in self._kept:
-            raise RecamError(f"counts per image were not kept at threshold {threshold}: name it in keep")
-        column = self._kept.index(column)
+        if column not in self._stored:
+            raise RecamError(f"counts per image were not stored at threshold {threshold}: name it in keep")
+        column = self._stored.index(column)
         out = np.zeros((len(self._images), self.num_classes, 3), dtype=np.int64)
         for row, (classes, both_pred, truth) in zip(out, self._images, strict=True):
             row[:, 2] = truth
@@ -342,20 +275,16 @@ class ThresholdSweep:
         else:
             index *= bins
         joint = np.bincount(index, minlength=(self.ignore + 1) * number * bins).reshape(-1, number, bins)
-        found = joint.any((1, 2)).nonzero()[0]
-        beyond = [int(v) for v in found if v >= self.num_classes and v != self.ignore]
-        if beyond:
-            raise DataError(f"the mask holds values {beyond[:5]}, expected 0 to {self.num_classes - 1}")
         return joint[: self.num_classes]
 
     def _image_counts(self, joint: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return intersection and prediction ``(1 + P, 2, kept)``, background first, and the truth."""
+        """Return intersection and prediction ``(1 + P, 2, stored)``, background first, and the truth."""
         truth = joint.sum((1, 2))  # (K + 1,)
-        out = np.empty((1 + len(classes), 2, len(self._kept)), dtype=np.int32)
-        up_to = joint.cumsum(2)[:, :, self._kept]  # (K + 1, P, kept): pixels not above each threshold
+        out = np.empty((1 + len(classes), 2, len(self._stored)), dtype=np.int32)
+        up_to = joint.cumsum(2)[:, :, self._stored]  # (K + 1, P, stored): pixels not above each threshold
         out[0, 0], out[0, 1] = up_to[0].sum(0), up_to.sum((0, 1))
         for p, k in enumerate(classes):
-            above = joint[:, p].sum(1, keepdims=True) - up_to[:, p]  # (K + 1, kept)
+            above = joint[:, p].sum(1, keepdims=True) - up_to[:, p]  # (K + 1, stored)
             out[1 + p, 0], out[1 + p, 1] = above[k + 1], above.sum(0)
         return out, truth.astype(np.int32)
 
@@ -363,32 +292,11 @@ class ThresholdSweep:
 def bootstrap_interval(
     counts: np.ndarray, *, seed: int, repeats: int = 1000, level: float = 0.95
 ) -> tuple[float, float]:
-    """Interval of the mIoU that drawing the images again, with replacement, would give.
+    """Return the ends, in [0, 1], of an interval of the mIoU that drawing the images again would give.
 
-    Parameters
-    ----------
-    counts
-        Per image, shape ``(N, K + 1, 3)`` as `class_counts` makes them.
-    seed
-        Seed of the draws.
-    repeats
-        Number of draws of N images.
-    level
-        Share of the draws inside the interval.
-
-    Returns
-    -------
-    Lower and upper end, in [0, 1].
-
-    Raises
-    ------
-    RecamError
-        If there is no image, or `repeats` or `level` are out of range.
-
-    Notes
-    -----
-    It speaks of the images alone: not of the seed of the training, nor of a threshold chosen on the same
-    images.
+    `counts` are those of N images, ``(N, K + 1, 3)``; `level` is the share inside the interval of `repeats`
+    draws of N images with replacement. It speaks of the images alone: not of the seed of the training, nor of
+    a threshold chosen on the same images.
     """
     return _interval(_resampled([counts], seed=seed, repeats=repeats)[0], level)
 
@@ -396,13 +304,7 @@ def bootstrap_interval(
 def bootstrap_difference(
     a: np.ndarray, b: np.ndarray, *, seed: int, repeats: int = 1000, level: float = 0.95
 ) -> tuple[float, float]:
-    """Interval of ``mIoU(a) - mIoU(b)`` over the same images, drawn together; see `bootstrap_interval`.
-
-    Raises
-    ------
-    RecamError
-        If the two do not hold the same number of images.
-    """
+    """Return the `bootstrap_interval` of ``mIoU(a) - mIoU(b)`` over the same images, drawn together."""
     return bootstrap_contrast([a, b], (1, -1), seed=seed, repeats=repeats, level=level)
 
 
@@ -414,7 +316,7 @@ def bootstrap_contrast(
     repeats: int = 1000,
     level: float = 0.95,
 ) -> tuple[float, float]:
-    """Interval of the sum of ``sign * mIoU(sample)`` over the same images, drawn together.
+    """Return the interval of the sum of ``sign * mIoU(sample)`` over the same images, drawn together.
 
     Whether one margin exceeds another is ``[a, b, c, d]`` with signs ``(1, -1, -1, 1)``.
     """
@@ -427,7 +329,7 @@ def bootstrap_contrast(
 def bootstrap_average_precision(
     scores: Tensor, labels: Tensor, *, seed: int, repeats: int = 200, level: float = 0.95
 ) -> tuple[float, float]:
-    """Interval of `mean_average_precision` that drawing the images ``(N, K)`` again would give, in [0, 1]."""
+    """Return the interval of `mean_average_precision` that drawing the images ``(N, K)`` again would give."""
     _check_scores(scores, labels)
     rng = np.random.default_rng(seed)
     drawn = [rng.integers(0, len(scores), len(scores)) for _ in range(repeats)]
@@ -441,7 +343,7 @@ def split_single_multi(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def accuracy(scores: Tensor, labels: Tensor) -> float:
-    """Share of images whose highest score, of ``(N, K)``, belongs to a class that is present, in [0, 1].
+    """Return the share of images whose highest score, of ``(N, K)``, belongs to a class that is present.
 
     With one label per image this is the usual top-1 accuracy; images without a class do not count.
 
@@ -457,14 +359,9 @@ def accuracy(scores: Tensor, labels: Tensor) -> float:
 
 
 def mean_average_precision(scores: Tensor, labels: Tensor) -> float:
-    """Average precision of the scores ``(N, K)`` of a class, mean over the classes that occur, in [0, 1].
+    """Return the average precision of a class, mean over the classes that occur, in [0, 1]; NaN without any.
 
-    Scores are logits, labels ``(N, K)`` multi-hot. Without any class it is NaN.
-
-    Raises
-    ------
-    DataError
-        If the shapes differ, a score is not finite, or a label is neither 0 nor 1.
+    Scores are logits ``(N, K)``, labels ``(N, K)`` multi-hot.
     """
     _check_scores(scores, labels)
     from torchmetrics.functional.classification import multilabel_average_precision  # slow to import
@@ -480,16 +377,10 @@ def mean_average_precision(scores: Tensor, labels: Tensor) -> float:
 
 
 def _check_scores(scores: Tensor, labels: Tensor) -> None:
-    """Raise unless scores and multi-hot labels ``(N, K)`` fit each other."""
-    if scores.ndim != 2 or scores.shape != labels.shape:
-        raise DataError(
-            f"scores have shape {tuple(scores.shape)} and labels {tuple(labels.shape)}; "
-            "both must be (images, classes)"
-        )
+    check_shapes(scores=(scores, "images, classes"), labels=(labels, "images, classes"))
+    check_multi_hot(labels)
     if not scores.isfinite().all():
         raise DataError("a score is NaN or infinite: the classifier has diverged, train it at a lower rate")
-    if not ((labels == 0) | (labels == 1)).all():
-        raise DataError("labels must be multi-hot, 0 and 1; turn class indices into them with one_hot")
 
 
 def _resampled(samples: list[np.ndarray], *, seed: int, repeats: int) -> np.ndarray:

@@ -6,40 +6,27 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from numbers import Integral
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recamlib.errors import DataError, SettingsError
+from recamlib.errors import DataError, SettingsError, check_choice
+from recamlib.method.checks import check_shapes, check_shares
 
 Offset = tuple[int, int]
+Sources = Literal["inside", "all"]
 
 ONE_THREAD = 2**24
 """Multiplications in a product of the matrix with the maps below which one thread does them on a CPU."""
 
 
 def pair_offsets(radius: float) -> list[Offset]:
-    """Displacements ``(dy, dx)`` between the two cells of a pair, one of each pair of opposite ones.
+    """Return displacements ``(dy, dx)`` of the pairs of cells nearer than `radius`, one of two opposite ones.
 
-    Parameters
-    ----------
-    radius
-        In cells; pairs are nearer to each other than this. At least 2.
-
-    Returns
-    -------
-    In order of ``dy``, then ``dx``: 34 at radius 5, 152 at radius 10.
-
-    Raises
-    ------
-    SettingsError
-        If the radius is below 2, which leaves no pairs or no walk worth the name.
-
-    Notes
-    -----
-    Source: the authors' misc/indexing.py (ReCAM and IRN).
+    In order of ``dy``, then ``dx``: 34 at radius 5, 152 at radius 10. Source: the authors' misc/indexing.py
+    (ReCAM and IRN).
 
     Examples
     --------
@@ -57,19 +44,8 @@ def _check_radius(radius: float) -> None:
 
 
 def straight_path(dy: int, dx: int) -> list[Offset]:
-    """Cells on the straight way from ``(0, 0)`` to ``(dy, dx)``, both ends included.
+    """Return the cells nearer than 1 cell to the line from ``(0, 0)`` to ``(dy, dx)``, both ends included.
 
-    Parameters
-    ----------
-    dy, dx
-        Displacement in cells, not both 0.
-
-    Returns
-    -------
-    The cells of the bounding box that are nearer than 1 cell to the line.
-
-    Notes
-    -----
     Source: the authors' misc/indexing.py (ReCAM and IRN).
 
     Examples
@@ -92,10 +68,9 @@ def _offsets_within(radius: float, height: int, width: int) -> list[Offset]:
 def _maxima(radius: float, height: int, width: int) -> list[tuple[Offset, list[tuple[Offset, Offset]]]]:
     """For each displacement, shorter ones and where in its box to put them: together they cover its path.
 
-    Displacements beyond `height` rows or `width` columns are left out.
-
-    A maximum over a union is the maximum of the maxima, so about two operations a displacement do for a path
-    of up to 20 cells. Boxes are told by their upper left corner; ``(0, 0)`` is the single cell.
+    Displacements beyond `height` rows or `width` columns are left out. A maximum over a union is the maximum
+    of the maxima, so about two operations a displacement do for a path of up to 20 cells. Boxes are told by
+    their upper left corner; ``(0, 0)`` is the single cell.
     """
     row = 4 * width  # longer than any box: cell (y, x) of a box is bit y * row + x
     known: dict[Offset, int] = {(0, 0): 1}
@@ -120,22 +95,24 @@ def _maxima(radius: float, height: int, width: int) -> list[tuple[Offset, list[t
 
 
 def _highest_on_paths(boundary: Tensor, radius: float) -> dict[Offset, Tensor]:
-    """Highest boundary on the path of every pair inside the image: offset to ``(..., h - dy, w - |dx|)``."""
+    """Return the highest boundary on the path of every pair inside the image, ``(..., h - dy, w - |dx|)``."""
     (height, width), side = boundary.shape[-2:], math.ceil(radius)
-    found = {(0, 0): boundary}
+    highest = {(0, 0): boundary}
     for (dy, dx), parts in _maxima(radius, min(height, side), min(width, side)):  # one plan for large images
         rows, columns = height - dy, width - abs(dx)
-        views = [found[p][..., y : y + rows, x : x + columns] for p, (y, x) in parts]
-        highest = views[0]
-        for view in views[1:]:
-            highest = torch.maximum(highest, view)
-        found[dy, dx] = highest
-    del found[0, 0]
-    return found
+        first, *others = [highest[p][..., y : y + rows, x : x + columns] for p, (y, x) in parts]
+        for view in others:
+            first = torch.maximum(first, view)
+        highest[dy, dx] = first
+    del highest[0, 0]
+    return highest
 
 
-def pair_affinities(boundary: Tensor, *, radius: float, sources: Literal["inside", "all"]) -> Tensor:
-    """How freely one gets from each cell to its neighbours: 1 minus the highest boundary on the way.
+def pair_affinities(boundary: Tensor, *, radius: float, sources: Sources) -> Tensor:
+    """Return how freely one gets from each cell to its neighbours: 1 minus the highest boundary on the way.
+
+    Shape ``(P, h', w')`` or ``(B, P, h', w')`` with the pairs in the order of `pair_offsets`, ``h', w'`` the
+    rows and columns of `sources`. Differentiable: the highest cell of a path gets the gradient.
 
     Parameters
     ----------
@@ -147,18 +124,6 @@ def pair_affinities(boundary: Tensor, *, radius: float, sources: Literal["inside
         Cells that pairs start from. ``"inside"``: those whose every pair ends in the image, as in training:
         rows ``[0, h - r)`` and columns ``[r, w - r)`` with ``r = ceil(radius) - 1``. ``"all"``: every cell,
         as in the walk; a pair that leaves the image has affinity 0.
-
-    Returns
-    -------
-    Shape ``(P, h', w')`` or ``(B, P, h', w')`` with the pairs in the order of `pair_offsets` and ``h', w'``
-    the rows and columns of `sources`. Differentiable: the highest cell of a path gets the gradient.
-
-    Raises
-    ------
-    DataError
-        If the boundary has another number of axes, or no cell has its whole window inside the image.
-    SettingsError
-        If the radius is below 2 or `sources` is unknown.
 
     Notes
     -----
@@ -174,10 +139,8 @@ def pair_affinities(boundary: Tensor, *, radius: float, sources: Literal["inside
     tensor([[0.2500, 0.2500, 0.0000],
             [0.2500, 0.0000, 0.0000]])
     """
-    if sources not in ("inside", "all"):
-        raise SettingsError(f'sources is {sources!r}: use "inside" or "all"')
-    if boundary.ndim not in (2, 3):
-        raise DataError(f"boundary has shape {tuple(boundary.shape)}; it must be (h, w) or (images, h, w)")
+    check_choice("sources", sources, get_args(Sources))
+    check_shapes(boundary=(boundary, "h, w" if boundary.ndim < 3 else "images, h, w"))
     offsets, reach = pair_offsets(radius), math.ceil(radius) - 1
     height, width = boundary.shape[-2:]
     if sources == "inside" and (height <= reach or width <= 2 * reach):
@@ -206,12 +169,14 @@ def _padded(plane: Tensor, dy: int, dx: int) -> Tensor:
 def random_walk(
     maps: Tensor, boundary: Tensor, *, radius: float = 5, beta: float = 10.0, steps: int = 256
 ) -> Tensor:
-    """Spread the maps of one image by a random walk that class boundaries hold up.
+    """Spread the maps of one image by a random walk that class boundaries hold up: ``(K, h, w)``, not scaled.
+
+    The result has the dtype and the device (CPU or CUDA) of the maps. No gradients.
 
     Parameters
     ----------
     maps
-        One map a class, shape ``(K, h, w)``.
+        One map a class, shape ``(K, h, w)``, finite.
     boundary
         Probability of a class boundary in each cell, shape ``(h, w)``, in [0, 1].
     radius
@@ -221,22 +186,11 @@ def random_walk(
     steps
         Number of steps, the paper's t. 0 gives the start, ``maps * (1 - boundary)``.
 
-    Returns
-    -------
-    Shape ``(K, h, w)``, not scaled, in the dtype and on the device (CPU or CUDA) of the maps.
-
-    Raises
-    ------
-    DataError
-        If the two sizes disagree, a value is NaN or infinite, or the boundary leaves [0, 1].
-    SettingsError
-        If radius, beta or steps are out of range.
-
     Notes
     -----
     Source: Eq. (11) and the authors' misc/indexing.py. Each cell becomes the mean of its neighbours, weighted
     by ``affinity ** beta``, and of itself, weighted by 1; in the code, a row vector times the matrix whose
-    columns sum to 1. No gradients. See `random_walks` for how it is computed.
+    columns sum to 1. See `random_walks` for how it is computed.
 
     Examples
     --------
@@ -259,29 +213,11 @@ def random_walks(
     steps: int = 256,
     cells_per_product: int | None = None,
 ) -> list[Tensor]:
-    """Random walks of many images of any sizes, the same as `random_walk` of each.
+    """Return the `random_walk` of each of many images of any sizes; the number of classes may differ.
 
-    Parameters
-    ----------
-    maps, boundaries
-        One ``(K, h, w)`` and one ``(h, w)`` tensor an image; K may differ.
-    radius, beta, steps
-        As in `random_walk`.
-    cells_per_product
-        Images are joined into one matrix up to about this many cells. None: one image at a time on a CPU,
-        whose caches it fits, and 2 ** 18 cells on a GPU, which small products would leave idle.
+    Images are joined into one matrix up to about `cells_per_product` cells. None: one image at a time on a
+    CPU, whose caches it fits, and 2 ** 18 cells on a GPU, which small products would leave idle.
 
-    Returns
-    -------
-    One ``(K, h, w)`` tensor an image.
-
-    Raises
-    ------
-    DataError, SettingsError
-        As `random_walk`, and if there are not as many maps as boundaries.
-
-    Notes
-    -----
     Source: Eq. (11). T is sparse (69 entries a column at radius 5) and similar to a symmetric matrix with
     eigenvalues in [-1, 1], on which ``x ** steps`` is its Chebyshev series cut where the rest is too small to
     matter: some 80 products for 256 steps. Computed in float64, because T's largest eigenvalue is 1 and there
@@ -289,75 +225,39 @@ def random_walks(
     """
     if len(maps) != len(boundaries):
         raise DataError(f"{len(maps)} images have maps, but {len(boundaries)} have a boundary")
-    _check_settings(radius, beta, steps)
-    for image, (m, b) in enumerate(zip(maps, boundaries)):
-        _check(m, b, f"image {image}: " if len(maps) > 1 else "")
-    walked = [m * (1 - b).to(m.dtype) for m, b in zip(maps, boundaries)]  # all there is without a neighbour
-    full = [i for i, m in enumerate(maps) if _walks(m)]
-    limit = cells_per_product or (2**18 if full and maps[full[0]].is_cuda else 1)
-    for group in _groups([boundaries[i].numel() for i in full], limit):
-        images = [full[g] for g in group]
-        parts = ([tensors[i] for i in images] for tensors in (maps, boundaries))
-        for image, end in zip(images, _walk(*parts, radius=radius, beta=beta, steps=[steps])[0]):
-            walked[image] = end
-    return walked
-
-
-@torch.no_grad()
-def walk_lengths(
-    maps: Tensor, boundary: Tensor, *, steps: Sequence[int], radius: float = 5, beta: float = 10.0
-) -> list[Tensor]:
-    """Random walks of one image for several numbers of steps, at the price of the longest.
-
-    The products with the matrix are the same for all of them; only the weights of their sum differ.
-    Parameters and errors are those of `random_walk`.
-
-    Returns
-    -------
-    One ``(K, h, w)`` tensor for each number of steps, in their order.
-
-    Examples
-    --------
-    >>> maps, wall = torch.tensor([[[1.0, 0.0, 0.0, 0.0]]]), torch.tensor([[0.0, 0.0, 1.0, 0.0]])
-    >>> [round(walked[0, 0, 0].item(), 3) for walked in walk_lengths(maps, wall, steps=(0, 1, 256))]
-    [1.0, 0.5, 0.5]
-    """
-    _check(maps, boundary, "")
-    for number in steps:
-        _check_settings(radius, beta, number)
-    if not _walks(maps):
-        return [maps * (1 - boundary).to(maps.dtype) for _ in steps]
-    walked = _walk([maps], [boundary], radius=radius, beta=beta, steps=steps)
-    return [parts[0] for parts in walked]
-
-
-def _walks(maps: Tensor) -> bool:
-    """Return whether there is a class and a neighbour to walk to."""
-    return len(maps) > 0 and maps[0].numel() > 1
-
-
-def _check_settings(radius: float, beta: float, steps: int) -> None:
-    """Raise if a setting is out of range."""
+    _check_radius(radius)
     if not 0 < beta < math.inf:
         raise SettingsError(f"beta is {beta!r}: the power of the affinities must be above 0 and finite")
     if isinstance(steps, bool) or not isinstance(steps, Integral) or steps < 0:
         raise SettingsError(f"steps is {steps!r}: it must be a whole number, 0 or more")
-    _check_radius(radius)
+    for image, (m, b) in enumerate(zip(maps, boundaries)):
+        try:
+            _check(m, b)
+        except DataError as error:
+            raise DataError(f"image {image}: {error}") from None
+    walked = [m * (1 - b).to(m.dtype) for m, b in zip(maps, boundaries)]  # all there is without a neighbour
+    full = [i for i, m in enumerate(maps) if len(m) > 0 and m[0].numel() > 1]
+    limit = cells_per_product or (2**18 if full and maps[full[0]].is_cuda else 1)
+    for group in _groups([boundaries[i].numel() for i in full], limit):
+        images = [full[g] for g in group]
+        parts = ([tensors[i] for i in images] for tensors in (maps, boundaries))
+        for image, end in zip(images, _walk(*parts, radius=radius, beta=beta, steps=steps)):
+            walked[image] = end
+    return walked
 
 
-def _check(maps: Tensor, boundary: Tensor, image: str) -> None:
-    """Raise if the maps and the boundary of an image do not fit each other or hold impossible values."""
-    if maps.ndim != 3 or boundary.ndim != 2 or maps.shape[1:] != boundary.shape:
-        raise DataError(
-            f"{image}maps have shape {tuple(maps.shape)} and the boundary {tuple(boundary.shape)}; "
-            "they must be (classes, h, w) and (h, w)"
-        )
+def check_boundary(boundary: Tensor) -> None:
+    """Raise a DataError unless all of a boundary is probabilities."""
+    check_shares("the boundary", boundary, hint="pass probabilities, not logits")
+
+
+def _check(maps: Tensor, boundary: Tensor) -> None:
+    check_shapes(maps=(maps, "classes, h, w"), boundary=(boundary, "h, w"))
     if not (maps.is_floating_point() and boundary.is_floating_point()):
-        raise DataError(f"{image}maps are {maps.dtype} and the boundary {boundary.dtype}: pass floats")
+        raise DataError(f"maps are {maps.dtype} and the boundary {boundary.dtype}: pass floats")
     if not maps.isfinite().all():
-        raise DataError(f"{image}a map has values that are NaN or infinite")
-    if not ((boundary >= 0) & (boundary <= 1)).all():  # NaN is neither
-        raise DataError(f"{image}the boundary is NaN or outside [0, 1]: pass probabilities, not logits")
+        raise DataError("a map has values that are NaN or infinite: were the weights of the network finite?")
+    check_boundary(boundary)
 
 
 def _groups(cells: Sequence[int], limit: int) -> Iterator[list[int]]:
@@ -392,9 +292,9 @@ def _transitions(boundary: Tensor, radius: float, beta: float) -> tuple[Tensor, 
 
 
 def _walk(
-    maps: Sequence[Tensor], boundaries: Sequence[Tensor], *, radius: float, beta: float, steps: Sequence[int]
-) -> list[list[Tensor]]:
-    """Walk some images in one block-diagonal matrix; for every number of steps, one tensor an image."""
+    maps: Sequence[Tensor], boundaries: Sequence[Tensor], *, radius: float, beta: float, steps: int
+) -> list[Tensor]:
+    """Walk some images in one block-diagonal matrix."""
     starts: list[Tensor] = []
     weights, places, lengths, cut = [], [], [], 1e-6
     for m, boundary in zip(maps, boundaries):
@@ -408,7 +308,7 @@ def _walk(
         weights.append(weight.div_(sums).flatten())
         lengths.append(torch.full_like(place[:, 0], place.shape[1]))
         starts.append(start)
-    classes, counts = max(len(m) for m in maps), [len(s) for s in starts]
+    classes = max(len(m) for m in maps)
     start = torch.cat([F.pad(s, (0, classes - s.shape[1])) for s in starts])  # (cells, K)
     weights, places = (p[0] if len(p) == 1 else torch.cat(p) for p in (weights, places))
     ends = F.pad(torch.cat(lengths).cumsum(0, dtype=torch.int32), (1, 0))
@@ -416,11 +316,9 @@ def _walk(
         warnings.filterwarnings("ignore", message="Sparse")  # "in beta state"
         matrix = torch.sparse_csr_tensor(ends, places, weights, size=(len(start),) * 2)
     with _few_threads(len(weights) * classes if start.device.type == "cpu" else ONE_THREAD):
-        walked = _matrix_powers(matrix, start, [_power_terms(number, max(cut, 1e-15)) for number in steps])
-    return [
-        [part[:, : len(m)].mT.reshape(m.shape).to(m.dtype) for m, part in zip(maps, one.split(counts))]
-        for one in walked
-    ]
+        walked = _matrix_power(matrix, start, _power_terms(steps, max(cut, 1e-15)))
+    parts = walked.split([len(s) for s in starts])
+    return [part[:, : len(m)].mT.reshape(m.shape).to(m.dtype) for m, part in zip(maps, parts)]
 
 
 @contextmanager
@@ -440,21 +338,20 @@ def _few_threads(products: int) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _matrix_powers(matrix: Tensor, start: Tensor, weights: Sequence[Sequence[float]]) -> list[Tensor]:
-    """Sums of Chebyshev polynomials of a matrix times columns, one for each list of weights."""
+def _matrix_power(matrix: Tensor, start: Tensor, terms: Sequence[float]) -> Tensor:
+    """Return the sum, weighted by `terms`, of Chebyshev polynomials of a matrix times ``(cells, K)``."""
     # A product with one vector takes half the time, but sparse ones on the CPU need MKL.
     if alone := start.shape[1] == 1 and (start.is_cuda or torch.backends.mkl.is_available()):
         start = start[:, 0].contiguous()  # (cells,)
     times = torch.addmv if alone else torch.addmm
     before, now = start, matrix @ start
-    ends = [terms[0] * start for terms in weights]
-    for number in range(1, max(map(len, weights))):
+    end = terms[0] * start
+    for number, term in enumerate(terms[1:], start=1):
         if number > 1:
             before, now = now, times(before, matrix, now, beta=-1, alpha=2)
-        for end, terms in zip(ends, weights):
-            if number < len(terms) and terms[number]:
-                end.add_(now, alpha=terms[number])
-    return [end[:, None] if alone else end for end in ends]
+        if term:
+            end.add_(now, alpha=term)
+    return end[:, None] if alone else end
 
 
 def _power_terms(steps: int, cut: float) -> list[float]:

@@ -16,10 +16,9 @@ from recamlib.models.base import Backbone
 from recamlib.models.weights import (
     REGISTRY,
     check_name,
-    find_weights,
     from_registry,
-    load_features,
-    read_weights,
+    load_given,
+    timm_name,
     whole_names,
 )
 
@@ -124,15 +123,8 @@ def build_backbone(
         ``"scenes"`` for those of ``resnet_small`` in the package (:mod:`recamlib.engine.pretrain`), the path
         of a .safetensors or .pth file, or the bare name of a file in the weights folder.
     checkpointing
-        Compute activations again in the backward pass instead of keeping them: less memory, more time, the
+        Compute activations again in the backward pass instead of storing them: less memory, more time, the
         same gradients. For transformers.
-
-    Raises
-    ------
-    SettingsError
-        If the name or the stride is unknown (the nearest name is given), or checkpointing is not to be had.
-    WeightsError
-        If the weights cannot be found or read, or do not fit; the keys are named.
 
     Notes
     -----
@@ -179,9 +171,7 @@ def _network(name: str, row: Network, weights: str | Path | None) -> nn.Module:
     whole = tuple(net.state_dict())
     if row.head:
         setattr(net, row.head, nn.Identity())
-    if weights not in (None, REGISTRY):
-        path = find_weights(weights)
-        load_features(net, read_weights(path), source=path, whole=whole)
+    load_given(net, weights, lambda: whole)
     return net
 
 
@@ -215,23 +205,15 @@ def _unstride(stage: nn.Module) -> int:
 def _build_timm(name: str, *, output_stride: int, weights: str | Path | None) -> Backbone:
     import timm  # seconds to import, and only needed for these names
 
-    bare = name.removeprefix("timm/")
-    if not timm.is_model(bare):
-        known = timm.list_models()
-        raise SettingsError(f"timm has no network {bare!r}{nearest(bare, known)}: see timm.list_models()")
+    bare = timm_name(name)
     options: dict[str, Any] = {"features_only": True, "pretrained": weights == REGISTRY}
     if output_stride != 32:
         options["output_stride"] = output_stride
-    try:
-        net = from_registry(timm.create_model, bare, **options)
-    except (TypeError, NotImplementedError, AssertionError) as error:
-        raise SettingsError(f"{name} cannot be built at output_stride {output_stride}: {error}") from error
+    net = from_registry(timm.create_model, bare, **options)
     reached = net.feature_info.reduction()[-1]
     if reached != output_stride:
         raise SettingsError(f"{name} comes out at stride {reached}, not {output_stride}: try that one")
-    if weights not in (None, REGISTRY):
-        path = find_weights(weights)
-        load_features(net, read_weights(path), source=path, whole=whole_names(bare))
+    load_given(net, weights, lambda: whole_names(bare))
     channels = net.feature_info.channels()
     names = tuple(f"stage{i}" for i in range(1, len(channels) + 1))
     return TimmBackbone(name, net, names, channels=channels[-1], output_stride=output_stride)

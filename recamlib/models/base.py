@@ -1,4 +1,4 @@
-"""What every feature extractor is: stages one after the other, and what of them is kept fixed."""
+"""What every feature extractor is: stages one after the other, and what of them is not trained."""
 
 from functools import cache
 
@@ -6,20 +6,10 @@ from torch import Tensor, nn
 
 
 class Backbone(nn.Module):
-    """A feature extractor cut into stages.
+    """A feature extractor cut into stages, `stage_names`, shallow to deep.
 
-    Attributes
-    ----------
-    name
-        The name it was built by.
-    channels
-        Channels of the features, ``C``.
-    output_stride
-        Pixels of the image per pixel of the features.
-    stage_names
-        Names of the stages, shallow to deep.
-    unstrided
-        Names of the stages that were built with a stride and lost it.
+    Features have `channels`, ``C``, and a pixel for every `output_stride` pixels of the image. `unstrided`
+    are the stages that were built with a stride and lost it.
     """
 
     def __init__(

@@ -7,20 +7,11 @@ from recamlib.models.base import Backbone
 
 
 class CamClassifier(nn.Module):
-    """A multi-label classifier whose weights are the class activation maps' weights.
+    """A multi-label classifier of K foreground classes whose weights are those of class activation maps.
 
-    Parameters
-    ----------
-    backbone
-        Feature extractor with ``channels``.
-    num_classes
-        Foreground classes ``K``; ask the label space: ``len(space)``.
-    background
-        Whether there is one more channel, for the background, as EPS trains it. It is no class: no logit,
-        no label, and no map of its own.
+    With `background` there is one more channel, as EPS trains it. It is no class: no logit, no label, and no
+    map of its own.
 
-    Notes
-    -----
     Source: Eq. (4). FC1 has no bias, so that a class score is the mean of the class's map.
 
     Examples
@@ -58,15 +49,6 @@ class CamClassifier(nn.Module):
 class ReactivationHead(nn.Module):
     """The classifier that tells the classes of an image apart by their own features.
 
-    Parameters
-    ----------
-    channels
-        Channels of the features, ``C``.
-    num_classes
-        Foreground classes ``K``.
-
-    Notes
-    -----
     Source: Eq. (6); same architecture as FC1.
     """
 

@@ -33,17 +33,6 @@ _PUBLISHED_PARTS = {  # part of a block: names of its convolution and its normal
 class AtrousPyramid(nn.ModuleDict):
     """Four 3x3 convolutions of different dilation over the same features, summed to class scores.
 
-    Parameters
-    ----------
-    channels
-        Of the features, ``C``.
-    num_classes
-        Classes with background.
-    rates
-        Dilations of the four.
-
-    Notes
-    -----
     Source: DeepLabV2, to which Section 3 refers. Each convolution has a bias; weights start as normal numbers
     of deviation 0.01, biases at 0, as published.
     """
@@ -61,19 +50,8 @@ class AtrousPyramid(nn.ModuleDict):
 
 
 class DeepLabV2(nn.Module):
-    """The network at one size of the image, and at three.
+    """The network at one size of the image, and at three; its backbone, of stride 8, is dilated in place.
 
-    Parameters
-    ----------
-    backbone
-        Built at output stride 8; changed in place by `dilate`.
-    num_classes
-        Classes with background.
-    rates
-        Dilations of `AtrousPyramid`.
-
-    Notes
-    -----
     Source: deeplab-pytorch (libs/models/deeplabv2.py, msc.py). Its weights were trained on pixel values of 0
     to 255 less their mean; the buffers ``input_scale`` and ``input_shift`` bring normalised images to that,
     and are 1 and 0 otherwise.
@@ -98,8 +76,6 @@ class DeepLabV2(nn.Module):
 def scale_maximum(logits: Sequence[Tensor]) -> Tensor:
     """Return the pixelwise maximum of logits ``(B, K + 1, h_i, w_i)`` at the size of the first.
 
-    Notes
-    -----
     Source: deeplab-pytorch libs/models/msc.py; the others are resized bilinearly.
 
     Examples
@@ -114,15 +90,8 @@ def scale_maximum(logits: Sequence[Tensor]) -> Tensor:
 
 
 def dilate(backbone: Backbone) -> Backbone:
-    """Give the last two stages, which lost their strides, dilations 2 and 4, in place.
+    """Give the last two stages, which must have lost their strides, dilations 2 and 4, in place.
 
-    Raises
-    ------
-    SettingsError
-        If the backbone does not come out at stride 8, or not by the strides of its last two stages.
-
-    Notes
-    -----
     Source: deeplab-pytorch libs/models/resnet.py. What differs there from torchvision's dilated ResNet is
     followed: every block of a stage is dilated, the first too; a block halves its features in the first 1x1
     convolution, not in the 3x3; the first pooling rounds up (321 pixels become 41 cells). timm dilates its
@@ -156,24 +125,10 @@ def is_published(state: dict[str, Tensor]) -> bool:
 def convert_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return deeplab-pytorch's tensors under the names of `DeepLabV2` over a ResNet with bottlenecks.
 
-    ===================================== =======================================
-    published                             here
-    ===================================== =======================================
-    ``layer1.conv1.conv``, ``.bn``        ``backbone.body.stem.conv1``, ``.bn1``
-    ``layerN.blockM.reduce.conv``         ``backbone.body.layer(N-1).(M-1).conv1``
-    ``layerN.blockM.reduce.bn``           ``backbone.body.layer(N-1).(M-1).bn1``
-    ``layerN.blockM.conv3x3``             the same with ``conv2``, ``bn2``
-    ``layerN.blockM.increase``            the same with ``conv3``, ``bn3``
-    ``layerN.blockM.shortcut``            the same with ``downsample.0``, ``.1``
-    ``aspp.c0`` to ``aspp.c3``            ``aspp.c0`` to ``aspp.c3``
-    ``fc`` (DeepLabV1, 91 classes)        left out
-    ===================================== =======================================
+    ``layerN.blockM.reduce.conv``, say, becomes ``backbone.body.layer(N-1).(M-1).conv1``. The last layer of
+    DeepLabV1 (``fc``, 91 classes) is left out, a prefix ``base.`` (three-scale checkpoints) or ``module.`` is
+    dropped, and other keys keep their names, so that whoever loads the result can name them.
 
-    A prefix ``base.`` (three-scale checkpoints) or ``module.`` is dropped. Other keys keep their names, so
-    that whoever loads the result can name them.
-
-    Notes
-    -----
     The published network takes blue first: the first convolution's channels are turned round. Together with
     the two input buffers the numbers are the published ones for the same picture.
     """

@@ -19,15 +19,8 @@ _SMALLEST = 32  # pixels a side; below, some backbones have nothing left to pool
 class BoundaryBranch(nn.Module):
     """One narrow projection per stage, brought to stride 4 and merged into one score per cell.
 
-    Parameters
-    ----------
-    channels, strides
-        Of the stages, shallow to deep; strides in pixels of the image per cell.
-    width, groups
-        Channels and normalisation groups of a projection.
+    `channels` and `strides` are those of the stages, shallow to deep; strides in pixels of the image.
 
-    Notes
-    -----
     Source: Section 4.1 refers to IRN (net/resnet50_irn.py). A stage shallower than stride 4, which the
     published ResNet-50 does not have, is averaged to it before the projection.
     """
@@ -59,22 +52,10 @@ class BoundaryBranch(nn.Module):
 
 
 class BoundaryNet(nn.Module):
-    """A frozen backbone and the branch that learns where classes meet.
+    """A backbone, frozen in place, and the branch that learns where classes meet: all that has to be stored.
 
-    Parameters
-    ----------
-    backbone
-        Is frozen in place: evaluation mode for good, no gradients.
-
-    Attributes
-    ----------
-    branch
-        All that is trained, and all that has to be stored.
-
-    Notes
-    -----
     Source: Section 4.1 refers to IRN. The backbone runs without a graph, so that of its activations only the
-    outputs of the stages are kept. The published network has a second branch, for displacements between
+    outputs of the stages stay in memory. The published network has a second branch, for displacements between
     pixels; the two share nothing that is trained and semantic masks use the boundary alone, so it is left
     out.
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recamlib.errors import DataError, SettingsError, nearest
+from recamlib.errors import DataError, SettingsError, check_choice, nearest
 from recamlib.models.backbones import SmallResNet, build_backbone
 from recamlib.models.base import freeze_batch_norm
 from recamlib.models.deeplabv2 import STRIDE, DeepLabV2, convert_published, is_published, scale_maximum
@@ -19,6 +19,7 @@ from recamlib.models.weights import (
     from_registry,
     load_features,
     read_weights,
+    timm_name,
     whole_names,
 )
 
@@ -43,19 +44,12 @@ _CELL = 4  # pixels of the image per cell of the logits of the networks that are
 class Segmenter(nn.Module):
     """What every segmentation network here can do; images are normalised, of any size.
 
-    Attributes
-    ----------
-    arch
-        The name it was built by.
-    num_classes
-        Classes with background.
-    loss_at
-        The grid this network is trained on: ``at`` of the loss.
-    head_loaded
-        Whether the last layer came from the weights too; it does not if the file has other classes.
+    `num_classes` counts the background; `head_loaded` is whether the last layer came from the weights too,
+    which it does not if the file has other classes.
     """
 
     loss_at = "masks"
+    """The grid this network is trained on: ``at`` of the loss."""
     _head: tuple[str, ...] = ()
 
     def __init__(self, arch: str, net: nn.Module, *, num_classes: int) -> None:
@@ -104,8 +98,6 @@ class Segmenter(nn.Module):
 class MultiScaleSegmenter(Segmenter):
     """DeepLabV2: logits are the pixelwise maximum over three sizes of the image, at stride 8.
 
-    Notes
-    -----
     Source: deeplab-pytorch (main.py, libs/models/msc.py). Trained on the logits of the three sizes and on
     their maximum; at test the maximum alone. The optimizer there holds no BatchNorm parameter: with
     pre-trained weights BatchNorm is fixed in full, statistics, scale and shift. Without weights that would
@@ -193,19 +185,11 @@ def build_segmenter(
         None for random ones, ``"imagenet"`` for those of the backbone from a registry (needs a network),
         ``"scenes"`` for those of ``resnet_small`` in the package, or a file: its path, or its bare name in
         the weights folder. The file holds a backbone, or a whole network as saved here; for DeepLabV2 also
-        any of deeplab-pytorch, such as the network pre-trained on COCO, see `convert_published`.
+        any of deeplab-pytorch, such as the network pre-trained on COCO, see `convert_published`. Only the
+        last layer may be absent or have other classes: it then starts at random.
     fixed_norm
         Whether BatchNorm in the backbone keeps the statistics that came with the weights, as it always does
         in a pre-trained DeepLabV2. Few small crops a batch do not give statistics to learn with.
-
-    Raises
-    ------
-    SettingsError
-        If a name is unknown (the nearest is given), there are fewer than two classes, or BatchNorm is to be
-        fixed without weights.
-    WeightsError
-        If the weights cannot be found or read, or do not fit; the keys are named. Only the last layer may be
-        absent or have other classes: it then starts at random and ``head_loaded`` is False.
 
     Notes
     -----
@@ -224,8 +208,7 @@ def build_segmenter(
     >>> tuple(net.predict(torch.zeros(1, 3, 33, 47)).shape)
     (1, 6, 33, 47)
     """
-    if arch not in _ARCHS:
-        raise SettingsError(f"unknown network {arch!r}{nearest(arch, ARCHS)}: use one of {', '.join(ARCHS)}")
+    check_choice("network", arch, ARCHS)
     if num_classes < 2:
         raise SettingsError(f"num_classes is {num_classes}, expected at least a background and one class")
     if fixed_norm and weights is None:
@@ -292,29 +275,22 @@ def _smp_network(
 ) -> nn.Module:
     """Return a network of segmentation_models_pytorch whose logits come out at stride 4."""
     import segmentation_models_pytorch as smp  # seconds to import, and only needed here
-    import timm
 
     own = {"encoder": SmallEncoder, "pretrained_settings": {}, "params": {}}
     smp.encoders.encoders.setdefault("resnet_small", own)
-    bare = name.removeprefix("timm/")
-    of_timm = bare != name
-    if of_timm and not timm.is_model(bare):
-        raise SettingsError(f"timm has no network {bare!r}{nearest(bare, timm.list_models())}")
-    if not of_timm and name not in (known := smp.encoders.get_encoder_names()):
+    encoder, pretrained = name, "imagenet"
+    if name.startswith("timm/"):
+        encoder, pretrained = f"tu-{timm_name(name)}", True
+        options = (_SWIN if encoder.startswith("tu-swin_") else {}) | options
+    elif name not in (known := smp.encoders.get_encoder_names()):
         hint = nearest(name, known)
         raise SettingsError(f"unknown backbone {name!r}{hint}: use a name of smp, or timm/NAME")
-    if of_timm and bare.startswith("swin_"):
-        options = _SWIN | options
 
-    def make(_: str, *, pretrained: bool) -> nn.Module:
-        chosen = (True if of_timm else "imagenet") if pretrained else None
-        encoder = f"tu-{bare}" if of_timm else name
-        return getattr(smp, family)(encoder, encoder_weights=chosen, classes=classes, upsampling=1, **options)
+    def make(_: str, *, pretrained: Any) -> nn.Module:
+        given = {"encoder_weights": pretrained, "classes": classes, "upsampling": 1, **options}
+        return getattr(smp, family)(encoder, **given)
 
-    try:
-        return from_registry(make, name, pretrained=weights == REGISTRY)
-    except (TypeError, NotImplementedError, AssertionError) as error:
-        raise SettingsError(f"{family} cannot be built over {name}: {error}") from error
+    return from_registry(make, name, pretrained=pretrained if weights == REGISTRY else None)
 
 
 def _checked(images: Tensor) -> Tensor:

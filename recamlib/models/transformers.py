@@ -39,8 +39,6 @@ class TransformerBackbone(Backbone):
     the bottom, so that its features cover it as those of a convolutional network do: ``ceil(H / stride)``
     rows. Position embeddings are interpolated to the grid of the image.
 
-    Notes
-    -----
     Source: footnotes 1 and 3 of the paper leave transformers to future work. FC1 reads the mean of the
     tokens after the last normalisation, so Eq. (2) and all that follows is unchanged. Random depth is off:
     what a step draws would then depend on where a run was interrupted.
@@ -94,14 +92,7 @@ def build_transformer(
     """Return a transformer by name; see `recamlib.models.backbones.build_backbone`.
 
     Weights files may be timm's or the published ones of DINOv2 and Swin: timm's own filter renames them and
-    interpolates position embeddings.
-
-    Raises
-    ------
-    SettingsError
-        If the network does not come out at `output_stride`: that is its patch size, and 32 for Swin.
-    WeightsError
-        If the weights cannot be had or do not fit.
+    interpolates position embeddings. `output_stride` has to be the patch size, and 32 for Swin.
     """
     net = _scratch(name, output_stride, weights) if name in SCRATCH else _of_timm(name, weights)
     reached = net.feature_info[-1]["reduction"]

@@ -1,4 +1,4 @@
-"""Reading pre-trained weights: by registry, by file, by a bare name; nothing that executes on load."""
+"""Pre-trained weights from a registry, a file or a bare name; nothing that executes on load."""
 
 import argparse
 import os
@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from recamlib import paths
-from recamlib.errors import WeightsError, nearest
+from recamlib.errors import SettingsError, WeightsError, nearest
 
 REGISTRY = "imagenet"
 """The name that means "download from torchvision's or timm's own registry"."""
@@ -38,16 +38,11 @@ def check_name(weights: str | Path | None, network: str) -> None:
 
 
 def find_weights(weights: str | Path) -> Path:
-    """Return the file that `weights` means.
+    """Return the file that `weights` means, or raise a WeightsError that names the nearest one.
 
     A path is taken from where the process runs, from where the user stands (a notebook's kernel runs in the
     folder of the notebooks), and from the weights folder. A bare name is a file of the weights folder, but
     for `SCENES`.
-
-    Raises
-    ------
-    WeightsError
-        If there is no such file; the message names the nearest one and the registry.
     """
     if weights == SCENES:
         return PACKAGED
@@ -72,12 +67,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a weights file on the CPU, floating point ones as float32.
 
     A ``.safetensors`` file, or what ``torch.save`` wrote: a dictionary of tensors, or a training checkpoint
-    that holds one, under ``state_dict``, ``model`` or another name. Other objects are not read.
-
-    Raises
-    ------
-    WeightsError
-        If the file is damaged, holds no tensors or other objects, or a number in it is not finite.
+    that holds one, under ``state_dict``, ``model`` or another name. A WeightsError refuses a damaged file,
+    one with other objects, and numbers that are not finite.
     """
     try:
         if path.suffix == ".safetensors":
@@ -100,48 +91,31 @@ def load_features(
     """Copy `state` into `net`: every key of the network has to come, and none may be left over.
 
     The network may lie deeper in the file, under any prefix (``module.``, ``model.backbone.``): the keys
-    beside it are then those of other parts and are left out. Keys of a classifier are left out too.
-
-    Parameters
-    ----------
-    net
-        The feature extractor, changed in place.
-    state
-        Tensors by their published names. timm may write ``stages_0`` for ``stages.0``.
-    source
-        Where they come from, for messages.
-    whole
-        Keys of the network with the layers that `net` was built without: those may be left over.
-
-    Raises
-    ------
-    WeightsError
-        If keys are missing or left over, or a shape differs; they are named. Or if two networks of the file
-        fit.
+    beside it are then those of other parts and are left out. Keys of a classifier are left out too, and those
+    of `whole`, the network with the layers that `net` was built without. timm may write ``stages_0`` for
+    ``stages.0``. A WeightsError names keys that are missing, left over or of another shape; `source` is where
+    they come from.
     """
     own = net.state_dict()
     wanted = {_plain(k): k for k in own}
-    found = {wanted.get(_plain(k), k): v for k, v in part_of(state, net, source=source).items()}
+    named = {wanted.get(_plain(k), k): v for k, v in part_of(state, net, source=source).items()}
     spare = {_plain(k) for k in whole}
     beside = (_parts(whole) | set(_HEADS)) - _parts(own) - _parts(k for k in whole if _plain(k) in wanted)
-    missing = [k for k in own if k not in found and not k.endswith(_COMPUTED)]
-    left = [k for k in found if not (k in own or _plain(k) in spare or k.endswith(_COMPUTED))]
+    missing = [k for k in own if k not in named and not k.endswith(_COMPUTED)]
+    left = [k for k in named if not (k in own or _plain(k) in spare or k.endswith(_COMPUTED))]
     left = [k for k in left if not _parts([k]) & beside]
-    shapes = [k for k in found if k in own and found[k].shape != own[k].shape]
+    shapes = [k for k in named if k in own and named[k].shape != own[k].shape]
     for keys, what in ((missing, "lacks"), (left, "has no place for"), (shapes, "has another shape for")):
         if keys:
             subject = "the network" if keys is left else f"{source}"
             raise WeightsError(f"{subject} {what} {_some(keys)}: are these the weights of another network?")
-    net.load_state_dict({k: found[k] for k in own if k in found}, strict=False)
+    net.load_state_dict({k: named[k] for k in own if k in named}, strict=False)
 
 
 def part_of(state: dict[str, Tensor], net: nn.Module, *, source: Path) -> dict[str, Tensor]:
     """Return the tensors of a network in a file under its own names: without the prefix that most have there.
 
-    Raises
-    ------
-    WeightsError
-        If two prefixes are as good.
+    A WeightsError names two prefixes that are as good.
     """
     # Files published before PyTorch 1.0 name DenseNet's layers norm.1 where the network has norm1.
     state = {re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d)\.", r"\1\2.", k): v for k, v in state.items()}
@@ -159,10 +133,21 @@ def part_of(state: dict[str, Tensor], net: nn.Module, *, source: Path) -> dict[s
     return {k.removeprefix(best[0]): v for k, v in state.items() if k.startswith(best[0])}
 
 
+def load_given(
+    net: nn.Module, weights: str | Path | None, whole: Callable[[], Collection[str]] = tuple
+) -> None:
+    """Load the weights of a file into a network; those of a registry came with it."""
+    if weights not in (None, REGISTRY):
+        path = find_weights(weights)
+        load_features(net, read_weights(path), source=path, whole=whole())
+
+
 def from_registry(make: Callable[..., nn.Module], name: str, **options: object) -> nn.Module:
-    """Build a network; when its weights cannot be downloaded, say how to do without."""
+    """Build a network; raise a RecamError if it cannot be, or if its weights cannot be downloaded."""
     try:
         return make(name, **options)
+    except (TypeError, NotImplementedError, AssertionError) as error:
+        raise SettingsError(f"{name} cannot be built with these settings: {error}") from error
     except (OSError, RuntimeError) as error:
         if not (options.get("weights") or options.get("pretrained")):
             raise
@@ -172,9 +157,20 @@ def from_registry(make: Callable[..., nn.Module], name: str, **options: object) 
         ) from error
 
 
+def timm_name(name: str) -> str:
+    """Return a name without ``timm/``, or raise a SettingsError if timm has no such network."""
+    import timm  # seconds to import, and only needed for these names
+
+    bare = name.removeprefix("timm/")
+    if not timm.is_model(bare):
+        hint = nearest(bare, timm.list_models())
+        raise SettingsError(f"timm has no network {bare!r}{hint}: see timm.list_models()")
+    return bare
+
+
 def whole_names(name: str) -> tuple[str, ...]:
     """Return the keys of a timm network with all its layers, at the price of its layout alone."""
-    import timm  # seconds to import, and only needed for these names
+    import timm
 
     try:
         with torch.device("meta"):

@@ -28,7 +28,7 @@ class AdvCams(MapStage):
 
     Unlike in :class:`ExtractCams`, the weights are part of the key: every option climbs its own way.
     ``score`` and ``penalty`` say in which units Eq. 10 is taken
-    (:func:`recamlib.method.advcam.climbing_gain`); the defaults are of AdvCAM's code, where mu is 7.
+    (:func:`recamlib.method.advcam.advcam_gain`); the defaults are of AdvCAM's code, where mu is 7.
     """
 
     model: TrainClassifier | Reactivate = pydantic.Field(TrainClassifier(), discriminator="stage")

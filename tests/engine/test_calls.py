@@ -24,12 +24,12 @@ def extract(model, image, classes, **more):
     return extract_scale_maps(model, [image], model.fc1.weight[None], classes=[classes], **options)
 
 
-def climb(model, image, classes, **more):
+def move(model, image, classes, **more):
     options = {"scales": (1.0,), "steps": 2} | more
     return adversarial_maps(model, [image], model.fc1.weight, classes=[classes], **options)
 
 
-@pytest.mark.parametrize("run", [extract, climb])
+@pytest.mark.parametrize("run", [extract, move])
 @pytest.mark.parametrize(
     ("image", "classes", "message"),
     [
@@ -50,7 +50,7 @@ def test_images_and_classes(model, run, image, classes, message):
         run(model, image, classes)
 
 
-@pytest.mark.parametrize("run", [extract, climb])
+@pytest.mark.parametrize("run", [extract, move])
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -73,14 +73,14 @@ def test_other_ways_into_a_network(model):
         segment_image(lambda x: x, IMAGE / 255)
     with pytest.raises(SettingsError, match="above 0"):
         segment_image(lambda x: x, IMAGE, scales=(0.0,))
-    with pytest.raises(DataError, match="160 channels"):
+    with pytest.raises(DataError, match=r"weights \(1, 3, 7\)"):
         extract_scale_maps(model, [IMAGE], torch.ones(1, 3, 7), classes=[[0]])
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_climbs_make_their_own_gradients(model, mode):
-    expected = climb(model, IMAGE, [0, 2])[0][0]
+def test_advcam_makes_its_own_gradients(model, mode):
+    expected = move(model, IMAGE, [0, 2])[0][0]
     with mode():
-        found = climb(model, IMAGE, [0, 2])[0][0]
+        again = move(model, IMAGE, [0, 2])[0][0]
         assert not torch.is_grad_enabled()
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    torch.testing.assert_close(again, expected, rtol=0, atol=0)

@@ -42,6 +42,7 @@ def test_the_definition_pair_by_pair():
         part = "negative" if one != other else "foreground" if one else "background"
         nats[part].append(-math.log(1e-5 + (1 - affinity if part == "negative" else affinity)))
     loss = boundary_loss(boundary, labels, radius=4)
+    assert boundary_loss(boundary, labels.to(torch.uint8), radius=4) == loss
     for part, terms in nats.items():
         assert len(terms) > 5
         assert getattr(loss, f"{part}_pairs") == len(terms)
@@ -50,25 +51,8 @@ def test_the_definition_pair_by_pair():
     assert loss.total.item() == pytest.approx(expected.item())
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
-def test_labels_of_any_whole_number_type(dtype):
-    boundary, labels = torch.rand(1, 12, 20), torch.randint(0, 3, (1, 12, 20))
-    labels[0, :2] = 255
-    assert boundary_loss(boundary, labels.to(dtype)) == boundary_loss(boundary, labels)
-
-
-@pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
-def test_no_confident_cell_is_no_loss(value):
-    boundary = torch.full((2, 12, 20), value, requires_grad=True)
-    loss = boundary_loss(boundary, torch.full((2, 12, 20), 255))
-    loss.total.backward()
-    assert loss.total.item() == 0
-    assert loss[4:] == (0, 0, 0)
-    assert torch.equal(boundary.grad, torch.zeros_like(boundary))
-
-
 @pytest.mark.parametrize("value", [0.0, 1.0])
-def test_certain_boundaries_have_finite_losses(value):
+def test_certain_boundaries_and_unknown_labels_are_finite(value):
     labels = torch.zeros(1, 12, 20, dtype=torch.int64)
     labels[..., 10:] = 1
     boundary = torch.full((1, 12, 20), value, requires_grad=True)
@@ -78,54 +62,33 @@ def test_certain_boundaries_have_finite_losses(value):
     missed, met = (loss.background, loss.negative) if value else (loss.negative, loss.background)
     assert missed.item() == pytest.approx(-math.log(1e-5), rel=1e-2)
     assert abs(met.item()) < 1e-4
-
-
-def test_a_wall_between_the_labels_beats_any_other():
-    labels = torch.zeros(1, 12, 24, dtype=torch.uint8)
-    labels[..., 12:] = 2
-    losses = []
-    for place in range(24):
-        boundary = torch.full((1, 12, 24), 0.05)
-        boundary[..., place] = 0.95
-        losses.append(boundary_loss(boundary, labels, radius=5).total.item())
-    assert np.argmin(losses) in (11, 12)
+    boundary.grad = None
+    loss = boundary_loss(boundary, torch.full_like(labels, 255))
+    loss.total.backward()
+    assert loss.total.item() == 0 and loss[4:] == (0, 0, 0) and (boundary.grad == 0).all()
 
 
 @pytest.mark.parametrize(
     ("boundary", "labels", "message"),
     [
-        ((1, 12, 20), torch.zeros(1, 12, 21, dtype=torch.int64), r"\(1, 12, 20\) and labels \(1, 12, 21\)"),
-        ((12, 20), torch.zeros(12, 20, dtype=torch.int64), r"both must be \(images, h, w\)"),
-        ((1, 12, 20), torch.zeros(1, 12, 20), "labels are torch.float32"),
-        ((1, 12, 20), torch.zeros(1, 12, 20, dtype=torch.bool), "labels are torch.bool"),
-        ((1, 9, 20), torch.zeros(1, 9, 20, dtype=torch.int64), "9 x 20 cells .* it takes at least 10 x 19"),
-        (
-            (1, 12, 18),
-            torch.zeros(1, 12, 18, dtype=torch.int64),
-            "12 x 18 cells .* it takes at least 10 x 19",
-        ),
+        ((1, 12, 20), torch.zeros(1, 12, 21).long(), r"boundary \(1, 12, 20\), labels \(1, 12, 21\)"),
+        ((12, 20), torch.zeros(12, 20).long(), r"expected boundary \(images, h, w\)"),
+        ((1, 12, 20), torch.zeros(1, 12, 20), "labels: torch.float32"),
+        ((1, 12, 20), torch.zeros(1, 12, 20).bool(), "labels: torch.bool"),
+        ((1, 9, 20), torch.zeros(1, 9, 20).long(), "9 x 20 cells .* it takes at least 10 x 19"),
+        ((1, 12, 18), torch.zeros(1, 12, 18).long(), "12 x 18 cells .* it takes at least 10 x 19"),
     ],
 )
-def test_errors_say_what_came(boundary, labels, message):
+def test_errors_name_what_came(boundary, labels, message):
     with pytest.raises(DataError, match=message):
         boundary_loss(torch.zeros(boundary), labels)
 
 
-def test_radius_too_small():
-    with pytest.raises(SettingsError, match="radius is 1"):
-        boundary_loss(torch.zeros(1, 4, 4), torch.zeros(1, 4, 4, dtype=torch.int64), radius=1)
-
-
 def test_confident_labels_for_every_pair_of_values():
     strict, lenient = np.divmod(np.arange(9, dtype=np.uint8).reshape(1, 9), 3)
-    expected = strict.copy()  # the published assignments, in their order
-    expected[strict == 0] = 255
-    expected[(strict == 0) & (lenient == 0)] = 0
-    assert expected.tolist() == [[0, 255, 255, 1, 1, 1, 2, 2, 2]]
-    found = confident_labels(strict, lenient)
-    assert found.dtype == np.uint8
-    np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(confident_labels(strict.astype(np.int64), lenient), expected)
+    labels = confident_labels(strict, lenient)
+    assert labels.dtype == np.uint8 and labels.tolist() == [[0, 255, 255, 1, 1, 1, 2, 2, 2]]
+    np.testing.assert_array_equal(confident_labels(strict.astype(np.int64), lenient), labels)
     assert confident_labels(strict[:, :0], lenient[:, :0]).shape == (1, 0)
 
 
@@ -133,9 +96,9 @@ def test_confident_labels_for_every_pair_of_values():
     ("strict", "lenient", "message"),
     [
         (np.zeros((2, 3), int), np.zeros((3, 2), int), r"\(2, 3\) and \(3, 2\)"),
-        (np.zeros((2, 3)), np.zeros((2, 3), int), "got float64"),
-        (np.zeros((2, 3), int), np.full((2, 3), 255), "from 0 to 254"),
-        (np.full((2, 3), -1), np.zeros((2, 3), int), "from 0 to 254"),
+        (np.zeros((2, 3)), np.zeros((2, 3), int), "the strict mask: float64"),
+        (np.zeros((2, 3), int), np.full((2, 3), 255), "the lenient mask: the value 255 .* 0 to 254"),
+        (np.full((2, 3), -1), np.zeros((2, 3), int), "the strict mask: the value -1"),
     ],
 )
 def test_masks_that_are_none(strict, lenient, message):

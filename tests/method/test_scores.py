@@ -77,29 +77,29 @@ def test_every_float_near_an_edge_falls_on_the_right_side():
     np.testing.assert_array_equal(sweep._bins(values), (values[:, None] > edges).sum(1))
 
 
-def test_sweep_keeps_only_what_is_asked():
+def test_sweep_stores_only_what_is_asked():
     rng = np.random.default_rng(1)
     sweep = ThresholdSweep(6, keep=(0.15,))
     maps, truth = scene(rng, [1, 2])
     sweep.add(maps, [1, 2], truth)
     assert sweep.per_image(0.15).shape == (1, 6, 3)
-    with pytest.raises(RecamError, match="not kept at threshold 0.2"):
+    with pytest.raises(RecamError, match="not stored at threshold 0.2"):
         sweep.per_image(0.2)
     with pytest.raises(RecamError, match=r"nearest one is 0\.22"):
         sweep.at(0.2151)
 
 
-def test_sweep_says_what_is_wrong():
+def test_sweep_refuses_what_does_not_fit():
     truth = np.zeros((4, 5), dtype=np.uint8)
     maps = np.zeros((1, 4, 5), dtype=np.float32)
     sweep = ThresholdSweep(3)
     for bad, message in (
-        ((maps[:, :3], [0], truth), r"maps have shape \(1, 3, 5\)"),
-        ((maps, [0, 1], truth), "2 classes are named"),
-        ((maps, [2], truth), r"classes \[2\] are not all within 0 to 1"),
+        ((maps[:, :3], [0], truth), r"maps \(1, 3, 5\)"),
+        ((maps, [0, 1], truth), r"classes \(2,\)"),
+        ((maps, [2], truth), "classes: the value 2 came, expected 0 to 1"),
         ((maps - 1, [0], truth), "below 0"),
         ((maps * np.nan, [0], truth), "not finite"),
-        ((maps, [0], truth + 7), r"holds values \[7\], expected 0 to 2"),
+        ((maps, [0], truth + 7), "the mask: the value 7 came, expected 0 to 2 or 255"),
     ):
         with pytest.raises(DataError, match=message):
             sweep.add(*bad)
@@ -129,10 +129,10 @@ def test_class_without_pixels_is_nan_and_does_not_count():
     assert np.isnan(mean_iou(np.zeros((3, 3), dtype=int)))
 
 
-def test_confusion_says_what_is_wrong():
+def test_confusion_refuses_what_does_not_fit():
     with pytest.raises(DataError, match="resize one"):
         confusion(np.zeros((2, 3), int), np.zeros((3, 2), int), num_classes=2)
-    with pytest.raises(DataError, match="prediction holds values 0 to 9"):
+    with pytest.raises(DataError, match="prediction: the value 9 came"):
         confusion(np.array([0, 9]), np.array([0, 1]), num_classes=2)
     assert confusion(np.array([0, 9]), np.array([0, 255]), num_classes=2).tolist() == [[1, 0], [0, 0]]
 

@@ -18,7 +18,8 @@ from recamlib.models.deeplabv2 import AtrousPyramid, DeepLabV2, convert_publishe
 from recamlib.models.segmenters import ARCHS, build_segmenter
 
 SMALL = [a for a in ARCHS if a.endswith("_small")]
-SIZES = [(33, 47), (96, 96), (20, 9), (64, 50)]
+SIZES = [(33, 47), (96, 96), (20, 9)]
+SWIN = "timm/swin_tiny_patch4_window7_224"
 
 
 def step(model, images, masks, optimizer):
@@ -53,8 +54,11 @@ def test_any_image_size(arch):
     for size in SIZES:
         images = torch.randn(2, 3, *size)
         masks = torch.zeros(2, *size, dtype=torch.uint8)
-        model.eval()
+        before = {k: v.clone() for k, v in model.train().state_dict().items()}
         assert model.predict(images).shape == (2, 4, *size)
+        assert model.training  # what predicting leaves as it was
+        assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+        model.eval()
         multiscale_loss(model.training_outputs(images), masks, at=model.loss_at).backward()
         if "deeplabv2" not in arch:
             assert model(images).shape == (2, 4, -(-size[0] // 4), -(-size[1] // 4))
@@ -74,22 +78,9 @@ def test_small_network_learns_a_toy_mask(arch):
     for _ in range(29):
         last = step(model, images, masks, optimizer)
     known = masks != 255
-    found = model.predict(images).argmax(1)
-    right = (found == masks)[known].float().mean().item()
+    right = (model.predict(images).argmax(1) == masks)[known].float().mean().item()
     # three seeds give 0.958 to 0.990; background everywhere gives 0.733
     assert last < 0.3 * first and right > 0.9, (first, last, right)
-
-
-@pytest.mark.parametrize("arch", SMALL)
-def test_predicting_leaves_the_mode_and_the_statistics(arch):
-    model = build_segmenter(arch, num_classes=3).train()
-    before = {k: v.clone() for k, v in model.state_dict().items()}
-    a, b = torch.randn(2, 3, 32, 32), torch.randn(1, 3, 32, 32)
-    pair = model.predict(torch.cat([a[:1], b]))
-    torch.testing.assert_close(pair[:1], model.predict(a[:1]), rtol=1e-4, atol=1e-5)
-    assert model.training and not pair.requires_grad
-    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-    assert {m.training for m in model.modules()} == {True}
 
 
 def test_enlarged_logits_lie_over_their_image():
@@ -158,17 +149,6 @@ def test_maximum_over_scales_by_hand():
     torch.testing.assert_close(scale_maximum([full, half, small]), expected)
 
 
-def test_four_training_outputs():
-    torch.manual_seed(0)
-    model = build_segmenter("deeplabv2_small", num_classes=3).eval()
-    x = torch.randn(2, 3, 81, 65)
-    outputs = model.training_outputs(x)
-    assert [tuple(o.shape[2:]) for o in outputs] == [(11, 9), (8, 6), (5, 4), (11, 9)]
-    torch.testing.assert_close(outputs[3], model(x))
-    half = F.interpolate(x, (40, 32), mode="bilinear")
-    torch.testing.assert_close(outputs[2], model.net(half))
-
-
 @pytest.mark.parametrize(
     ("name", "cells"),
     [
@@ -202,12 +182,6 @@ def test_published_crop_has_published_cells():
     assert [n.removeprefix("net.backbone.body.") for _, n in strides] == [
         "stem.conv1", "layer2.0.conv1", "layer2.0.downsample.0",
     ]  # fmt: skip
-
-
-@pytest.mark.parametrize("name", ["squeezenet1_1"])
-def test_backbones_that_do_not_dilate_are_refused(name):
-    with pytest.raises(SettingsError, match="take a ResNet"):
-        build_segmenter("deeplabv2", num_classes=3, backbone=name)
 
 
 def published_state(*, blocks=(3, 4, 6, 3), classes=5, msc=False, fc=False):
@@ -361,7 +335,7 @@ def test_timm_weights_reach_the_encoder(tmp_path, monkeypatch):
     state = {k: v for k, v in theirs.state_dict().items() if "attn_mask" not in k}
     save_file(state, tmp_path / "swin.safetensors")
     monkeypatch.setenv("RECAM_WEIGHTS", str(tmp_path))
-    options = {"num_classes": 3, "backbone": "timm/swin_tiny_patch4_window7_224", "weights": "swin"}
+    options = {"num_classes": 3, "backbone": SWIN, "weights": "swin"}
     ours = build_segmenter("upernet_swin", **options).eval()
     x = torch.randn(1, 3, 224, 224)
     with torch.no_grad():
@@ -402,39 +376,19 @@ def test_saved_network_comes_back(arch, tmp_path):
         ("deeplabv2_small", {"num_classes": 1}, SettingsError, "expected at least a background"),
         ("deeplabv2", {"backbone": "resnet5"}, SettingsError, "did you mean 'resnet50'"),
         ("deeplabv3plus", {"backbone": "resnet5"}, SettingsError, "did you mean 'resnet50'"),
-        (
-            "upernet_swin",
-            {"backbone": "timm/swin_tiny_patch4_window7_22"},
-            SettingsError,
-            "did you mean 'swin_",
-        ),
-        (
-            "deeplabv3plus",
-            {"backbone": "timm/swin_tiny_patch4_window7_224"},
-            SettingsError,
-            "cannot be built",
-        ),
+        ("upernet_swin", {"backbone": SWIN[:-1]}, SettingsError, "did you mean 'swin_"),
+        ("deeplabv3plus", {"backbone": SWIN}, SettingsError, "cannot be built"),
         ("upernet_small", {"weights": "imagenet"}, WeightsError, "no 'imagenet' weights: use 'scenes'"),
         ("deeplabv2_small", {"weights": "imagenet"}, WeightsError, "no 'imagenet' weights: use 'scenes'"),
         ("deeplabv2", {"weights": "scenes"}, WeightsError, "has no 'scenes' weights: use 'imagenet'"),
         ("upernet_swin", {"weights": "scenes"}, WeightsError, "has no 'scenes' weights: use 'imagenet'"),
         ("deeplabv2", {"weights": "coco"}, WeightsError, "no weights file .*coco"),
+        ("deeplabv2", {"backbone": "squeezenet1_1"}, SettingsError, "take a ResNet"),
     ],
 )
 def test_mistakes_name_the_way_out(arch, options, error, message):
     with pytest.raises(error, match=message):
         build_segmenter(arch, **{"num_classes": 3, **options})
-
-
-def test_registry_out_of_reach_says_so(monkeypatch):
-    import segmentation_models_pytorch as smp
-
-    def offline(*args, **kwargs):
-        raise OSError("no route")
-
-    monkeypatch.setattr(smp, "DeepLabV3Plus", offline)
-    with pytest.raises(WeightsError, match=r"registry \(no route\): check the network"):
-        build_segmenter("deeplabv3plus", num_classes=3, weights="imagenet")
 
 
 @pytest.mark.parametrize("arch", SMALL)

@@ -100,13 +100,13 @@ def test_weights_of_another_image_size_are_interpolated(tmp_path):
         build_backbone("timm/vit_tiny_patch16_224", weights=tmp_path / "w.safetensors")
 
 
-def test_maps_and_climbing_work_on_tokens():
+def test_maps_and_advcam_work_on_tokens():
     model = CamClassifier(build_backbone("vit_small_scratch"), 3)
     images = [torch.randint(0, 256, (3, 50, 70), dtype=torch.uint8)]
     present = [torch.tensor([0, 2])]
     plain = rc.extract.extract_scale_maps(model, images, model.fc1.weight.detach()[None], classes=present)
-    climbed = adversarial_maps(model, images, model.fc1.weight.detach(), classes=present, steps=2)
-    assert [m.shape[1:] for m in plain[0]] == [m.shape for m in climbed[0]]
+    moved = adversarial_maps(model, images, model.fc1.weight.detach(), classes=present, steps=2)
+    assert [m.shape[1:] for m in plain[0]] == [m.shape for m in moved[0]]
 
 
 @pytest.mark.parametrize("name", SCRATCH)
