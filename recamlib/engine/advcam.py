@@ -17,9 +17,8 @@ from recamlib.engine.extract import (
     check_passes,
     padded_features,
 )
-from recamlib.errors import RecamError, SettingsError, check_choice
+from recamlib.errors import RecamError, SettingsError, check_choice, check_shapes
 from recamlib.method.advcam import Penalty, Rivals, Score, advcam_gain, advcam_step
-from recamlib.method.checks import check_shapes
 from recamlib.models.classifier import CamClassifier
 from recamlib.models.fold import fold_batch_norm
 

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recamlib.data.views import normalise, rescale
-from recamlib.errors import DataError, SettingsError, check_choice
-from recamlib.method.checks import check_shapes
+from recamlib.errors import DataError, SettingsError, check_choice, check_shapes
 from recamlib.models.base import Backbone
 from recamlib.models.classifier import CamClassifier
 from recamlib.models.fold import fold_batch_norm

@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recamlib.errors import check_choice
-from recamlib.method.checks import check_shapes
+from recamlib.errors import check_choice, check_shapes
 
 Rivals = Literal["all", "present"]
 Score = Literal["linear", "rectified"]

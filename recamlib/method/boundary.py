@@ -7,8 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recamlib.errors import DataError, SettingsError
-from recamlib.method.checks import check_numbers, check_shapes
+from recamlib.errors import DataError, SettingsError, check_numbers, check_shapes
 from recamlib.method.walk import check_boundary, pair_affinities, pair_offsets
 
 IGNORE = 255

@@ -18,8 +18,7 @@ import joblib
 import numpy as np
 from numpy.typing import ArrayLike
 
-from recamlib.errors import DataError, RecamError, SettingsError
-from recamlib.method.checks import check_numbers, check_shapes
+from recamlib.errors import DataError, RecamError, SettingsError, check_numbers, check_shapes
 
 
 class MissingCrfError(RecamError):

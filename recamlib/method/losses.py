@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recamlib.errors import DataError, check_choice
-from recamlib.method.checks import check_multi_hot, check_numbers, check_shapes
+from recamlib.errors import DataError, check_choice, check_multi_hot, check_numbers, check_shapes
 
 Place = Literal["logits", "masks"]
 """Grids that the two sides of `segmentation_loss` can be compared on."""

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recamlib.errors import DataError, SettingsError, check_choice
-from recamlib.method.checks import check_shapes
+from recamlib.errors import DataError, SettingsError, check_choice, check_shapes
 
 OPTIONS = ("w", "w'", "w+w'", "w*w'")
 """Weight options of Eq. (9)."""

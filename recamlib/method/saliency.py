@@ -4,8 +4,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from recamlib.errors import SettingsError
-from recamlib.method.checks import check_multi_hot, check_shapes, check_shares
+from recamlib.errors import SettingsError, check_multi_hot, check_shapes, check_shares
 from recamlib.method.crf import as_array
 
 

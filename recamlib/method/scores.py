@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from recamlib.errors import DataError, RecamError, SettingsError
-from recamlib.method.checks import check_multi_hot, check_numbers, check_shapes
+from recamlib.errors import DataError, RecamError, SettingsError, check_multi_hot, check_numbers, check_shapes
 from recamlib.method.crf import as_array
 
 THRESHOLDS = tuple(j / 100 for j in range(101))
@@ -324,16 +323,6 @@ def bootstrap_contrast(
         raise DataError(f"{len(samples)} samples came with {len(signs)} signs: one a sample is expected")
     drawn = _resampled(list(samples), seed=seed, repeats=repeats)  # (S, repeats)
     return _interval(np.asarray(signs, dtype=np.float64) @ drawn, level)
-
-
-def bootstrap_average_precision(
-    scores: Tensor, labels: Tensor, *, seed: int, repeats: int = 200, level: float = 0.95
-) -> tuple[float, float]:
-    """Return the interval of `mean_average_precision` that drawing the images ``(N, K)`` again would give."""
-    _check_scores(scores, labels)
-    rng = np.random.default_rng(seed)
-    drawn = [rng.integers(0, len(scores), len(scores)) for _ in range(repeats)]
-    return _interval(np.array([mean_average_precision(scores[i], labels[i]) for i in drawn]), level)
 
 
 def split_single_multi(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recamlib.errors import DataError, SettingsError, check_choice
-from recamlib.method.checks import check_shapes, check_shares
+from recamlib.errors import DataError, SettingsError, check_choice, check_shapes, check_shares
 
 Offset = tuple[int, int]
 Sources = Literal["inside", "all"]

@@ -51,7 +51,7 @@ def _pairs(net: nn.Module, images: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm
     """Return every convolution and BatchNorm of which the one only hands over to the other."""
     calls: Counter[nn.Module] = Counter()
     handed: Counter[tuple[nn.Conv2d, nn.BatchNorm2d]] = Counter()
-    made: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # outputs are kept so that no other gets their address
+    made: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # outputs stay, so that no other gets their address
 
     def seen(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
         calls[module] += 1

@@ -23,11 +23,11 @@ def picture(height=40, width=61):
     {"precision": "bf16-mixed"},
 ])  # fmt: skip
 def test_probabilities_follow_the_picture_at_its_own_size(settings):
-    found = segment_image(red, picture(), **settings)
-    assert found.shape == (2, 40, 61)
-    assert torch.allclose(found.sum(0), torch.ones(40, 61), atol=1e-5)
-    assert (found[1, :, 36:] > 0.9).all()
-    assert (found[1, :, :24] < 0.1).all()
+    both = segment_image(red, picture(), **settings)
+    assert both.shape == (2, 40, 61)
+    assert torch.allclose(both.sum(0), torch.ones(40, 61), atol=1e-5)
+    assert (both[1, :, 36:] > 0.9).all()
+    assert (both[1, :, :24] < 0.1).all()
 
 
 def test_the_mirror_image_is_turned_back():

@@ -77,15 +77,6 @@ def test_maps_equal_the_published_loop(model, weight, settings):
     assert [relative(m, t) for m, t in zip(ours, theirs, strict=True) if relative(m, t) > 1e-3] == []
 
 
-def test_maps_of_mobilenet_equal_the_published_loop(image):
-    torch.manual_seed(0)
-    model = CamClassifier(build_backbone("mobilenet_v2"), 3).eval()
-    options = {"scales": (1.0,), "steps": 2, "step_size": 0.03}
-    theirs = load_literal()(model, image, model.fc1.weight.detach(), classes=[1, 2], **options)
-    ours = adversarial_maps(model, [image], model.fc1.weight, classes=[torch.tensor([1, 2])], **options)[0]
-    assert relative(ours[0], theirs[0]) < 1e-3
-
-
 @pytest.mark.parametrize("name", ["resnet_small", "mobilenet_v2"])
 def test_gradients_of_the_folded_copy_are_the_networks(name):
     torch.manual_seed(0)
@@ -196,12 +187,6 @@ def test_maps_depend_on_neither_order_nor_company(model, image, weight, pixels):
             alone = adversarial_maps(model, [picture], weight, classes=[k[None]], **options)[0][0]
             assert relative(m, alone[0]) < 1e-3
     many[0][0].add_(1)  # an ordinary tensor: a later step may change it in place
-
-
-def test_mirrored_image_gives_mirrored_maps(model, image, weight):
-    options = {"classes": [torch.tensor([0, 1])], "scales": (1.0,), "steps": 3, "step_size": 0.03}
-    a, b = (adversarial_maps(model, [i], weight, **options)[0][0] for i in (image, image.flip(2)))
-    assert relative(a.flip(2), b) < 1e-3
 
 
 def test_no_class_and_no_activation(model, image, weight):

@@ -152,12 +152,3 @@ def test_learns_where_two_areas_meet():
     probability = net.boundary(images)
     assert (probability[target > 0] > 0.5).float().mean() > 0.9
     assert (probability[target == 0] < 0.5).float().mean() > 0.95
-
-
-def test_branch_alone_restores_the_network():
-    net, other = boundary_net(seed=1), boundary_net(seed=1)
-    train(net, *halves(1, size=32), steps=2)
-    images = torch.randn(1, 3, 40, 50)
-    assert not torch.equal(net.boundary(images), other.boundary(images))
-    other.branch.load_state_dict(net.branch.state_dict())
-    assert torch.equal(net.boundary(images), other.boundary(images))
