@@ -14,7 +14,7 @@ from recamlib.engine.fit import make_optimizer
 from recamlib.errors import DataError, SettingsError, WeightsError
 from recamlib.method.losses import multiscale_loss
 from recamlib.models.backbones import build_backbone
-from recamlib.models.deeplabv2 import AtrousPyramid, DeepLabV2, convert_published, dilate, scale_maximum
+from recamlib.models.deeplabv2 import AtrousPyramid, DeepLabV2, convert_published, dilate
 from recamlib.models.segmenters import ARCHS, build_segmenter
 
 SMALL = [a for a in ARCHS if a.endswith("_small")]
@@ -139,14 +139,6 @@ def test_pyramid_is_the_sum_of_four_convolutions():
         by_hand += conv.bias[None, :, None, None]
     torch.testing.assert_close(pyramid(x), by_hand, rtol=1e-4, atol=1e-5)
     assert 0.008 < pyramid["c0"].weight.std() < 0.012 and (pyramid["c0"].bias == 0).all()
-
-
-def test_maximum_over_scales_by_hand():
-    full = torch.tensor([[[[0.0, 9.0, 0.0, 0.0]], [[5.0, 5.0, 5.0, 5.0]]]])
-    half = torch.tensor([[[[0.0, 4.0]], [[8.0, 0.0]]]])  # enlarged: 0 1 3 4 and 8 6 2 0
-    small = torch.tensor([[[[2.0]], [[-1.0]]]])
-    expected = torch.tensor([[[[2.0, 9.0, 3.0, 4.0]], [[8.0, 6.0, 5.0, 5.0]]]])
-    torch.testing.assert_close(scale_maximum([full, half, small]), expected)
 
 
 @pytest.mark.parametrize(
