@@ -6,7 +6,6 @@ that are no labels.
 """
 
 from collections.abc import Sequence
-from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from recamlib.errors import DataError, check_choice, check_multi_hot, check_numbers, check_shapes
 
-Place = Literal["logits", "masks"]
+PLACES = ("logits", "masks")
 """Grids that the two sides of `segmentation_loss` can be compared on."""
 
 
@@ -169,7 +168,7 @@ def sce_gradient(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.softmax(1) * target.sum(1, keepdim=True) - target
 
 
-def segmentation_loss(logits: Tensor, masks: Tensor, *, at: Place = "logits", ignore: int = 255) -> Tensor:
+def segmentation_loss(logits: Tensor, masks: Tensor, *, at: str = "logits", ignore: int = 255) -> Tensor:
     """Return the softmax cross-entropy of every pixel whose class is known, averaged over these pixels.
 
     It is 0, with gradients of 0, if no pixel is known.
@@ -199,7 +198,7 @@ def segmentation_loss(logits: Tensor, masks: Tensor, *, at: Place = "logits", ig
     >>> round(segmentation_loss(torch.zeros(1, 2, 2, 2), masks).item(), 4)
     0.6931
     """
-    check_choice("at", at, get_args(Place))
+    check_choice("at", at, PLACES)
     check_shapes(logits=(logits, "images, classes, h, w"), masks=(masks, "images, H, W"))
     check_numbers("masks", masks, logits.shape[1], ignore=ignore)
     logits = logits.float()
@@ -214,7 +213,7 @@ def segmentation_loss(logits: Tensor, masks: Tensor, *, at: Place = "logits", ig
 
 
 def multiscale_loss(
-    outputs: Sequence[Tensor], masks: Tensor, *, at: Place = "logits", ignore: int = 255
+    outputs: Sequence[Tensor], masks: Tensor, *, at: str = "logits", ignore: int = 255
 ) -> Tensor:
     """Return the sum of the `segmentation_loss` of several logits of the same images, each on its own grid.
 
