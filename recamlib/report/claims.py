@@ -220,7 +220,7 @@ def table_row(
     """Return one measured row: mIoU per seed in percent, mean, interval, and its difference to the first row.
 
     With several seeds both intervals are t-intervals over seeds (differences paired by seed); with one seed
-    they are the bootstrap intervals over images handed in, and the row says so.
+    they are the bootstrap intervals over images handed in, and ``interval_over`` is "images".
     """
     mean, low, high = seed_interval(values)
     row = {"per_seed": list(values), "mean": mean, "seeds": len(values)}

@@ -74,17 +74,9 @@ def bars(
 ) -> Axes:
     """Draw a bar per row and series with its 95 % interval; the paper's numbers are diamonds.
 
-    Parameters
-    ----------
-    frame
-        One row per bar, or group of bars. Columns ``X here`` of every series ``X``, and where there are any
-        ``X low``, ``X high`` and ``X paper``; a single series may do without the name.
-    ax, label
-        Where to draw, and what the numbers are.
-    series
-        Names of the series, all that there are if none is given.
-    across, numbers
-        Whether bars lie, and whether they carry their numbers.
+    `frame` has columns ``X here`` of every series ``X``, and where there are any ``X low``, ``X high`` and
+    ``X paper``; a single series may do without the name. `series` are all that there are if none is given,
+    `across` is for bars that lie, `numbers` for bars that carry their numbers.
     """
     stems = [f"{name} " for name in series]
     stems = stems or [str(name).removesuffix("here") for name in frame if str(name).endswith("here")]
@@ -299,8 +291,7 @@ def walk_seconds(grids: Sequence[Grid] = GRIDS, *, repeats: int = 3) -> dict[Gri
 def cost_line(ax: Axes, *, seconds: Mapping[Grid, float] | None = None) -> Axes:
     """Draw seconds of a walk against cells, and what the dense matrix would take if its stored ratio held.
 
-    `seconds` are measured here and now (`walk_seconds`) unless given. The dense line is the stored ratio
-    of one run times the line measured here, with the cube of the cells as its slope.
+    `seconds` are measured here and now (`walk_seconds`) unless given.
     """
     seconds = seconds or walk_seconds()
     cells, taken = np.array([h * w for h, w in seconds]), np.array(list(seconds.values()))

@@ -83,15 +83,12 @@ def on_every_backbone(tables: Mapping[str, Mapping[str, Any]], *, row: str) -> d
 
 
 def gain(models: Sequence[Reactivate], settings: Blocks, *, option: str) -> dict[str, dict[str, Any]]:
-    """Return the rows ``cam``, ``recam`` with an option, and those of the other options of Eq. 9.
-
-    A control without SCE has ``w`` alone.
-    """
-    option = option if models[0].sce_weight else "w"
-    others = {row: o for o, row in ROWS.items() if o != option} if models[0].sce_weight else {}
+    """Return the rows ``cam``, ``recam`` with an option, and the other options; without SCE ``w`` alone."""
+    options = {"recam": option, **{row: o for o, row in ROWS.items() if o != option}}
+    if not models[0].sce_weight:  # a control
+        options = {"recam": "w"}
     scores = {"cam": _scored([model.base for model in models], settings)}
-    scores |= {"recam": _scored(models, settings, option)}
-    scores |= {row: _scored(models, settings, other) for row, other in others.items()}
+    scores |= {row: _scored(models, settings, chosen) for row, chosen in options.items()}
     return score_table(scores, baseline="cam")
 
 

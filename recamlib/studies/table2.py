@@ -140,9 +140,8 @@ def recam_against_advcam(
 ) -> dict[str, Any]:
     """Judge ``recam_vs_advcam_speed`` and ``recam_extra_hours_voc`` on the time column of Table 2.
 
-    The first is a ratio of times on one device and holds if it reaches half of the paper's; with fewer
-    than the published 27 steps of AdvCAM, or without it, it is not judged. The second is a time in
-    hours on the paper's hardware: what was measured here is given beside "cannot tell".
+    The first is a ratio of times on one device and holds if it reaches half of the paper's; with fewer than
+    the published 27 steps of AdvCAM it is not judged. The second is a time on the paper's hardware.
     """
     recam, paper = times[cell("none", "recam")]["mean"], paper_value("prose.recam_vs_advcam_speed")
     cost = times[cell("none", "recam")]["seconds"] - times[cell("none", "cam")]["seconds"]
