@@ -11,6 +11,8 @@ from recamlib.method.maps import Gap, class_activation_maps, class_features
 
 MARGIN = 3.0
 """Points of accuracy that FC2 may stay behind a softmax layer fitted to convergence."""
+COST = 1.0
+"""Points of mean average precision below FC1 alone that a reactivation may end at."""
 
 
 class Convergence(NamedTuple):
@@ -25,8 +27,9 @@ def convergence(record: Mapping[str, Any]) -> Convergence:
 
     A classifier has converged if its mean average precision on val, ``val_map``, is at least that of FC1
     trained alone on the untouched features of the same backbone, ``fc1_map``. A reactivation has converged
-    if, besides, the accuracy of FC2 on the pooled one-class features of training images, ``fc2_accuracy``, is
-    within `MARGIN` points of a softmax layer fitted to convergence on them, ``softmax_accuracy``.
+    if, besides, it has not spoiled FC1 (``val_map_after`` is at least ``fc1_map`` minus `COST`), and the
+    accuracy of FC2 on the pooled one-class features of training images, ``fc2_accuracy``, is within `MARGIN`
+    points of a softmax layer fitted to convergence on them, ``softmax_accuracy``.
 
     Examples
     --------
@@ -36,11 +39,17 @@ def convergence(record: Mapping[str, Any]) -> Convergence:
     Convergence(converged=False, text='FC2 64 % of 93 %')
     >>> convergence({"val_map": 15.0, "fc1_map": 62.9})
     Convergence(converged=False, text='mAP 15.0 of 62.9')
+    >>> spoiled = {"val_map_after": 47.9, "fc2_accuracy": 100.0, "softmax_accuracy": 100.0}
+    >>> convergence({"val_map": 62.0, "fc1_map": 62.0} | spoiled)
+    Convergence(converged=False, text='mAP 47.9 of 62.0 after reactivation')
     """
     classifier = f"mAP {record['val_map']:.1f} of {record['fc1_map']:.1f}"
     learned = record["val_map"] >= record["fc1_map"]
     if "fc2_accuracy" not in record:
         return Convergence(learned, classifier)
+    after = record.get("val_map_after", record["val_map"])
+    if learned and after < record["fc1_map"] - COST:
+        learned, classifier = False, f"mAP {after:.1f} of {record['fc1_map']:.1f} after reactivation"
     head = f"FC2 {record['fc2_accuracy']:.0f} % of {record['softmax_accuracy']:.0f} %"
     followed = record["fc2_accuracy"] >= record["softmax_accuracy"] - MARGIN
     if learned and followed:

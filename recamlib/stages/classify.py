@@ -302,7 +302,7 @@ def _run_training(
     if not answer.converged:
         print(
             f"{type(stage).__name__} has not converged ({answer.text}), so that it carries no verdict: "
-            "try a higher rate (lr) or more epochs"
+            f"try {'a lower' if 'after' in answer.text else 'a higher'} rate (lr) or more epochs"
         )
     shape = next(v.shape for k, v in model.state_dict().items() if k.endswith("fc1.weight"))
     return {**result, "convergence": record, "shape": list(shape)}

@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from recamlib.method.convergence import MARGIN, convergence, fit_softmax, head_numbers, one_class_features
+from recamlib.method.convergence import (
+    COST,
+    MARGIN,
+    convergence,
+    fit_softmax,
+    head_numbers,
+    one_class_features,
+)
 from recamlib.method.maps import class_activation_maps, class_features
 
 RECORD = {"val_map": 70.0, "fc1_map": 68.4, "fc2_accuracy": 95.0, "softmax_accuracy": 97.0}
@@ -13,6 +20,8 @@ RECORD = {"val_map": 70.0, "fc1_map": 68.4, "fc2_accuracy": 95.0, "softmax_accur
     ({}, True),
     ({"val_map": 68.4}, True),
     ({"val_map": 68.3}, False),  # worse than FC1 alone on untouched features
+    ({"val_map_after": 68.4 - COST}, True),
+    ({"val_map_after": 68.3 - COST}, False),  # FC1 followed an FC2 that was not trained yet
     ({"fc2_accuracy": 97.0 - MARGIN}, True),
     ({"fc2_accuracy": 96.9 - MARGIN}, False),  # FC2 stopped before it had learned what its features tell
 ])  # fmt: skip
