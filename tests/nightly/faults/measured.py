@@ -11,14 +11,14 @@ from recamlib.paths import book_dir
 
 
 def keep(name: str, found: dict[str, Any]) -> None:
-    """Write a section of ``book/measured/faults.json`` if ``RECAM_KEEP_FAULTS`` is set."""
+    """Write into a section of ``book/measured/faults.json`` if ``RECAM_KEEP_FAULTS`` is set."""
     if not os.environ.get("RECAM_KEEP_FAULTS"):
         return
     path = book_dir() / "measured" / "faults.json"
     kept = json.loads(path.read_text()) if path.is_file() else {}
     libraries = {name: version(name) for name in ("exca", "safetensors")}
     kept[name] = {
-        **found, "date": datetime.date.today().isoformat(), "device": device_name(),
+        **kept.get(name, {}), **found, "date": datetime.date.today().isoformat(), "device": device_name(),
         "versions": versions() | libraries,
     }  # fmt: skip
     path.write_text(json.dumps(dict(sorted(kept.items())), indent=1) + "\n")
