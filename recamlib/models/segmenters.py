@@ -278,9 +278,9 @@ def _smp_network(
 
     own = {"encoder": SmallEncoder, "pretrained_settings": {}, "params": {}}
     smp.encoders.encoders.setdefault("resnet_small", own)
-    encoder, pretrained = name, "imagenet"
+    encoder = name
     if name.startswith("timm/"):
-        encoder, pretrained = f"tu-{timm_name(name)}", True
+        encoder = f"tu-{timm_name(name)}"
         options = (_SWIN if encoder.startswith("tu-swin_") else {}) | options
     elif name not in (known := smp.encoders.get_encoder_names()):
         hint = nearest(name, known)
@@ -290,7 +290,8 @@ def _smp_network(
         given = {"encoder_weights": pretrained, "classes": classes, "upsampling": 1, **options}
         return getattr(smp, family)(encoder, **given)
 
-    return from_registry(make, name, pretrained=pretrained if weights == REGISTRY else None)
+    chosen: str | bool = encoder.startswith("tu-") or "imagenet"  # smp wants True for timm's
+    return from_registry(make, name, pretrained=chosen if weights == REGISTRY else None)
 
 
 def _checked(images: Tensor) -> Tensor:
