@@ -47,7 +47,8 @@ def summary(result: dict) -> dict:
 def numbers(row: dict) -> dict[str, Any]:
     """Return the numbers of a row that are compared: scores, floor, and what its trainings recorded."""
     records = row.get("records") or []
-    found = {name: row[name] for name in ("per_seed", "fixed", "floor") if name in row}
+    found = {"per_seed": row.get("per_seed", [row["mean"]])}
+    found |= {name: row[name] for name in ("fixed", "floor") if name in row}
     found["precision"] = [r.get("val_map_after", r["val_map"]) for r in records]
     found["fc2_accuracy"] = [r["fc2_accuracy"] for r in records if "fc2_accuracy" in r]
     return {name: value for name, value in found.items() if value != []}

@@ -110,7 +110,7 @@ FAULTS = [
         "method.walk._transitions", lambda f: lambda boundary, *a: f(0 * boundary, *a)),
         (*MODELS, *BOUNDARIES, "AdvCams")),
     Fault("AdvCAM steps down instead of up", "03", planted(
-        "method.advcam.advcam_step", lambda f: lambda images, gradient, *a, **k: f(images, -gradient, *a, **k)),
+        "method.advcam.advcam_step", lambda f: lambda images, up, *a, **k: f(images, -up, *a, **k)),
         (*MODELS, *BOUNDARIES, "Walk")),
     Fault("FC2 has a rate of 0", "02", planted("stages.classify._run_training", without_rate), MODELS[:2],
           {"seeds": [0]}),
