@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from recamlib.errors import SettingsError, nearest
+from recamlib.errors import SettingsError, check_choice, nearest
 from recamlib.files import read_yaml
 from recamlib.paths import notebooks_dir
 
@@ -162,9 +162,8 @@ def all_parameters(
             values = _joined(values, _of_profile(path, notebook, known))
         except SettingsError as error:
             raise SettingsError(f"profile {profile}: {error}") from None
-    elif profile != DEFAULT:
-        names = list_profiles(folder)
-        raise SettingsError(f"no profile {profile!r}{nearest(profile, names)}; there are {', '.join(names)}")
+    else:
+        check_choice("profile", profile, list_profiles(folder))
     if "profile" in known:
         values["profile"] = profile
     return _joined(values, _checked(notebook, known, extra or {}))

@@ -13,7 +13,7 @@ import pydantic
 from scipy import stats
 
 from recamlib import paths
-from recamlib.errors import RecamError, nearest
+from recamlib.errors import RecamError, check_choice, nearest
 from recamlib.files import read_yaml
 
 RULE = (
@@ -240,8 +240,7 @@ def sentence(
 
     If one of the `rows` it rests on has not converged, that is the answer.
     """
-    if answer not in VERDICTS:
-        raise RecamError(f"{answer!r} is no verdict; use one of {', '.join(VERDICTS)}")
+    check_choice("verdict", answer, VERDICTS)
     late = next((row["convergence"] for row in rows if row.get("converged") is False), None)
     if late and answer in ("holds", "does not hold", "cannot tell"):
         answer, evidence = "not converged", f"not converged: {late}; {evidence}"

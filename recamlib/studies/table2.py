@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recamlib.errors import SettingsError, nearest
+from recamlib.errors import SettingsError, check_choice
 from recamlib.report.cells import KINDS as TITLES
 from recamlib.report.cells import METHODS, Cell, cam_beside_recam
 from recamlib.report.claims import joint_verdict, paper_value, sentence, signed, verdict
@@ -39,9 +39,7 @@ def systems(
     size of the random part of the images that AdvCAM runs on, 0 for all.
     """
     for method in methods or [""]:
-        if method not in METHODS:
-            hint = f"{nearest(method, METHODS)}: use one or more of {', '.join(METHODS)}"
-            raise SettingsError(f"unknown refinement {method!r}{hint}")
+        check_choice("refinement", method, METHODS)
     return {
         cell(method, kind): [refined(maps, method, settings, advcam_images) for maps in stages]
         for method in methods

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from recamlib.engine.device import bar
-from recamlib.errors import SettingsError, nearest
+from recamlib.errors import check_choice
 from recamlib.method.crf import usable
 from recamlib.method.scores import bootstrap_contrast
 from recamlib.report.cells import KINDS as TITLES
@@ -63,18 +63,12 @@ def column(arch: str) -> str:
 def recipe(arch: str, data: DataSettings, own: Mapping[str, Any], settings: Blocks) -> dict[str, Any]:
     """Return the settings of a network on some data: its recipe, then its own, then those of all networks.
 
-    Raises
-    ------
-    SettingsError
-        If there is no network of that name; the nearest is given.
-
     Examples
     --------
     >>> recipe("deeplabv2_small", DataSettings(), {"lr": 0.01}, {"TrainSegmenter": {"steps": 5}})["lr"]
     0.01
     """
-    if arch not in RECIPES:
-        raise SettingsError(f"unknown network {arch!r}{nearest(arch, RECIPES)}: use {', '.join(RECIPES)}")
+    check_choice("network", arch, RECIPES)
     steps = {"steps": COCO_STEPS[arch]} if data.name == "coco14" and arch in COCO_STEPS else {}
     return {**RECIPES[arch], **steps, **own, **settings.get("TrainSegmenter", {})}
 

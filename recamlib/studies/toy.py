@@ -9,7 +9,7 @@ import torch
 
 from recamlib.data.labels import HOOFED, SPACES
 from recamlib.engine.device import bar
-from recamlib.errors import SettingsError, nearest
+from recamlib.errors import check_choice
 from recamlib.method.convergence import convergence
 from recamlib.method.losses import bce_gradient, sce_gradient
 from recamlib.method.scores import accuracy
@@ -22,8 +22,7 @@ LOSSES = {"bce": bce_gradient, "sce": sce_gradient}
 
 def group_data(dataset: str, group: str, *, train_images: int = 0, **more: Any) -> DataSettings:
     """Return the single-label images of a class group: ``"hoofed"`` (those the data set has) or ``"all"``."""
-    if group not in ("hoofed", "all"):
-        raise SettingsError(f"no class group {group!r}{nearest(group, ('hoofed', 'all'))}; use hoofed or all")
+    check_choice("class group", group, ("hoofed", "all"))
     present = SPACES[dataset].classes
     classes = tuple(name for name in present if name in HOOFED.classes)
     return DataSettings.of(

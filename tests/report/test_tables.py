@@ -124,7 +124,7 @@ def test_pair_gradients_pick_the_target_and_the_highest_negative():
     found = rc.toy.pair_gradients(np.array([[0.0, 9.0, -9.0]]), np.array([[0, 0, 1]]), loss="sce")
     assert found["target"] == pytest.approx(-1, abs=1e-3)
     assert found["confusing"] == pytest.approx(1, abs=1e-3)
-    with pytest.raises(SettingsError, match="no class group 'hoofd' .did you mean 'hoofed'"):
+    with pytest.raises(SettingsError, match="did you mean 'hoofed'"):
         rc.toy.group_data("hoofed", "hoofd")
 
 
@@ -170,7 +170,7 @@ def test_strings_from_data_stay_strings_on_a_page():
     assert "<script>" not in text
     assert "&lt;script&gt;\\|alert" in text
     assert "synthetic" in text
-    with pytest.raises(RecamError, match="'maybe' is no verdict"):
+    with pytest.raises(RecamError, match="'maybe'"):
         rc.claims.sentence("maybe", "")
 
 

@@ -71,7 +71,7 @@ def test_every_figure_of_the_notebook_draws():
     assert rc.plots.cost_line(axes[5], seconds={(4, 5): 0.1, (8, 10): 0.4}).lines
 
 
-@pytest.mark.parametrize("names, message", [([], "use one or more"), (["irm"], "did you mean 'irn'")])
+@pytest.mark.parametrize("names, message", [([], "use one of"), (["irm"], "did you mean 'irn'")])
 def test_rows_that_cannot_be_are_one_clear_error(names, message):
     with pytest.raises(SettingsError, match=message):
         rc.table2.systems({}, {}, methods=names)
