@@ -195,7 +195,7 @@ def _judge(report: Report, findings: dict[str, _Finding], space: LabelSpace) -> 
         if both and not shown[k] and (own or labelled[k]):
             labels = f"{labelled[k]} images are labelled so" if labelled[k] else "no image is labelled so"
             report.problems.append(f"no mask shows the class {name!r} (value {k + 1}); {labels}")
-        elif not both and own and not labelled[k]:
+        elif not both and own and labelled and not labelled[k]:
             report.problems.append(f"no image is labelled with the class {name!r}")
     turned = [id for id, f in findings.items() if f.turned]
     if turned:

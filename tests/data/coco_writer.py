@@ -34,22 +34,12 @@ def write_coco(folder: Path, images: ImageSet, masks: MaskSet, *, split: str, qu
             if not region.any():
                 continue
             runs = run_lengths.encode(region)
-            box = [float(v) for v in run_lengths.toBbox(runs)]
             annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": number,
-                    "category_id": category,
-                    "iscrowd": crowd,
-                    "area": float(run_lengths.area(runs)),
-                    "bbox": box,
-                    "segmentation": {"size": [height, width], "counts": runs["counts"].decode("ascii")},
-                }
-            )
-    named = [
-        {"id": c, "name": n, "supercategory": "animal"}
-        for c, n in zip(categories, space.classes, strict=True)
-    ]
+                {"id": len(annotations) + 1, "image_id": number, "category_id": category, "iscrowd": crowd,
+                 "area": float(run_lengths.area(runs)), "bbox": [float(v) for v in run_lengths.toBbox(runs)],
+                 "segmentation": {"size": [height, width], "counts": runs["counts"].decode("ascii")}}
+            )  # fmt: skip
+    named = [{"id": c, "name": n} for c, n in zip(categories, space.classes, strict=True)]
     content = {"images": listed, "annotations": annotations, "categories": named}
     path = root / "annotations" / f"instances_{part}.json"
     path.write_text(json.dumps(content), encoding="utf-8")

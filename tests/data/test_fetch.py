@@ -71,9 +71,6 @@ def offer(server: Server, name: str, content: bytes, **changes) -> Archive:
     return Archive(**{"file": name, "url": server.url(name), **facts, **changes})
 
 
-CONTENT = bytes(range(256)) * 400
-
-
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
     """A server on this machine is not asked again after some seconds."""
@@ -98,15 +95,9 @@ def zip_of(files: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def jpeg() -> bytes:
+def picture(kind: str, value: int = 0) -> bytes:
     buffer = io.BytesIO()
-    Image.new("RGB", (8, 6)).save(buffer, "JPEG")
-    return buffer.getvalue()
-
-
-def png(value: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(np.full((6, 8), value, np.uint8)).save(buffer, "PNG")
+    Image.fromarray(np.full((6, 8), value, np.uint8)).save(buffer, kind)
     return buffer.getvalue()
 
 
@@ -117,9 +108,9 @@ def voc_tar() -> bytes:
     annotation = b"<annotation><object><name>cow</name></object></annotation>"
     files = {}
     for id in ("a_1", "b_1", "c_1", "d_1"):
-        files[f"{KIT}/JPEGImages/{id}.jpg"] = jpeg()
+        files[f"{KIT}/JPEGImages/{id}.jpg"] = picture("JPEG")
         files[f"{KIT}/Annotations/{id}.xml"] = annotation
-    files[f"{KIT}/SegmentationClass/a_1.png"] = files[f"{KIT}/SegmentationClass/b_1.png"] = png(10)
+    files[f"{KIT}/SegmentationClass/a_1.png"] = files[f"{KIT}/SegmentationClass/b_1.png"] = picture("PNG", 10)
     files[f"{KIT}/ImageSets/Segmentation/train.txt"] = b"a_1\n"
     files[f"{KIT}/ImageSets/Segmentation/val.txt"] = b"b_1\n"
     return tar_of(files)
@@ -134,7 +125,7 @@ def sbd_tgz(**masks: np.ndarray) -> bytes:
         )
         scipy.io.savemat(buffer, {"GTcls": kind[None]}, do_compression=True)
         files[f"benchmark_RELEASE/dataset/cls/{id}.mat"] = buffer.getvalue()
-        files[f"benchmark_RELEASE/dataset/img/{id}.jpg"] = jpeg()
+        files[f"benchmark_RELEASE/dataset/img/{id}.jpg"] = picture("JPEG")
     files["benchmark_RELEASE/dataset/train.txt"] = b"a_1\nd_1\n"
     files["benchmark_RELEASE/dataset/val.txt"] = b"b_1\nc_1\n"
     return tar_of(files, mode="w:gz")
@@ -198,7 +189,7 @@ def test_voc_and_sbd_from_nothing(server, tmp_path):
 def test_coco_goes_on_with_the_part_that_is_missing(server, tmp_path):
     parts = {
         "annotations_trainval2014.zip": zip_of({"annotations/instances_val2014.json": b"{}"}),
-        "val2014.zip": zip_of({"val2014/a.jpg": jpeg()}),
+        "val2014.zip": zip_of({"val2014/a.jpg": picture("JPEG")}),
     }
     sources = listing(tmp_path, server, coco14=parts)
     held = server.files.pop("val2014.zip")
@@ -207,7 +198,7 @@ def test_coco_goes_on_with_the_part_that_is_missing(server, tmp_path):
     assert (tmp_path / "coco14" / "annotations").is_dir()
     server.files["val2014.zip"] = held
     bring("coco14", tmp_path, sources, keep=True)
-    assert (tmp_path / "coco14" / "val2014" / "a.jpg").read_bytes() == jpeg()
+    assert (tmp_path / "coco14" / "val2014" / "a.jpg").read_bytes() == picture("JPEG")
     assert [p.name for p in (tmp_path / "archives").iterdir()] == ["val2014.zip"]
 
 
@@ -220,8 +211,7 @@ def test_other_data_in_the_place_of_the_official_set_are_named(server, tmp_path,
 
 
 def test_sbd_does_not_go_into_another_set(server, tmp_path):
-    zeros = np.zeros((6, 8), np.uint8)
-    sbd = {"sbd.tgz": sbd_tgz(c_1=zeros, d_1=zeros)}
+    sbd = {"sbd.tgz": sbd_tgz(c_1=ZEROS, d_1=ZEROS)}
     sources = listing(tmp_path, server, voc12={"voc.tar": voc_tar()}, sbd=sbd)
     (bring("voc12", tmp_path, sources) / "JPEGImages" / "d_1.jpg").unlink()
     with pytest.raises(DataError, match="no picture d_1.jpg: SBD goes with the official VOC 2012"):
@@ -248,17 +238,17 @@ def test_archive_that_is_none(server, tmp_path):
         bring("voc12", tmp_path / "second", sources)
 
 
+ZEROS = np.zeros((6, 8), np.uint8)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (
-            sbd_tgz(c_1=np.full((6, 8), 21, np.uint8), d_1=np.zeros((6, 8), np.uint8)),
-            "not a mask of the 20 VOC classes",
-        ),
-        (sbd_tgz(c_1=np.zeros((6, 8), np.uint8)), "lacks the mask of d_1"),
+        (sbd_tgz(c_1=ZEROS + 21, d_1=ZEROS), "not a mask of the 20 VOC classes"),
+        (sbd_tgz(c_1=ZEROS), "lacks the mask of d_1"),
         (tar_of({"x": b"y"}, mode="w:gz"), "lacks its lists"),
         (tar_of({"benchmark_RELEASE/dataset/cls/c_1.mat": b"y"}, mode="w:gz"), "c_1.mat is not a class file"),
-        (sbd_tgz(c_1=np.zeros((6, 8), np.uint8), d_1=np.zeros((6, 8), np.uint8))[:200], "cannot be unpacked"),
+        (sbd_tgz(c_1=ZEROS, d_1=ZEROS)[:200], "cannot be unpacked"),
     ],
     ids=["value", "mask", "lists", "class", "archive"],
 )
@@ -273,13 +263,8 @@ def test_bad_sbd_leaves_no_list_behind(server, tmp_path, content, message):
 def test_official_sources_are_complete():
     for name in FETCHABLE:
         for archive in archives(name):
-            assert archive.url.startswith("http")
-            assert archive.url.endswith(archive.file)
-            assert len(bytes.fromhex(archive.md5)) == 16
-            assert archive.bytes > 2e8
-
-
-def test_names():
+            assert archive.url.startswith("http") and archive.url.endswith(archive.file)
+            assert len(bytes.fromhex(archive.md5)) == 16 and archive.bytes > 2e8
     with pytest.raises(SettingsError, match="drawn, not fetched"):
         archives("hoofed")
     with pytest.raises(SettingsError, match="did you mean 'voc12'"):

@@ -26,14 +26,20 @@ def off(image, pixels=GRADIENT) -> float:
     return float(np.abs(image.permute(1, 2, 0).numpy().astype(float) - pixels).mean())
 
 
-def test_plain_jpeg(tmp_path):
-    path = tmp_path / "a.jpg"
-    path.write_bytes(jpeg())
-    image = read_image(path)
-    assert image.shape == (3, 30, 40)
-    assert image.is_contiguous()
-    assert off(image) < 2
-    assert image_size(path) == (30, 40)
+def test_any_mode_becomes_rgb(tmp_path):
+    grey = GRADIENT[..., :1]
+    for picture, suffix, expected, most in (
+        (Image.fromarray(GRADIENT), "jpg", GRADIENT, 2), (Image.fromarray(grey[..., 0]), "jpg", grey, 2),
+        (Image.fromarray(GRADIENT).convert("CMYK"), "jpg", GRADIENT, 12),
+        (Image.fromarray(GRADIENT).quantize(64), "png", GRADIENT, 20),
+        (Image.fromarray(np.dstack([GRADIENT, np.full((30, 40), 7, np.uint8)])), "png", GRADIENT, 0),
+        (Image.fromarray(grey[..., 0] > 100), "png", 255 * (grey > 100), 0),
+    ):  # fmt: skip
+        path = tmp_path / f"a.{suffix}"
+        picture.save(path, quality=95)
+        image = read_image(path)
+        assert image.is_contiguous() and image_size(path) == image.shape[1:] == (30, 40)
+        assert off(image, expected) <= most
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "tiff", "webp"])
@@ -45,34 +51,12 @@ def test_format_follows_the_content_not_the_name(tmp_path, suffix):
     assert off(read_image(path)) < 6
 
 
-def test_grey_becomes_rgb(tmp_path):
-    path = tmp_path / "grey.jpg"
-    Image.fromarray(GRADIENT[..., 0]).save(path, quality=95)
-    assert off(read_image(path), GRADIENT[..., :1]) < 2
-
-
-def test_cmyk_keeps_its_colours(tmp_path):
-    path = tmp_path / "cmyk.jpg"
-    Image.fromarray(GRADIENT).convert("CMYK").save(path, quality=95)
-    assert off(read_image(path)) < 12
-
-
 def test_sixteen_bits_keep_the_picture(tmp_path):
     path = tmp_path / "deep.png"
     deep = np.arange(65536, dtype=np.uint16).reshape(256, 256)
     Image.fromarray(deep).save(path)
     image = read_image(path)
     assert np.array_equal(image[1].numpy(), (deep >> 8).astype(np.uint8))
-
-
-def test_palette_transparency_and_one_bit(tmp_path):
-    path = tmp_path / "a.png"
-    Image.fromarray(GRADIENT).quantize(64).save(path)
-    assert off(read_image(path)) < 20
-    Image.fromarray(np.dstack([GRADIENT, np.full((30, 40), 7, np.uint8)])).save(path)
-    assert off(read_image(path)) == 0
-    Image.fromarray(GRADIENT[..., 0] > 100).save(path)
-    assert set(np.unique(read_image(path))) == {0, 255}
 
 
 def test_floating_point_is_refused(tmp_path):
@@ -96,13 +80,6 @@ def test_exif_rotation_is_applied_where_asked_for(tmp_path):
     assert off(read_image(path)) < 2
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (50, 1), (1, 50), (2, 8000), (8000, 3)])
-def test_extreme_shapes(tmp_path, shape):
-    path = tmp_path / "thin.png"
-    Image.fromarray(np.full((*shape, 3), 7, np.uint8)).save(path)
-    assert read_image(path).shape == (3, *shape)
-
-
 def test_larger_still_is_refused_before_decoding(tmp_path):
     path = tmp_path / "bomb.png"
     Image.new("1", (20_000, 20_000)).save(path, compress_level=1)
@@ -111,31 +88,13 @@ def test_larger_still_is_refused_before_decoding(tmp_path):
             read(path)
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
-@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_truncated(tmp_path, kind, share):
-    buffer = io.BytesIO()
-    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
-    Image.fromarray(noise).save(buffer, kind)
-    path = tmp_path / "cut.jpg"
-    path.write_bytes(buffer.getvalue()[: int(len(buffer.getvalue()) * share)])
-    with pytest.raises(DataError, match="cut.jpg .*copy it again"):
-        read_image(path)
-
-
-@pytest.mark.parametrize("content", [b"", b"not an image", b"\xff\xd8\xff\xe0" + b"x" * 200, b"<svg/>"])
-def test_corrupt(tmp_path, content):
+@pytest.mark.parametrize("content", [jpeg()[:300], jpeg()[:-40], b"", b"not an image", b"\xff\xd8\xff\xe0xx"])
+def test_cut_short_or_no_image(tmp_path, content):
     path = tmp_path / "bad.jpg"
     path.write_bytes(content)
-    with pytest.raises(DataError, match="bad.jpg .*copy it again"):
-        read_image(path)
-
-
-def test_missing_and_folder(tmp_path):
-    with pytest.raises(DataError, match="gone.jpg is missing"):
-        read_image(tmp_path / "gone.jpg")
-    with pytest.raises(DataError, match="name an image file"):
-        read_image(tmp_path)
+    for named in (path, tmp_path / "gone.jpg", tmp_path):
+        with pytest.raises(DataError, match=f"{named.name} "):
+            read_image(named)
 
 
 def test_mask_keeps_indices(tmp_path):

@@ -6,13 +6,14 @@ import unicodedata
 
 import numpy as np
 import pytest
+from coco_writer import write_coco
 from PIL import Image
 
 from recamlib.data.access import open_images, open_masks
 from recamlib.data.check import check_dataset
 from recamlib.data.labels import LabelSpace
 from recamlib.data.voc import read_classes
-from recamlib.errors import DataError
+from recamlib.errors import DataError, SettingsError
 from recamlib.paths import book_dir
 from recamlib.stages.base import DataSettings
 
@@ -55,17 +56,6 @@ def each_mask(kit, change):
         Image.fromarray(change(mask)).save(path)
 
 
-def refused(kit, message, monkeypatch):
-    """The check calls it a problem, and scoring stops with the same words before it has a number."""
-    report = check(kit)
-    assert not report.ok and [line for line in report.problems if message in line], report
-    monkeypatch.setenv("RECAM_DATA", str(kit.parent.parent))
-    settings = DataSettings(name="voc12", fingerprint="x", limit=5)
-    truth = settings.masks("train")
-    with pytest.raises(DataError, match=message):
-        truth.mask(truth.ids[0])
-
-
 def test_what_the_page_describes_can_run(kit):
     report = check(kit)
     assert report.ok, report
@@ -78,19 +68,23 @@ def test_what_the_page_describes_can_run(kit):
 # what the values of a mask mean
 
 
-def test_masks_of_0_and_255_for_several_classes(kit, monkeypatch):
-    each_mask(kit, lambda mask: np.where(mask > 0, 255, 0).astype(np.uint8))
-    refused(kit, "6 of 6 masks hold 0 and 255 alone", monkeypatch)
-
-
-def test_masks_numbered_in_another_order(kit, monkeypatch):
-    each_mask(kit, lambda mask: np.array([0, 3, 1, 2], np.uint8)[mask])
-    refused(kit, "masks show other classes than the labels", monkeypatch)
-
-
-def test_masks_numbered_from_0(kit, monkeypatch):
-    each_mask(kit, lambda mask: np.where(mask > 0, mask - 1, 0).astype(np.uint8))
-    refused(kit, "masks show other classes than the labels name", monkeypatch)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda mask: np.where(mask > 0, 255, 0), "6 of 6 masks hold 0 and 255 alone"),
+        (lambda mask: np.array([0, 3, 1, 2])[mask], "masks show other classes than the labels"),
+        (lambda mask: np.where(mask > 0, mask - 1, 0), "masks show other classes than the labels"),  # from 0
+    ],
+)
+def test_masks_whose_numbers_mean_something_else(kit, monkeypatch, change, message):
+    """The check calls it a problem, and scoring stops with the same words before it has a number."""
+    each_mask(kit, lambda mask: change(mask).astype(np.uint8))
+    report = check(kit)
+    assert not report.ok and [line for line in report.problems if message in line], report
+    monkeypatch.setenv("RECAM_DATA", str(kit.parent.parent))
+    truth = DataSettings(name="voc12", fingerprint="x", limit=5).masks("train")
+    with pytest.raises(DataError, match=message):
+        truth.mask(truth.ids[0])
 
 
 def test_one_class_of_0_and_255_in_one_picture_only(kit):
@@ -191,6 +185,42 @@ def test_a_list_that_is_broken_is_a_problem(kit, content, message):
     assert all("train" in lack for lack in report.notebooks.values())
 
 
+def test_every_bad_file_is_named_and_the_rest_is_still_checked(kit):
+    picture = kit / "JPEGImages/p0.jpg"
+    picture.write_bytes(picture.read_bytes()[:300])
+    (kit / "Annotations/p1.xml").write_text(annotation("unicorn"))
+    Image.new("L", (9, 9)).save(kit / "SegmentationClass/p2.png")
+    (kit / "SegmentationClass/p3.png").unlink()
+    report = check(kit)
+    assert len(report.problems) == 4 and "unicorn" in report.problems[1]
+    assert all(f"p{n}" in line for n, line in enumerate(report.problems))
+    assert str(report).splitlines()[-1] == "8 images checked: 4 problems, 0 splits not there"
+    assert all(report.notebooks.values())
+
+
+def test_one_fault_in_many_files_is_counted(kit):
+    for path in (kit / "Annotations").iterdir():
+        path.write_text(annotation("unicorn"))
+    assert len(check(kit).problems) == 4 and "5 files more with the same fault" in check(kit).problems[3]
+
+
+def test_coco_and_hoofed_are_checked_too(tmp_path):
+    report = check_dataset("coco14", tmp_path, progress=False)
+    assert not report.ok and set(report.missing) == {"train", "val", "train_aug"}
+    assert "recam data fetch coco14" in report.missing["train"] and report.checked == 0
+    images, masks = (opened("hoofed", "val", count=3, size=48) for opened in (open_images, open_masks))
+    write_coco(tmp_path, images, masks, split="train")
+    report = check_dataset("coco14", tmp_path, progress=False)
+    assert "val2014.json is missing; put there" in report.missing["val"]  # a part of one's own, not fetched
+    write_coco(tmp_path, images, masks, split="val")
+    report = check_dataset("coco14", tmp_path, progress=False)
+    assert report.ok and report.present == {"train": 3, "val": 3, "train_aug": 3}
+    assert "3 images of val are in train, too, so val is no test of it" in report.remarks
+    assert check_dataset("hoofed", tmp_path, progress=False).checked == 32
+    with pytest.raises(SettingsError, match="did you mean 'voc12'"):
+        check_dataset("voc2012")
+
+
 def test_without_masks_networks_train_and_nothing_is_a_problem(kit):
     for path in (kit / "SegmentationClass").iterdir():
         path.unlink()
@@ -202,13 +232,6 @@ def test_without_masks_networks_train_and_nothing_is_a_problem(kit):
     assert report.notebooks["04"].startswith("no masks to score train_aug and val with")
     with pytest.raises(DataError, match="p0.png is missing"):
         open_masks("voc12", "train", root=kit).mask("p0")
-
-
-def test_one_mask_too_few_is_a_problem(kit):
-    (kit / "SegmentationClass/p2.png").unlink()
-    (problem,) = check(kit).problems
-    assert "p2.png is missing" in problem
-    assert open_masks("voc12", "train", root=kit).missing() == ("p2",)
 
 
 def test_pictures_without_an_object_are_left_out_and_counted(kit, monkeypatch):
@@ -227,7 +250,7 @@ def test_pictures_without_an_object_are_left_out_and_counted(kit, monkeypatch):
         (kit / f"Annotations/{name}.xml").write_text("<annotation/>")
     assert any("no image of val shows a class" in line for line in check(kit).problems)
     with pytest.raises(DataError, match="no image of .*val.txt shows a class; list images that do"):
-        settings.images("val")
+        DataSettings(name="voc12")  # before anything is trained
 
 
 def test_what_is_missing_stops_every_notebook(kit):
@@ -236,11 +259,6 @@ def test_what_is_missing_stops_every_notebook(kit):
     assert not report.ok and list(report.missing) == ["val"]
     assert "write the ids of its pictures there" in report.missing["val"] and "fetch" not in str(report)
     assert set(report.notebooks.values()) == {"every notebook opens val, too"}
-
-
-def test_images_on_both_lists_are_said(kit):
-    (kit / "ImageSets/Segmentation/val.txt").write_text("p0\np7\n")
-    assert any("1 images of val are in train, too" in line for line in check(kit).remarks)
 
 
 # names, and words of one's own

@@ -34,11 +34,6 @@ def test_rescale_is_pillows_bicubic(scale):
     assert np.abs(ours - theirs).max() <= 1
 
 
-def test_rescale_keeps_at_least_a_pixel():
-    assert rescale(noise(1, 40), 0.25).shape == (3, 1, 10)
-    assert rescale(noise(40, 1), 0.25).shape == (3, 10, 1)
-
-
 def test_normalise():
     image = noise(5, 6)
     mean, std = (torch.tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
@@ -94,13 +89,6 @@ def test_long_side_is_drawn_from_both_ends_and_half_are_mirrored():
     assert 70 < mirrored < 130
 
 
-def test_settings_out_of_range():
-    with pytest.raises(SettingsError, match="crop must be at least 1"):
-        TrainView(crop=0, long_side=(1, 2))
-    with pytest.raises(SettingsError, match="long_side must be"):
-        TrainView(crop=8, long_side=(30, 20))
-
-
 @pytest.fixture(scope="module")
 def images():
     return open_images("hoofed", "train", count=6, size=48)
@@ -147,31 +135,6 @@ def test_workers_that_live_on_see_the_new_epoch(images):
     second = next(iter(loader))[0]
     assert not torch.equal(first, second)
     assert torch.equal(second[0], views[0][0])
-
-
-class OneBad:
-    """An image set whose second file has gone bad."""
-
-    def __init__(self, images):
-        self.ids, self._images, self.labels = images.ids, images, images.labels
-
-    def __len__(self):
-        return len(self.ids)
-
-    def image(self, id):
-        if id == self.ids[1]:
-            raise DataError(f"{id}.jpg does not decode; it is damaged, fetch it again")
-        return self._images.image(id)
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_bad_file_arrives_as_its_own_error(images, workers):
-    loader = iter(
-        DataLoader(LabelledViews(OneBad(images), TrainView(crop=8, long_side=(8, 8))), num_workers=workers)
-    )
-    assert next(loader)[2].item() == 0
-    with pytest.raises(DataError, match=f"{images.ids[1]}.jpg does not decode"):
-        next(loader)
 
 
 MEAN, STD = (0.0,) * 3, (1 / 255,) * 3  # normalised values are the pixels themselves
@@ -231,19 +194,13 @@ def test_views_depend_on_seed_epoch_and_image_alone():
     assert {int(labels[labels != 255].max()) for _, labels, _ in first} == {1, 2, 3, 4}
 
 
-def test_colours_change_and_labels_do_not():
+def test_colours_are_changed_and_the_same_seed_changes_them_alike():
     image, labels = painted()
     image = image * 20 + torch.tensor([60, 20, 0], dtype=torch.uint8)[:, None, None]
     plain, other = (PairedView(crop=64, jitter=jitter) for jitter in (False, True))
-    changed = 0
-    for seed in range(4):
-        a, kept = plain(image, labels, torch.Generator().manual_seed(seed))
-        b, same = other(image, labels, torch.Generator().manual_seed(seed))
-        again, _ = other(image, labels, torch.Generator().manual_seed(seed))
-        assert torch.equal(b, again)
-        assert kept.shape == same.shape
-        changed += not torch.equal(a, b)
-    assert changed >= 2
+    seeds = [torch.Generator().manual_seed(seed) for seed in (0, 0, 0)]
+    (a, _), (b, _), (c, _) = (view(image, labels, seed) for view, seed in zip((plain, other, other), seeds))
+    assert torch.equal(b, c) and not torch.equal(a, b)
 
 
 def test_what_does_not_fit_is_refused():
@@ -254,3 +211,7 @@ def test_what_does_not_fit_is_refused():
         PairedView(crop=63)
     with pytest.raises(SettingsError, match="scale must be 0 < low <= high"):
         PairedView(crop=64, scale=(1.5, 0.5))
+    with pytest.raises(SettingsError, match="crop must be at least 1"):
+        TrainView(crop=0, long_side=(1, 2))
+    with pytest.raises(SettingsError, match="long_side must be"):
+        TrainView(crop=8, long_side=(30, 20))

@@ -58,9 +58,9 @@ CELL = 'rate: float = 0.1  # learning rate\nepochs: int = 4  # passes\n' \
 LINK = "http://host.robots.ox.ac.uk:8080/anonymous/ABC.html"
 
 
-def encoded(kind: str, **more) -> bytes:
+def encoded(kind: str, image: Image.Image | None = None, **more) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(PIXELS).save(buffer, kind, **more)
+    (image or Image.fromarray(PIXELS)).save(buffer, kind, **more)
     return buffer.getvalue()
 
 
@@ -71,11 +71,9 @@ def turned() -> Image.Exif:
 
 
 def mask_png() -> bytes:
-    buffer = io.BytesIO()
     image = Image.fromarray(np.eye(24, 20, dtype=np.uint8))
     image.putpalette(VOC12.palette.tobytes())
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
+    return encoded("PNG", image)
 
 
 def sbd() -> bytes:
@@ -92,73 +90,49 @@ def weights(suffix: str) -> bytes:
     return buffer.getvalue()
 
 
-def read_coco(folder: Path, content: bytes) -> None:
-    (folder / "annotations").mkdir(exist_ok=True)
-    path = folder / "annotations" / "instances_train2014.json"
-    path.write_bytes(content)
-    (folder / "train2014").mkdir(exist_ok=True)
-    for name in "ab":
-        Image.fromarray(PIXELS).save(folder / "train2014" / f"{name}.jpg")
-    coco._load.cache_clear()
-    doors = coco.CocoImages(folder, "train"), coco.CocoMasks(folder, "train")
-    for id in doors[0].ids:
-        doors[0].image(id)
-        doors[0].labels(id)
-        doors[1].mask(id)
+def placed(name: str, read: Callable[[Path], object]) -> Callable[[Path, bytes], None]:
+    """Return a function that writes content to a file of a folder and reads it."""
 
-
-def read_profile(folder: Path, content: bytes) -> None:
-    (folder / "profiles").mkdir(exist_ok=True)
-    if not (folder / "01_x.ipynb").exists():
-        cell = nbformat.v4.new_code_cell(CELL, metadata={"tags": ["parameters"]})
-        kernel = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
-        nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), folder / "01_x.ipynb")
-    (folder / "profiles" / "odd.yml").write_bytes(content)
-    parameters.profile_parameters("odd", "01", folder=folder)
-
-
-def read_claims(folder: Path, content: bytes) -> None:
-    (folder / "data").mkdir(exist_ok=True)
-    (folder / "data" / "claims.yml").write_bytes(content)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(paths, "ROOT", folder)
-        claims.all_claims.__wrapped__()
-
-
-def read_entered(folder: Path, content: bytes) -> None:
-    (folder / "measured").mkdir(exist_ok=True)
-    (folder / "measured" / "server.yml").write_bytes(content)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(paths, "book_dir", lambda: folder)
-        claims.server_numbers()
-
-
-def read_sources(folder: Path, content: bytes) -> None:
-    (folder / "sums.yml").write_bytes(content)
-    fetch.archives("voc12", sources=folder / "sums.yml")
-
-
-def reader(name: str, read: Callable) -> Callable[[Path, bytes], None]:
     def through(folder: Path, content: bytes) -> None:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
         read(folder / name)
 
     return through
 
 
-def read_labelmap(folder: Path, content: bytes) -> None:
-    (folder / "labelmap.txt").write_bytes(content)
-    voc.colours_of(folder, voc.space_of(folder))
+def read_coco(path: Path) -> None:
+    folder = path.parent.parent
+    (folder / "train2014").mkdir(exist_ok=True)
+    for name in "ab":
+        Image.fromarray(PIXELS).save(folder / "train2014" / f"{name}.jpg")
+    coco._load.cache_clear()
+    images, masks = coco.CocoImages(folder, "train"), coco.CocoMasks(folder, "train")
+    for id in images.ids:
+        images.image(id)
+        images.labels(id)
+        masks.mask(id)
 
 
-def read_class_list(folder: Path, content: bytes) -> None:
-    (folder / "classes.txt").write_bytes(content)
-    voc.space_of(folder)
+def read_profile(path: Path) -> None:
+    folder = path.parent.parent
+    if not (folder / "01_x.ipynb").exists():
+        cell = nbformat.v4.new_code_cell(CELL, metadata={"tags": ["parameters"]})
+        kernel = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), folder / "01_x.ipynb")
+    parameters.profile_parameters("odd", "01", folder=folder)
 
 
-def read_export(folder: Path, content: bytes) -> None:
-    (folder / "a.json").write_bytes(content)
-    foreign.describe(folder)
+def read_claims(path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paths, "ROOT", path.parent.parent)
+        claims.all_claims.__wrapped__()
+
+
+def read_entered(path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paths, "book_dir", lambda: path.parent.parent)
+        claims.server_numbers()
 
 
 def number(text: str) -> None:
@@ -171,35 +145,41 @@ ENTRY = f"table3.irn.upernet_cam_test.voc12: {{value: 61.5, link: '{LINK}', date
 SUMS = "voc12:\n  - {file: a.tar, url: 'https://x.org/a.tar', bytes: 7, unpacked: 9, md5: abc}\n"
 
 READERS: dict[str, tuple[Callable[[Path, bytes], None], bytes]] = {
-    "JPEG image": (reader("a.jpg", images.read_image), encoded("JPEG")),
-    "PNG image": (reader("a.png", images.read_image), encoded("PNG")),
-    "TIFF image": (reader("a.tif", images.read_image), encoded("TIFF", compression="tiff_lzw")),
-    "GIF image": (reader("a.gif", images.read_image), encoded("GIF")),
-    "WebP image": (reader("a.webp", images.read_image), encoded("WEBP")),
-    "image size": (reader("a.jpg", images.image_size), encoded("JPEG")),
-    "EXIF": (reader("a.jpg", lambda p: images.read_image(p, turned=True)), encoded("JPEG", exif=turned())),
-    "mask PNG": (reader("a.png", lambda p: images.read_mask(p, VOC12.colours)), mask_png()),
-    "mask of colours": (reader("a.png", lambda p: images.read_mask(p, VOC12.colours)), encoded("PNG")),
-    "labelmap.txt": (read_labelmap, b"# label:color_rgb\nbackground:0,0,0::\ncat:250,50,83::\ndog:1,2,3::\n"),
-    "classes.txt": (read_class_list, b"cat\ndog\nhen\n"),
-    "JSON of another program": (read_export, b'{"version": "5.0", "shapes": [{"label": "cat"}]}'),
-    "VOC annotation (XML)": (reader("a.xml", lambda p: voc.read_classes(p, HOOFED)), XML.encode()),
-    "list of ids": (reader("a.txt", voc.read_ids), b"2007_000032\n2007_000039\n2007_000063\n"),
-    "COCO instances (JSON)": (read_coco, json.dumps(COCO).encode()),
-    "SBD mask (MATLAB)": (reader("a.mat", lambda p: fetch.read_sbd_mask(p.read_bytes(), "a")), sbd()),
-    "profile (YAML)": (read_profile, YAML.encode()),
-    "claims (YAML)": (read_claims, (paths.ROOT / "data" / "claims.yml").read_bytes()),
-    "addresses (YAML)": (read_sources, SUMS.encode()),
-    "entered numbers (YAML)": (read_entered, ENTRY.encode()),
-    "result (JSON)": (reader("result.json", files.read_sealed), b'{"rows": {"cam": 48.8}, "digest": "ab"}'),
+    "JPEG image": (placed("a.jpg", images.read_image), encoded("JPEG")),
+    "PNG image": (placed("a.png", images.read_image), encoded("PNG")),
+    "TIFF image": (placed("a.tif", images.read_image), encoded("TIFF", compression="tiff_lzw")),
+    "GIF image": (placed("a.gif", images.read_image), encoded("GIF")),
+    "WebP image": (placed("a.webp", images.read_image), encoded("WEBP")),
+    "image size": (placed("a.jpg", images.image_size), encoded("JPEG")),
+    "EXIF": (placed("a.jpg", lambda p: images.read_image(p, turned=True)), encoded("JPEG", exif=turned())),
+    "mask PNG": (placed("a.png", lambda p: images.read_mask(p, VOC12.colours)), mask_png()),
+    "mask of colours": (placed("a.png", lambda p: images.read_mask(p, VOC12.colours)), encoded("PNG")),
+    "labelmap.txt": (
+        placed("labelmap.txt", lambda p: voc.colours_of(p.parent, voc.space_of(p.parent))),
+        b"# label:color_rgb\nbackground:0,0,0::\ncat:250,50,83::\ndog:1,2,3::\n"),
+    "classes.txt": (placed("classes.txt", lambda p: voc.space_of(p.parent)), b"cat\ndog\nhen\n"),
+    "JSON of another program": (
+        placed("a.json", lambda p: foreign.describe(p.parent)),
+        b'{"version": "5.0", "shapes": [{"label": "cat"}]}'),
+    "VOC annotation (XML)": (placed("a.xml", lambda p: voc.read_classes(p, HOOFED)), XML.encode()),
+    "list of ids": (placed("a.txt", voc.read_ids), b"2007_000032\n2007_000039\n2007_000063\n"),
+    "COCO instances (JSON)": (
+        placed("annotations/instances_train2014.json", read_coco), json.dumps(COCO).encode()),
+    "SBD mask (MATLAB)": (placed("a.mat", lambda p: fetch.read_sbd_mask(p.read_bytes(), "a")), sbd()),
+    "profile (YAML)": (placed("profiles/odd.yml", read_profile), YAML.encode()),
+    "claims (YAML)": (
+        placed("data/claims.yml", read_claims), (paths.ROOT / "data" / "claims.yml").read_bytes()),
+    "addresses (YAML)": (placed("a.yml", lambda p: fetch.archives("voc12", sources=p)), SUMS.encode()),
+    "entered numbers (YAML)": (placed("measured/server.yml", read_entered), ENTRY.encode()),
+    "result (JSON)": (placed("result.json", files.read_sealed), b'{"rows": {"cam": 48.8}, "digest": "ab"}'),
     "parameter value": (lambda f, c: number(c.decode("utf-8", "replace")), b"[1, 0.5, [1e-4], {'a': 1}]"),
-    "notebook (JSON)": (reader("x.ipynb", parameters.read_parameters), json.dumps(
+    "notebook (JSON)": (placed("x.ipynb", parameters.read_parameters), json.dumps(
         {"cells": [{"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": CELL, "outputs": [],
                     "execution_count": None}], "nbformat": 4, "nbformat_minor": 4,
          "metadata": {"kernelspec": {"name": "python3", "language": "python"}}}).encode()),
-    "weights (safetensors)": (reader("w.safetensors", read_weights), weights(".safetensors")),
-    "weights (.pth)": (reader("w.pth", read_weights), weights(".pth")),
-    "weights (old .pth)": (reader("w.pth", read_weights), weights(".old")),
+    "weights (safetensors)": (placed("w.safetensors", read_weights), weights(".safetensors")),
+    "weights (.pth)": (placed("w.pth", read_weights), weights(".pth")),
+    "weights (old .pth)": (placed("w.pth", read_weights), weights(".old")),
 }  # fmt: skip
 TOKENS = [
     b"\x00", b"\xff" * 4, b"../../x", b"/etc/passwd", b"-1", b"99999999999999999999", b"1e999", b"NaN",
@@ -293,9 +273,7 @@ def entity_bomb() -> str:
 
 def big_png(side: int) -> bytes:
     """A PNG of side x side pixels in a few kilobytes."""
-    buffer = io.BytesIO()
-    Image.new("1", (side, side)).save(buffer, "PNG")
-    return buffer.getvalue()
+    return encoded("PNG", Image.new("1", (side, side)))
 
 
 def changed_coco(**changes) -> bytes:
@@ -324,10 +302,6 @@ BOMBS = {
     "id with a control character": ("list of ids", b"a\x1b[2J", "file name"),
     "COCO file name that climbs": (
         "COCO instances (JSON)", changed_coco(file_name="../../x.jpg"), "without folders"),
-    "COCO file name that is a folder": (
-        "COCO instances (JSON)", changed_coco(file_name=".."), "without folders"),
-    "absolute COCO file name": (
-        "COCO instances (JSON)", changed_coco(file_name="/etc/passwd"), "without folders"),
     "COCO image of -1 pixels": ("COCO instances (JSON)", changed_coco(height=-1), "height"),
     "run lengths of 10^18 pixels": ("COCO instances (JSON)", runs([10**18, 5]), "run lengths"),
     "negative run lengths": ("COCO instances (JSON)", runs([-5, 485]), "is unreadable"),
