@@ -29,31 +29,19 @@ _SCORED = {
 class Report:
     """What `check_dataset` found; printed, it ends with the count.
 
-    Attributes
-    ----------
-    present, masks
-        Number of images in each split that is there, and of those that have a mask.
-    missing
-        Why each split that is not there is not, with the remedy.
-    problems
-        One line for each file, or kind of fault in many files, that makes a run fail or its numbers wrong.
-    remarks
-        Things that are allowed but good to know.
-    notebooks
-        What each notebook lacks, nothing if it can run.
-    checked
-        Number of images looked at, each counted once.
+    A problem is a file, or a fault of one kind in many, that makes a run fail or its numbers wrong; a remark
+    is allowed but good to know.
     """
 
     name: str
     root: Path
-    present: dict[str, int] = field(default_factory=dict)
-    masks: dict[str, int] = field(default_factory=dict)
-    missing: dict[str, str] = field(default_factory=dict)
+    present: dict[str, int] = field(default_factory=dict)  # images of each split that is there,
+    masks: dict[str, int] = field(default_factory=dict)  # and of those that have a mask
+    missing: dict[str, str] = field(default_factory=dict)  # why a split is not there, with the remedy
     problems: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
-    notebooks: dict[str, str] = field(default_factory=dict)
-    checked: int = 0
+    notebooks: dict[str, str] = field(default_factory=dict)  # what each lacks, nothing if it can run
+    checked: int = 0  # images, each counted once
 
     @property
     def ok(self) -> bool:
@@ -118,20 +106,8 @@ def _look(id: str, images: ImageSet, masks: MaskSet | None) -> _Finding:
 def check_dataset(name: str, root: Path | None = None, *, workers: int = 0, progress: bool = True) -> Report:
     """Decode every image, annotation and mask of a data set, and say which notebooks can run on it.
 
-    Parameters
-    ----------
-    name
-        ``hoofed``, ``voc12`` or ``coco14``.
-    root
-        Folder of the data sets, default ``paths.data_dir()``.
-    workers
-        Number of threads, 0 for one a core, at most 8.
-    progress
-        Show a progress bar.
-
-    Returns
-    -------
-    A report; one bad file never hides the others.
+    One bad file never hides the others. `root` is by default ``paths.data_dir()``; `workers` is a number of
+    threads, 0 for one a core, at most 8.
     """
     check_name(name)
     report = Report(name, paths.data_dir() if root is None else Path(root))

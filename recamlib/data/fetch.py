@@ -60,7 +60,7 @@ def fetch(
     keep: bool = False,
     progress: bool = True,
 ) -> Path:
-    """Download and unpack a data set, without what is already there, and return its folder.
+    """Download and unpack what is not there yet of a data set, and return its folder.
 
     Parameters
     ----------
@@ -72,8 +72,6 @@ def fetch(
         File to use in place of ``data/checksums.yml``.
     keep
         Keep the archives after unpacking.
-    progress
-        Show progress bars.
 
     Raises
     ------

@@ -126,8 +126,6 @@ class PairedView:
         Label of the cells outside the image.
     jitter
         Whether brightness, contrast, saturation and hue are changed, each in every second view.
-    mean, std
-        See `normalise`.
 
     Notes
     -----
