@@ -34,17 +34,7 @@ def stages() -> dict[str, rc.Stage]:
     }  # fmt: skip
 
 
-def chain() -> dict[str, rc.Stage]:
-    """Return a classifier and its maps."""
-    classifier = rc.TrainClassifier(**CLASSIFIER)
-    return {"model": classifier, "cams": rc.ExtractCams(model=classifier, scales=(1.0, 0.5))}
-
-
-def digests() -> dict[str, str]:
-    """Compute classifier and maps and return their digests."""
-    return {name: digest(run(stage)) for name, stage in chain().items()}
-
-
+TRAINING = ("TrainClassifier", "Reactivate", "TrainBoundary", "TrainSegmenter", "TrainUpperBound")
 PER_IMAGE = (
     "ExtractCams", "AdvCams", "ConfidentLabels", "BoundaryMaps", "Walk", "PseudoMasks", "SaliencyMaps",
     "SaliencyMerge",

@@ -26,6 +26,22 @@ from recamlib.stages.infra import Process
 FOUND: dict[str, str] = {}
 
 
+def chain() -> dict:
+    classifier = rc.TrainClassifier(**small.CLASSIFIER)
+    return {"model": classifier, "cams": rc.ExtractCams(model=classifier, scales=(1.0, 0.5))}
+
+
+def digests() -> dict[str, str]:
+    return {name: small.digest(small.run(stage)) for name, stage in chain().items()}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RECAM_RESULTS", str(tmp_path_factory.mktemp("whole")))
+        return digests()
+
+
 @pytest.fixture
 def mounted(tmp_path):
     """A small disk of its own."""
@@ -49,18 +65,18 @@ def test_a_full_disk_is_named_and_the_run_goes_on_when_there_is_room(whole, moun
             file.write(bytes(4096))
     os.truncate(filler, max(0, filler.stat().st_size - free * 1024))
     with pytest.raises(ResultsError, match="No space left.*RECAM_RESULTS"):
-        small.digests()
+        digests()
     assert not list(mounted.rglob("*.part-*"))
     filler.unlink()
-    assert small.digests() == whole[1]
+    assert digests() == whole
     FOUND["full disk"] = "named; goes on when there is room"
 
 
 def test_a_read_only_folder_serves_what_is_there_and_names_what_cannot_be_stored(whole, mounted, monkeypatch):
     monkeypatch.setenv("RECAM_RESULTS", str(mounted / "results"))
-    assert small.digests() == whole[1]
+    assert digests() == whole
     subprocess.run(["mount", "-o", "remount,ro", str(mounted)], check=True)
-    assert small.digests() == whole[1]
+    assert digests() == whole
     with pytest.raises(ResultsError, match="Read-only file system"):
         _ = rc.TrainClassifier(**small.CLASSIFIER | {"seed": 5}).result
     with pytest.raises(ResultsError, match="Read-only file system"):
@@ -72,18 +88,18 @@ def test_a_place_that_is_no_folder_is_named(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "file"))
     with pytest.raises(ResultsError, match="Not a directory|File exists"):
-        small.chain()
+        chain()
 
 
 def test_a_clock_that_goes_back_makes_nothing_stale(whole, tmp_path, monkeypatch):
     monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "results"))
-    assert small.digests() == whole[1]
+    assert digests() == whole
     day = time.time() + 86_400
     for path in (tmp_path / "results").rglob("*"):  # made tomorrow, as it seems
         os.utime(path, (day, day))
     monkeypatch.setattr(engine, "_step", lambda *args, **kwargs: pytest.fail("trained again"))
     monkeypatch.setattr(maps, "extract_scale_maps", lambda *args, **kwargs: pytest.fail("extracted again"))
-    assert small.digests() == whole[1]
+    assert digests() == whole
     FOUND["clock set back"] = "correct result, nothing made again"
 
 
@@ -100,8 +116,8 @@ def test_a_killed_loader_process_is_named_and_training_goes_on(whole, tmp_path, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LabelledViews, "__getitem__", item)
         with pytest.raises(TrainingError, match="loader process died .*RECAM_WORKERS=0"):
-            small.digests()
-    assert small.digests() == whole[1]
+            digests()
+    assert digests() == whole
     FOUND["loader process killed"] = "named; goes on from the checkpoint to the same bytes"
 
 
