@@ -80,15 +80,15 @@ def ours(precision: str) -> Callable[[], Callable[[], dict]]:
             with step("extract maps"):
                 maps = list(made["cams"].items(wanted))
             with step("confident labels"):
-                labels = list(made["net"].labels.label(wanted))
+                labels = list(made["net"].labels.items(wanted))
             with step("train boundary"):
                 third = made["net"].result
             with step("boundary maps"):
-                walls = list(made["walk"].boundaries.infer(wanted))
+                walls = list(made["walk"].boundaries.items(wanted))
             with step("random walk"):
                 walked = dict(zip(ids, made["walk"].items(wanted)))
             with step("masks"):
-                masks = dict(zip(ids, made["masks"].make(wanted)))
+                masks = dict(zip(ids, made["masks"].items(wanted)))
             return compared(
                 classifier_loss=[first["history"]["loss"]], reactivation_loss=[second["history"]["loss"]],
                 maps=[made["cams"].merge(item, stride=4) for item in maps],
@@ -162,7 +162,6 @@ def literal() -> Callable[[], dict]:
     from recamlib.data.views import PairedView, PairedViews
     from recamlib.engine import fit as engine
     from recamlib.method.maps import combine_weights
-    from recamlib.stages.base import check_weights, load_weights_into
 
     os.environ["RECAM_RESULTS"] = str(PLACE / "32-true")
     made = stages("32-true")
@@ -193,8 +192,7 @@ def literal() -> Callable[[], dict]:
     def reactivate() -> list[float]:
         torch.manual_seed(classifier.seed)
         model = recam.build()
-        path = check_weights(classifier.folder, classifier.result["weights"])
-        load_weights_into(model.classifier, path)
+        classifier.load_into(model.classifier)
         free = [p for p in model.classifier.parameters() if p.requires_grad]
         groups = [(free, recam.lr * recam.base_lr_factor)]
         groups.append((list(model.head.parameters()), recam.lr))
@@ -242,7 +240,7 @@ def literal() -> Callable[[], dict]:
             both = form.BothBranches(net.load(), radius=net.radius, cells=(net.crop // 4,) * 2).eval()
             walls = [form.boundary_map(both, images.image(name)) for name in ids]
         some = walked_ids(ids)
-        stored = made["walk"].boundaries.infer([("train_aug", name) for name in some])
+        stored = made["walk"].boundaries.items([("train_aug", name) for name in some])
         held = {n: torch.from_numpy(np.array(w["boundary"])).float() for n, w in zip(some, stored)}
         settings = {name: getattr(made["walk"], name) for name in ("radius", "beta", "steps")}
         with step("random walk", images=len(some), of=len(ids)):

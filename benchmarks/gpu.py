@@ -181,7 +181,10 @@ def notebook_settings() -> dict[str, Any]:
 
 def table1(small: bool) -> dict[str, Callable[[], dict]]:
     """Return the steps of part 2: a row of Table 1 or a control, as notebook 02 makes it, for one seed."""
-    from recamlib.stages import DataSettings, ExtractCams, Reactivate, Score, TrainClassifier
+    from recamlib.stages.base import DataSettings
+    from recamlib.stages.classify import Reactivate, TrainClassifier
+    from recamlib.stages.maps import ExtractCams
+    from recamlib.stages.score import Score
     from recamlib.studies.common import make
     from recamlib.studies.table1 import BASE_ROWS, OUR_ROWS, ROWS
 

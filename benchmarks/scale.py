@@ -23,8 +23,7 @@ from recamlib.data.coco import CATEGORY_IDS, CocoImages, CocoMasks
 from recamlib.data.labels import COCO14
 from recamlib.engine.device import device_name, versions
 from recamlib.paths import results_dir
-from recamlib.stages.base import Stage
-from recamlib.stages.infra import StageCache
+from recamlib.stages.base import ImageStage, Request
 
 IMAGES, REGIONS = 82_783, 604_907
 
@@ -71,19 +70,17 @@ def write_coco(root: Path, *, images: int, regions: int) -> None:
     Image.new("RGB", (640, 480), (90, 120, 60)).save(root / "coco14" / "one.jpg")
 
 
-class Small(Stage):
+class Small(ImageStage):
     """A step per image that stores what maps of a photograph take, and computes nothing."""
 
     maps: int = 4
-    stage: Literal["Small"] = "Small"
-    infra: StageCache = StageCache(version="1")
+    stage: Literal["Small/1"] = "Small/1"
 
-    @infra.apply(item_uid=str, cache_type="Auto")
-    def make(self, items: Sequence[str]) -> Iterator[dict]:
+    def make(self, requests: Sequence[Request]) -> Iterator[dict]:
         """Yield four scales of two maps, as a network of stride 16 gives them for a picture of VOC's size."""
         rows = [np.full((1, 2, h, w), 0.5, np.float32) for h, w in ((24, 32), (12, 16), (36, 48), (48, 64))]
         cost = {"seconds": 0.1, "peak_memory_mib": 900.0, "device": "cpu (x86_64, 2 threads)"}
-        for _ in items:
+        for _ in requests:
             yield {"scales": rows, "classes": [1, 7], "size": [375, 500], "cost": cost}
 
 
@@ -110,16 +107,16 @@ def measure(images: int, regions: int) -> dict:
 
         os.environ["RECAM_RESULTS"] = str(root / "results")
         stage = Small()
-        ids = list(doors.ids)
+        ids = [("train", name) for name in doors.ids]
         with timed(report, "fill", len(ids)):
-            filled = stage.make(ids)  # computed here, read where it is used
+            filled = stage.items(ids)  # computed here, read where it is used
         fresh = Small()
         with timed(report, "read", len(ids)):
-            for item in fresh.make(ids):
+            for item in fresh.items(ids):
                 assert item["scales"][3].shape == (1, 2, 48, 64)
         with timed(report, "read_alone", 200):
             for name in ids[:200]:
-                next(iter(fresh.make([name])))
+                next(iter(fresh.items([name])))
         assert len(next(filled)["classes"]) == 2
         found = [path for path in (root / "results").rglob("*") if path.is_file()]
         report["files"] = len(found)

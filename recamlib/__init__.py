@@ -13,17 +13,18 @@ _MODULES = {
     "explorer": "book",
 }  # fmt: skip
 _NAMES = {
-    **dict.fromkeys((
-        "MULTI_SCALES", "OPTIONS", "AdvCams", "Classify", "ConfidentLabels", "DataSettings", "ExtractCams",
-        "PseudoMasks", "Reactivate", "Saliency", "SaliencyMaps", "SaliencyMerge",
-        "SaliencyScore", "Score", "SegmentationScore", "TrainBoundary", "TrainClassifier", "TrainSegmenter",
-        "TrainUpperBound", "Walk",
-    ), "stages"),
+    "DataSettings": "stages.base",
+    **dict.fromkeys(("Classify", "Reactivate", "TrainClassifier"), "stages.classify"),
+    **dict.fromkeys(("OPTIONS", "AdvCams", "ExtractCams"), "stages.maps"),
+    **dict.fromkeys(("ConfidentLabels", "SaliencyMerge", "TrainBoundary", "Walk"), "stages.refine"),
+    **dict.fromkeys(("Saliency", "SaliencyMaps"), "stages.saliency"),
+    **dict.fromkeys(("MULTI_SCALES", "SaliencyScore", "Score", "SegmentationScore"), "stages.score"),
+    **dict.fromkeys(("PseudoMasks", "TrainSegmenter", "TrainUpperBound"), "stages.segment"),
     **dict.fromkeys(
         ("examples", "mask_examples", "prediction_examples", "score_table"), "studies.pictures"
     ),
     "checked": "studies.checks", "make": "studies.common", "merged": "studies.checks",
-    "map_photo": "studies.photo", "pipeline_cost": "studies.costs",
+    "map_photo": "studies.photo", "pipeline_cost": "studies.table2",
 }  # fmt: skip
 _PACKAGES = ("data", "paths", "stages")
 __all__ = sorted((*_MODULES, *_NAMES, *_PACKAGES))

@@ -16,8 +16,9 @@ from recamlib.report.claims import SYNTHETIC
 from recamlib.report.plots import CLASS_COLOURS
 from recamlib.report.results import read, result_path
 from recamlib.report.tables import describe_data, escaped
-from recamlib.stages import MapStage, Score
 from recamlib.stages.base import Split
+from recamlib.stages.maps import MapStage
+from recamlib.stages.score import Score
 
 NAME = "explorer.json"  # beside the result it belongs to
 TITLES = {"none": "{}", "irn": "{} + IRN"}  # AdvCAM runs on a part of the images only

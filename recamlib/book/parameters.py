@@ -97,12 +97,12 @@ def stages_of(parameters: Mapping[str, Parameter]) -> list[str]:
 
 def fields_of(stage: str) -> dict[str, tuple[str, Any]]:
     """Return the fields of a stage that ``settings`` may set: name to type as text, and default."""
-    from recamlib import stages
+    import recamlib as rc
 
     def words(kind: Any) -> str:
         return kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
 
-    fields = getattr(stages, stage).model_fields
+    fields = getattr(rc, stage).model_fields
     names = _checks().settable(stage).model_fields
     return {name: (words(fields[name].annotation), fields[name].default) for name in names}
 

@@ -7,8 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recamlib.method.maps import Gap, class_activation_maps, class_features
-
 MARGIN = 3.0
 """Points of accuracy that FC2 may stay behind a softmax layer fitted to convergence."""
 COST = 1.0
@@ -57,19 +55,14 @@ def convergence(record: Mapping[str, Any]) -> Convergence:
     return Convergence(False, ", ".join([classifier] * (not learned) + [head] * (not followed)))
 
 
-def one_class_features(
-    features: Tensor, fc1: Tensor, labels: Tensor, *, gap: Gap = "pixels"
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Pool features ``(B, C, h, w)`` for every class present, as reactivation sees them (Eq. 5).
+def one_class_features(pooled: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Pick the features of Eq. 5, ``(B, K, C)``, of every class present, as reactivation sees them.
 
-    `fc1` holds weights ``(K, C)``, `labels` are multi-hot, ``(B, K)``. Returns pooled features ``(N, C)``, a
-    row a class present; their classes ``(N,)``; and the share of each row in the loss of Eq. 7, one over the
-    number of classes of its image, ``(N,)``.
+    `labels` are multi-hot, ``(B, K)``. Returns features ``(N, C)``, a row a class present; their classes
+    ``(N,)``; and the share of each row in the loss of Eq. 7, one over the number of classes of its image.
     """
     image, target = labels.nonzero(as_tuple=True)
-    maps = class_activation_maps(features, fc1)
-    pooled = class_features(features, maps, gap=gap)[image, target]
-    return pooled, target, 1 / labels.sum(1).float()[image]
+    return pooled[image, target], target, 1 / labels.sum(1).float()[image]
 
 
 def fit_softmax(

@@ -3,23 +3,28 @@
 import functools
 import hashlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pydantic
-import torch
 from exca.utils import DISCRIMINATOR_FIELD
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from recamlib import paths
 from recamlib.data.access import ImageSet, MaskSet, open_images, open_masks
 from recamlib.data.labels import VOC12
-from recamlib.engine.device import process_group
+from recamlib.engine import fit as engine
+from recamlib.engine.device import measured, process_group
 from recamlib.errors import DataError, SettingsError, WeightsError, nearest
 from recamlib.files import file_digest, storage_errors, whole_file
+from recamlib.stages.infra import StageCache, Work
 
 Split = Literal["train", "train_aug", "val"]
+Request = tuple[Split, str]
+"""Split and image id, the key of everything that is stored per image."""
 
 
 class Settings(pydantic.BaseModel):
@@ -101,9 +106,10 @@ class DataSettings(Settings):
             "count": count, "size": self.size, "seed": self.scene_seed, "single_share": self.single_share,
         }  # fmt: skip
 
-    def images(self, split: Split) -> ImageSet:
-        """Open images and image-level labels of a split."""
-        return _images(self, split, str(paths.data_dir()))
+    def images(self, split: Split, *, limit: int = 0) -> ImageSet:
+        """Open images and image-level labels of a split, or of a random part: the same one for all stages."""
+        images = _images(self, split, str(paths.data_dir()))
+        return images.select(limit=limit) if limit else images
 
     def masks(self, split: Split) -> MaskSet:
         """Open the true masks of a split: for metrics only."""
@@ -139,10 +145,14 @@ def _fingerprint(name: str, root: str) -> str:
 class Stage(Settings):
     """One step of the pipeline; its settings are the key of its cache.
 
-    Subclasses hold their upstream stage, an ``infra`` of exca, one method under ``infra.apply`` and their
-    name with a version, ``stage: Literal["Walk/2"]``: with a new one, what the stage gives is made again, and
-    all that is made from it. Results live under :func:`recamlib.paths.results_dir`.
+    Subclasses hold their upstream stage and their name with a version, ``stage: Literal["Walk/2"]``: with a
+    new one, what the stage gives is made again, and all that is made from it. ``work`` says how a stage is
+    sent to a cluster, ``step`` what the time column calls it: without a name, it is no part of that.
+    Results live under :func:`recamlib.paths.results_dir`.
     """
+
+    work: ClassVar[Work] = "images"
+    step: ClassVar[str] = ""
 
     def __init__(self, **data: Any) -> None:
         infra = data.get("infra", {})
@@ -192,7 +202,7 @@ class Stage(Settings):
         What is made image by image on the way is left to who makes the items.
         """
         for stage in self.upstream:
-            if stage.infra.work == "images":
+            if stage.work == "images":
                 stage.prepare(items)
             else:
                 _ = stage.result
@@ -208,42 +218,121 @@ class Stage(Settings):
         """Short name of this stage's settings."""
         return self.folder.name
 
-    def _single(self, method: Any, item: str) -> dict[str, Any]:
-        """Return the one item of a one-item stage; a weights file that is damaged is named and made again."""
-        value = next(iter(method([item])))
+
+class ImageStage(Stage):
+    """A stage with a result per image. Subclasses have a ``make``, which computes what is stored."""
+
+    infra: StageCache = StageCache()
+
+    @infra.apply(
+        item_uid=lambda item: item[1], cache_type="Auto", exclude_from_cache_uid="method:not_in_key"
+    )
+    def items(self, requests: Sequence[Request]) -> Iterator[dict]:
+        """Yield what is stored for each (split, id), in order; what is missing is computed first."""
+        yield from self.make(requests)
+
+    def not_in_key(self) -> tuple[str, ...]:
+        """Return the settings that change nothing that is stored."""
+        return ()
+
+    def make(self, requests: Sequence[Request]) -> Iterator[dict]:
+        """Yield a dictionary of numbers, lists and arrays for each (split, id)."""
+        raise NotImplementedError
+
+
+class WholeStage(Stage):
+    """A stage with one result. Subclasses have a ``make``, which computes it."""
+
+    work: ClassVar[Work] = "whole"
+    key: ClassVar[str] = "score"
+    infra: StageCache = StageCache()
+
+    @infra.apply(item_uid=str, cache_type="Auto")
+    def run(self, items: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Yield the one result that there is."""
+        yield from (self.make() for _ in items)
+
+    def make(self) -> dict[str, Any]:
+        """Compute the result."""
+        raise NotImplementedError
+
+    @cached_property
+    def result(self) -> dict[str, Any]:
+        """The result, computed if it is not there; weights that are damaged are named and made again."""
+        value = next(iter(self.run([self.key])))
         if "weights" in value:
             try:
                 check_weights(self.folder, value["weights"])
             except WeightsError as error:
                 print(f"{error}; it is trained again")
-                self.infra.forget([item])
-                value = next(iter(method([item])))
+                self.infra.forget([self.key])
+                value = next(iter(self.run([self.key])))
         return value
 
 
-def store_weights(folder: Path, module: torch.nn.Module, name: str) -> dict[str, str]:
-    """Write a module's state as safetensors (renamed last) and return its file name and digest."""
-    tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
-    with whole_file(folder / name) as part:
-        save_file(tensors, part)
-        digest = file_digest(part)
-    return {"file": name, "sha256": digest}
+class Training(WholeStage):
+    """A stage that trains: settings of the optimizer, the loop, and the weights as a safetensors file.
 
-
-def store_trained(
-    folder: Path, module: torch.nn.Module, name: str, *, history: dict, cost: dict, images: int
-) -> dict[str, Any]:
-    """Store a trained module, clear its checkpoint and return what a training stage keeps.
-
-    The seconds, and those of them spent waiting for data, are the loop's own: they add up over interruptions.
-    Of several processes that trained together the first one stores.
+    Subclasses know their ``dataset``.
     """
-    cost |= {"seconds": history.pop("seconds"), "waited_seconds": history.pop("waited")}
-    if process_group()[0] > 0:
-        return {}
-    entry = store_weights(folder, module.cpu(), f"{name}.safetensors")
-    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-    return {"weights": entry, "history": history, "cost": cost, "images": images}
+
+    work: ClassVar[Work] = "training"
+    key: ClassVar[str] = "model"
+
+    batch_size: int = pydantic.Field(16, ge=1)
+    lr: float = pydantic.Field(0.1, gt=0)
+    momentum: float = pydantic.Field(1e-4, ge=0, lt=1)
+    weight_decay: float = pydantic.Field(1e-4, ge=0)
+
+    def images(self) -> ImageSet:
+        """Return the training images, or the part that ``limit`` asks for."""
+        return self.dataset.images("train_aug", limit=getattr(self, "limit", 0))
+
+    @property
+    def requests(self) -> list[Request]:
+        """The training images as they are asked of a stage per image."""
+        return [("train_aug", name) for name in self.images().ids]
+
+    def prepare(self, items: Sequence[Any]) -> None:
+        """Compute what training needs."""
+        for stage in self.upstream:
+            _ = stage.items(self.requests) if stage.work == "images" else stage.result
+
+    def fit(
+        self, model: nn.Module, views: Any, step: Callable[..., dict[str, Tensor]], groups: list[dict], *,
+        kind: str = "sgd", **loop: Any,
+    ) -> tuple[dict[str, Any], dict[str, Any]]:  # fmt: skip
+        """Train `model` in place and return history and cost; `loop` is what else `engine.fit` takes."""
+        optimizer = engine.make_optimizer(
+            groups, kind=kind, momentum=self.momentum, weight_decay=self.weight_decay
+        )
+        with measured() as cost:
+            history = engine.fit(
+                model, views, step, optimizer, batch_size=self.batch_size,
+                checkpoint=self.folder / "checkpoint", **{"describe": type(self).__name__, **loop},
+            )  # fmt: skip
+        # the loop's own seconds: they add up over interruptions
+        return history, cost | {"seconds": history.pop("seconds"), "waited_seconds": history.pop("waited")}
+
+    def store(self, module: nn.Module, history: dict, cost: dict, *, images: int) -> dict[str, Any]:
+        """Store trained weights, clear the checkpoint and return what a training stage keeps.
+
+        Of several processes that trained together the first one stores.
+        """
+        if process_group()[0] > 0:
+            return {}
+        path = self.folder / f"{self.key}.safetensors"
+        tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
+        with whole_file(path) as part:
+            save_file(tensors, part)
+            entry = {"file": path.name, "sha256": file_digest(part)}
+        shutil.rmtree(self.folder / "checkpoint", ignore_errors=True)
+        return {"weights": entry, "history": history, "cost": cost, "images": images}
+
+    def load_into(self, module: nn.Module) -> Any:
+        """Train if need be and load every stored tensor; nothing may be missing or left over."""
+        module.load_state_dict(load_file(check_weights(self.folder, self.result["weights"])))
+        return module
 
 
 def check_weights(folder: Path, entry: dict[str, str]) -> Path:
@@ -254,9 +343,3 @@ def check_weights(folder: Path, entry: dict[str, str]) -> Path:
     if file_digest(path) != entry["sha256"]:
         raise WeightsError(f"weights {path.name} of {folder.name} do not match their recorded digest")
     return path
-
-
-def load_weights_into(module: torch.nn.Module, path: Path) -> torch.nn.Module:
-    """Load every tensor of a safetensors file into `module`; nothing may be missing or left over."""
-    module.load_state_dict(load_file(path), strict=True)
-    return module

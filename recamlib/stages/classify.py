@@ -1,7 +1,7 @@
 """Stages that train: the classifier (Eq. 1, 4), its reactivation (Eq. 5 to 8), and what they classify."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property, partial
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from recamlib.data.access import ImageSet, labels_only
 from recamlib.data.views import LabelledViews, SaliencyViews, TrainView
-from recamlib.engine import fit as engine
 from recamlib.engine.device import default_device, measured
 from recamlib.engine.extract import image_features
 from recamlib.engine.predict import image_logits
@@ -26,16 +25,8 @@ from recamlib.models.backbones import build_backbone
 from recamlib.models.base import freeze_batch_norm, freeze_stem
 from recamlib.models.classifier import CamClassifier, ReactivationHead
 from recamlib.models.fold import fold_batch_norm
-from recamlib.stages.base import (
-    DataSettings,
-    Split,
-    Stage,
-    check_weights,
-    load_weights_into,
-    store_trained,
-)  # fmt: skip
+from recamlib.stages.base import DataSettings, Split, Stage, Training, WholeStage
 from recamlib.stages.features import WINDOW, Features, FeatureViews, split_cells
-from recamlib.stages.infra import StageCache
 from recamlib.stages.saliency import Saliency, SaliencyMaps
 
 LOSSES = {"bce": bce_loss, "sce": sce_loss, "sce_single": sce_single_loss}
@@ -44,11 +35,11 @@ LINEAR: dict[str, Any] = {
     "train": "heads", "optimizer": "adam", "lr": 1e-3, "fc_lr_factor": 1.0, "epochs": 40, "batch_size": 64,
 }  # fmt: skip
 PROBED = 200  # training images, whole, that show after every epoch how far FC2 is
-TOLD = 300  # training images that the classifier's mean average precision is taken on
+SCORED = 300  # training images that the classifier's mean average precision is taken on
 OTHER_DRAWS = 7919  # reactivation draws its crops and their order with this added to the seed of its base
 
 
-class TrainClassifier(Stage):
+class TrainClassifier(Training):
     """Train backbone and FC1 on image-level labels (Eq. 1 and 4; rows 1 to 3 of Table 1).
 
     Defaults train the small embedded network from scratch; profiles hold the paper's settings.
@@ -72,12 +63,8 @@ class TrainClassifier(Stage):
     scale: float = pydantic.Field(1.0, gt=0)
     fc_init: Literal["random", "linear"] = "random"
     epochs: int = pydantic.Field(12, ge=1)
-    batch_size: int = pydantic.Field(16, ge=1)
     optimizer: Literal["sgd", "adam"] = "sgd"
-    lr: float = pydantic.Field(0.1, gt=0)
     fc_lr_factor: float = pydantic.Field(10.0, gt=0)
-    momentum: float = pydantic.Field(1e-4, ge=0, lt=1)
-    weight_decay: float = pydantic.Field(1e-4, ge=0)
     crop: int = pydantic.Field(96, ge=32)
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     probe: bool = False
@@ -86,7 +73,7 @@ class TrainClassifier(Stage):
     checkpointing: bool = False
     seed: int = pydantic.Field(0, ge=0)
     stage: Literal["TrainClassifier/3"] = "TrainClassifier/3"
-    infra: StageCache = StageCache(work="training")
+    step = "train classifier"
 
     def __init__(self, **data: Any) -> None:
         super().__init__(**data)
@@ -98,14 +85,14 @@ class TrainClassifier(Stage):
     @property
     def upstream(self) -> tuple[Stage, ...]:
         """Saliency maps, stored features and the layer fitted on them, where they are used."""
-        maps = (SaliencyMaps(dataset=self.dataset, saliency=self.saliency),) if self.saliency else ()
+        maps = (self.salient,) if self.saliency else ()
         features = (self.features,) if self.train == "heads" else ()
         return maps + features + ((self.linear,) if self.fc_init == "linear" else ())
 
-    def prepare(self, items: Sequence[str]) -> None:
-        """Make the saliency maps, where there are any."""
-        if self.saliency is not None:
-            self.views()
+    @property
+    def salient(self) -> SaliencyMaps:
+        """The saliency maps that EPS takes."""
+        return SaliencyMaps(dataset=self.dataset, saliency=self.saliency)
 
     def views(self, *, draws: int = 0) -> LabelledViews:
         """Return the training crops of this run, from images and image-level labels alone.
@@ -113,14 +100,13 @@ class TrainClassifier(Stage):
         The long side is drawn from 0.625 to 1.25 crops, as the published [320, 640] for a crop of 512.
         `draws` is added to the seed that crops are drawn with.
         """
-        images, seed = self.dataset.images("train_aug"), self.seed + draws
+        images, seed = self.images(), self.seed + draws
         sizes: dict[str, Any] = {
             "crop": self.crop, "long_side": (round(0.625 * self.crop), round(1.25 * self.crop)),
         }  # fmt: skip
         if self.saliency is None:
             return LabelledViews(images, TrainView(**sizes), seed=seed)
-        maps = SaliencyMaps(dataset=self.dataset, saliency=self.saliency)
-        return SaliencyViews(images, maps.reader("train_aug"), **sizes, seed=seed)
+        return SaliencyViews(images, self.salient.reader("train_aug"), **sizes, seed=seed)
 
     @property
     def features(self) -> Features:
@@ -138,7 +124,7 @@ class TrainClassifier(Stage):
 
     def build(self, weights: str | None = None) -> CamClassifier:
         """Return the untrained classifier, its fixed parts fixed."""
-        classes = len(self.dataset.images("train_aug").space)
+        classes = len(self.images().space)
         backbone = build_backbone(
             self.backbone, output_stride=self.output_stride, weights=weights,
             checkpointing=self.checkpointing,
@@ -154,108 +140,99 @@ class TrainClassifier(Stage):
             return {}
         return {"eps": self.saliency_weight * eps_loss(net.scores(features), views[:, 3], labels)}
 
-    @infra.apply(item_uid=str, cache_type="Auto")
-    def run(self, items: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Train and yield file, digest, history and cost; the weights are a safetensors file beside it."""
-        for name in items:
-            if self.train == "heads":
-                yield self._train_fc1(name)
-                continue
-            torch.manual_seed(self.seed)
-            model = self.build(self.weights)
-            if self.fc_init == "linear":
-                model.fc1.load_state_dict(self.linear.fc1().state_dict())
-            loss, val = LOSSES[self.loss], self.dataset.images("val")
-
-            def step(net: nn.Module, views: Tensor, labels: Tensor, loss=loss) -> dict[str, Tensor]:
-                if self.saliency is None:
-                    return {"loss": loss(net(views).float(), labels)}
-                features = net.features(images_of(views)).float()  # (B, C, h, w)
-                with torch.autocast(features.device.type, enabled=False):
-                    named = loss(net.logits(features), labels)
-                    eps = self.eps(net, features, views, labels)
-                return {"loss": named + sum(eps.values()), self.loss: named, **eps}
-
-            heads = [p for n, p in model.named_parameters() if not n.startswith("backbone.")]
-            groups = [
-                {"params": _trained(model.backbone), "lr": self.lr},
-                {"params": heads, "lr": self.lr * self.fc_lr_factor},
-            ]
-            probe = (lambda net, epoch, val=val: {"logits": image_logits(net, val)}) if self.probe else None
-            yield _run_training(
-                self, name, model, self.views(), step, groups, kind=self.optimizer, probe=probe, base=self,
-                told=lambda net: self._told(lambda _, images: image_logits(net, images, scale=self.scale)),
-            )  # fmt: skip
-
-    def _train_fc1(self, name: str) -> dict[str, Any]:
-        images = self.dataset.images("train_aug")
-        pooled = self.features.pooled("train_aug")  # (N, C)
-        views = FeatureViews(images, list(pooled[:, :, None, None]))
+    def make(self) -> dict[str, Any]:
+        """Train and return file, digest, history, convergence and cost."""
+        if self.train == "heads":
+            return self._train_fc1()
         torch.manual_seed(self.seed)
-        model = _Fc1(pooled.shape[1], views.labels.shape[1])
+        model = self.build(self.weights)
+        if self.fc_init == "linear":
+            model.fc1.load_state_dict(self.linear.fc1().state_dict())
+        val = self.dataset.images("val")
+        heads = [p for n, p in model.named_parameters() if not n.startswith("backbone.")]
+        groups = [
+            {"params": _trained(model.backbone), "lr": self.lr},
+            {"params": heads, "lr": self.lr * self.fc_lr_factor},
+        ]
+        return _train(
+            self, model, self.views(), self._step, groups, kind=self.optimizer, seed=self.seed,
+            precision=self.precision,
+            after_epoch=(lambda net, epoch: {"logits": image_logits(net, val)}) if self.probe else None,
+            record_of=lambda net: self._record(lambda _, part: image_logits(net, part, scale=self.scale)),
+        )  # fmt: skip
+
+    def _step(self, net: nn.Module, views: Tensor, labels: Tensor) -> dict[str, Tensor]:
         loss = LOSSES[self.loss]
+        if self.saliency is None:
+            return {"loss": loss(net(views).float(), labels)}
+        features = net.features(images_of(views)).float()  # (B, C, h, w)
+        with torch.autocast(features.device.type, enabled=False):
+            named = loss(net.logits(features), labels)
+            eps = self.eps(net, features, views, labels)
+        return {"loss": named + sum(eps.values()), self.loss: named, **eps}
+
+    def _train_fc1(self) -> dict[str, Any]:
+        pooled = self.features.pooled("train_aug")  # (N, C)
+        views = FeatureViews(self.images(), list(pooled[:, :, None, None]))
+        torch.manual_seed(self.seed)
+        model = _fc1(views.labels.shape[1], pooled.shape[1])
 
         def step(net: nn.Module, samples: Tensor, labels: Tensor) -> dict[str, Tensor]:
-            return {"loss": loss(net.fc1(split_cells(samples)[0].mean((2, 3))), labels)}
+            return {"loss": LOSSES[self.loss](net.fc1(split_cells(samples)[0].mean((2, 3))), labels)}
 
-        def told(net: nn.Module) -> dict[str, float]:
-            fc1 = net.fc1.cpu()
-            return self._told(lambda *part: fc1(self._pooled_of(*part)))
+        return _train(
+            self, model, views, step, [{"params": model.parameters(), "lr": self.lr * self.fc_lr_factor}],
+            kind=self.optimizer, seed=self.seed, precision=self.precision,
+            record_of=lambda net: self._record(self.logits_of(net.fc1)),
+        )  # fmt: skip
 
-        groups = [{"params": list(model.parameters()), "lr": self.lr * self.fc_lr_factor}]
-        return _run_training(
-            self, name, model, views, step, groups, kind=self.optimizer, told=told, base=self
-        )
+    def logits_of(self, fc1: nn.Linear) -> "Logits":
+        """Return a function to the logits (N, K) of some images of a split, from the stored features."""
+        fc1.cpu()
+        return lambda split, images: fc1(self.features.pooled(split, images.ids))
 
-    def _pooled_of(self, split: Split, images: ImageSet) -> Tensor:
-        """Return the mean features (N, C) of some images of a split, from the cache."""
-        return self.features.pooled(split, images.ids)
-
-    def _told(self, logits: Callable[[Split, ImageSet], Any]) -> dict[str, float]:
+    def _record(self, logits: "Logits") -> dict[str, float]:
         """Return the mean average precision, percent, on training and val images, and that of FC1 alone."""
-        told, linear = self.precision_of(logits), self.linear
-        alone = told if _same(self, linear) else linear.result["convergence"]
-        return {**told, "fc1_map": alone["val_map"]}
+        record, linear = self.precision_of(logits), self.linear
+        same = self.model_dump(exclude={"infra"}) == linear.model_dump(exclude={"infra"})
+        return {**record, "fc1_map": (record if same else linear.result["convergence"])["val_map"]}
 
-    def precision_of(self, logits: Callable[[Split, ImageSet], Any]) -> dict[str, float]:
+    def precision_of(self, logits: "Logits") -> dict[str, float]:
         """Return the mean average precision, percent, of logits (N, K) on training and val images."""
-        told = {}
-        parts: tuple[tuple[str, Split, int], ...] = (("train_map", "train_aug", TOLD), ("val_map", "val", 0))
+        record = {}
+        parts: tuple[tuple[str, Split, int], ...]
+        parts = ("train_map", "train_aug", SCORED), ("val_map", "val", 0)
         for key, split, limit in parts:
-            images = self.dataset.images(split).select(limit=limit)
+            images = self.dataset.images(split, limit=limit)
             with torch.inference_mode():
                 scores = torch.as_tensor(logits(split, images))
-            told[key] = 100 * mean_average_precision(scores, torch.from_numpy(images.label_matrix()))
-        return told
-
-    @cached_property
-    def result(self) -> dict[str, Any]:
-        """History, cost, convergence and weights entry; trains if that was not done yet."""
-        return self._single(self.run, "model")
+            record[key] = 100 * mean_average_precision(scores, torch.from_numpy(images.label_matrix()))
+        return record
 
     def fc1(self) -> nn.Linear:
         """Return FC1 of a classifier whose backbone was left as loaded."""
-        path = check_weights(self.folder, self.result["weights"])
-        classes, channels = self.result["shape"]
-        return load_weights_into(_Fc1(channels, classes), path).fc1
+        return self.load_into(_fc1(*self.result["shape"])).fc1
 
     def load(self) -> tuple[CamClassifier, None]:
         """Return the trained classifier on the CPU in evaluation mode."""
-        path = check_weights(self.folder, self.result["weights"])
         model = self.build()
-        if self.train == "heads":
-            model.backbone = self.features.build()
-            model.fc1.load_state_dict(self.fc1().state_dict())
-            return model.eval(), None
-        return load_weights_into(model, path).eval(), None
+        if self.train == "all":
+            return self.load_into(model).eval(), None
+        model.backbone, model.fc1 = self.features.build(), self.fc1()
+        return model.eval(), None
 
 
-class _Fc1(nn.Module):
-    """FC1 without a backbone."""
+Logits = Callable[[Split, ImageSet], Any]
 
-    def __init__(self, channels: int, classes: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(channels, classes, bias=False)
+
+def _fc1(classes: int, channels: int) -> nn.ModuleDict:
+    """Return FC1 without a backbone."""
+    return nn.ModuleDict({"fc1": nn.Linear(channels, classes, bias=False)})
+
+
+def _heads(fc1: nn.Linear) -> nn.ModuleDict:
+    """Return FC1 and FC2 without a backbone."""
+    return nn.ModuleDict({"fc1": fc1, "head": ReactivationHead(fc1.in_features, fc1.out_features)})
 
 
 def images_of(views: Tensor) -> Tensor:
@@ -268,32 +245,16 @@ def _trained(module: nn.Module) -> list[nn.Parameter]:
     return [p for p in module.parameters() if p.requires_grad]
 
 
-def _same(one: Stage, other: Stage) -> bool:
-    return one.model_dump(exclude={"infra"}) == other.model_dump(exclude={"infra"})
-
-
-def _run_training(
-    stage: Stage, name: str, model: nn.Module, views: Any, step: Callable, groups: list[dict], *,
-    kind: str, base: TrainClassifier, told: Callable[[nn.Module], dict[str, Any]],
-    probe: Callable | None = None, draws: int = 0,
+def _train(
+    stage: Training, model: nn.Module, views: Any, step: Callable, groups: list[dict], *,
+    record_of: Callable[[nn.Module], dict[str, Any]], **loop: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """Run one training stage: optimizer, loop, convergence, stored weights, cost; then the checkpoint goes.
-
-    `base` is the stage of the classifier, which may be `stage` itself: it knows seed and precision.
-    """
-    optimizer = engine.make_optimizer(
-        groups, kind=kind, momentum=stage.momentum, weight_decay=stage.weight_decay
-    )
-    with measured() as cost:
-        history = engine.fit(
-            model, views, step, optimizer, epochs=stage.epochs, batch_size=stage.batch_size,
-            seed=base.seed + draws, checkpoint=stage.folder / "checkpoint", precision=base.precision,
-            after_epoch=probe, describe=type(stage).__name__,
-        )  # fmt: skip
+    """Run one training stage: loop, convergence, stored weights, cost; then the checkpoint goes."""
+    history, cost = stage.fit(model, views, step, groups, epochs=stage.epochs, **loop)
     probes = history.pop("probes", [])
     with labels_only():
-        record = told(model)
-    result = store_trained(stage.folder, model, name, history=history, cost=cost, images=len(views))
+        record = record_of(model)
+    result = stage.store(model, history, cost, images=len(views))
     if probes and "logits" in probes[0]:
         result["probe_logits"] = np.array([p["logits"] for p in probes], dtype=np.float32)  # (E + 1, N, K)
     elif probes:
@@ -308,27 +269,7 @@ def _run_training(
     return {**result, "convergence": record, "shape": list(shape)}
 
 
-class _Joint(nn.Module):
-    """Classifier and reactivation head as one module, for training and for the weights file."""
-
-    def __init__(self, classifier: CamClassifier, head: ReactivationHead) -> None:
-        super().__init__()
-        self.classifier, self.head = classifier, head
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.classifier.features(images)
-
-
-class _Heads(nn.Module):
-    """FC1 and FC2 without a backbone."""
-
-    def __init__(self, fc1: nn.Linear) -> None:
-        super().__init__()
-        self.fc1 = fc1
-        self.head = ReactivationHead(fc1.in_features, fc1.out_features)
-
-
-class Reactivate(Stage):
+class Reactivate(Training):
     """Reactivate a converged BCE classifier with SCE (Eq. 5 to 8).
 
     ``sce_weight=0`` is the control of Table 1: as many further epochs at the same rates, with BCE alone.
@@ -337,22 +278,19 @@ class Reactivate(Stage):
     The maps of Eq. 5 pass gradients to FC1 and the backbone, as in the authors' code, unless ``detach_maps``.
     ``gap`` is what Eq. 5 divides by (:func:`recamlib.method.maps.class_features`).
     ``train="heads"`` trains FC1 and FC2 on the features of a base that was itself trained so.
-    Crops and their order are drawn anew, not as its base drew them. Images without a class are left out.
+    Crops and their order are drawn anew, not as its base drew them.
     """
 
     base: TrainClassifier = TrainClassifier()
     train: Literal["all", "heads"] = "all"
     sce_weight: float = pydantic.Field(1.0, ge=0)
     epochs: int = pydantic.Field(4, ge=1)
-    batch_size: int = pydantic.Field(16, ge=1)
     lr: float = pydantic.Field(5e-4, gt=0)
     base_lr_factor: float = pydantic.Field(0.1, ge=0)
-    momentum: float = pydantic.Field(1e-4, ge=0, lt=1)
-    weight_decay: float = pydantic.Field(1e-4, ge=0)
     detach_maps: bool = False
     gap: Gap = "pixels"
     stage: Literal["Reactivate/3"] = "Reactivate/3"
-    infra: StageCache = StageCache(work="training")
+    step = "reactivate"
 
     def __init__(self, **data: Any) -> None:
         super().__init__(**data)
@@ -374,54 +312,45 @@ class Reactivate(Stage):
         """Seed of the base classifier, and of this training."""
         return self.base.seed
 
-    def build(self) -> _Joint:
+    def build(self) -> nn.ModuleDict:
         """Return classifier and head, untrained; running statistics are always fixed here."""
         classifier = self.base.build()
         freeze_batch_norm(classifier.backbone)
-        return _Joint(classifier, ReactivationHead(classifier.backbone.channels, classifier.fc1.out_features))
+        head = ReactivationHead(classifier.backbone.channels, classifier.fc1.out_features)
+        return nn.ModuleDict({"classifier": classifier, "head": head})
 
-    @infra.apply(item_uid=str, cache_type="Auto")
-    def run(self, items: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Train from the base's weights and yield file, digest, history and cost."""
-        for name in items:
-            _ = self.base.result  # trains what has to be there first
-            if len(self.dataset.images("train_aug").space) == 1:
-                raise SettingsError(_ONE_CLASS)
-            heads = self.train == "heads"
-            torch.manual_seed(self.seed + OTHER_DRAWS)
-            if heads:
-                model: _Heads | _Joint = _Heads(self.base.fc1())
-                views: Any = FeatureViews(
-                    self.dataset.images("train_aug"), [f[0] for f in self.base.features.of("train_aug")],
-                    labelled=self.sce_weight > 0,
-                )  # fmt: skip
-                step: Callable
-                first, step = list(model.fc1.parameters()), self._head_step
-                if self.sce_weight and not self.base_lr_factor:  # then class features never change
-                    step = self._fixed_step
-                    with torch.no_grad():
-                        views.pooled = self._all_class_features(model.fc1.weight, views)[:, :, None]
-            else:
-                model = self.build()
-                model.classifier.load_state_dict(self.base.load()[0].state_dict())
-                views = self.base.views(draws=OTHER_DRAWS)
-                views = Labelled(views) if self.sce_weight else views
-                first, step = _trained(model.classifier), self._step
-            groups = [
-                {"params": first, "lr": self.lr * self.base_lr_factor},
-                {"params": list(model.head.parameters()), "lr": self.lr},
-            ]
-            start = model.head.fc2.weight.detach().clone()
-            probe = None
-            if self.sce_weight:
-                probe = partial(self._head_record, start=start, views=views)
-            yield _run_training(
-                self, name, model, views, step, groups, kind="sgd", base=self.base, probe=probe,
-                draws=OTHER_DRAWS, told=partial(self._told, start=start, views=views),
-            )  # fmt: skip
+    def make(self) -> dict[str, Any]:
+        """Train from the base's weights and return file, digest, history, convergence and cost."""
+        _ = self.base.result  # trains what has to be there first
+        if len(self.images().space) == 1:
+            raise SettingsError(_ONE_CLASS)
+        torch.manual_seed(self.seed + OTHER_DRAWS)
+        step: Callable
+        if self.train == "heads":
+            model, step = _heads(self.base.fc1()), self._head_step
+            first = list(model.fc1.parameters())
+            views: Any = FeatureViews(self.images(), [f[0] for f in self.base.features.of("train_aug")])
+            if self.sce_weight and not self.base_lr_factor:  # then class features never change
+                step = self._fixed_step
+                with torch.no_grad():
+                    views.pooled = self._all_class_features(model.fc1.weight, views)[:, :, None]
+        else:
+            model, step, views = self.build(), self._step, self.base.views(draws=OTHER_DRAWS)
+            model.classifier.load_state_dict(self.base.load()[0].state_dict())
+            first = _trained(model.classifier)
+        groups = [
+            {"params": first, "lr": self.lr * self.base_lr_factor},
+            {"params": list(model.head.parameters()), "lr": self.lr},
+        ]
+        start = model.head.fc2.weight.detach().clone()
+        return _train(
+            self, model, views, step, groups, seed=self.seed + OTHER_DRAWS, precision=self.base.precision,
+            after_epoch=partial(self._after_epoch, start=start, views=views) if self.sce_weight else None,
+            record_of=partial(self._record, start=start, views=views),
+        )  # fmt: skip
 
-    def _step(self, net: _Joint, views: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        features = net(images_of(views)).float()  # (B, C, h, w)
+    def _step(self, net: nn.Module, views: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        features = net.classifier.features(images_of(views)).float()  # (B, C, h, w)
         with torch.autocast(features.device.type, enabled=False):  # maps and losses stay in float32
             bce = bce_loss(net.classifier.logits(features), labels)
             eps = self.base.eps(net.classifier, features, views, labels)
@@ -433,7 +362,7 @@ class Reactivate(Stage):
             sce = reactivation_loss(pooled, labels, classifier=net.head)
         return {"loss": bce + self.sce_weight * sce + sum(eps.values()), "bce": bce, "sce": sce, **eps}
 
-    def _head_step(self, net: _Heads, samples: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def _head_step(self, net: nn.Module, samples: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Return the losses of `_step` on stored features; maps are made of the classes present alone."""
         features, ratio = split_cells(samples)  # (B, C, 1, n), (B, 1, 1)
         bce = bce_loss(net.fc1(features.mean((2, 3)) * ratio[..., 0]), labels)
@@ -444,7 +373,7 @@ class Reactivate(Stage):
         )
         return {"loss": bce + self.sce_weight * sce, "bce": bce, "sce": sce}
 
-    def _fixed_step(self, net: _Heads, samples: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def _fixed_step(self, net: nn.Module, samples: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Return the loss of FC2 on class features ``(B, K, 1, C)`` where FC1 does not train."""
         sce = reactivation_loss(samples[:, :, 0], labels, classifier=net.head)
         return {"loss": self.sce_weight * sce, "sce": sce}
@@ -469,32 +398,30 @@ class Reactivate(Stage):
     def _one_class(self, net: Any, views: Any, *, limit: int = 0) -> tuple[Tensor, Tensor, Tensor]:
         """Return pooled features of training images as FC2 sees them, their classes and their shares."""
         if self.train == "heads":
-            image, target = views.labels[: limit or None].nonzero(as_tuple=True)
             rows = self._all_class_features(net.fc1.weight.detach().cpu(), views, limit=limit)
-            return rows[image, target], target, 1 / views.labels.sum(1)[image]
-        images = self.dataset.images("train_aug").select(limit=limit)
+            return one_class_features(rows, views.labels[: limit or None])
+        images = self.dataset.images("train_aug", limit=limit)
         weight = net.classifier.fc1.weight.detach().cpu()
-        features = _whole(net.classifier, images, scale=self.base.scale)
         parts = [
-            one_class_features(f, weight, row[None], gap=self.gap)
-            for f, row in zip(features, torch.from_numpy(images.label_matrix()).float()) if row.any()
-        ]  # fmt: skip
+            one_class_features(class_features(f, class_activation_maps(f, weight), gap=self.gap), row[None])
+            for f, row in zip(
+                _whole(net.classifier, images, scale=self.base.scale), torch.from_numpy(images.label_matrix())
+            )
+        ]
         return tuple(torch.cat(column) for column in zip(*parts))
 
-    def _head_record(self, net: Any, epoch: int, *, start: Tensor, views: Any) -> dict[str, float]:
+    def _after_epoch(self, net: Any, epoch: int, *, start: Tensor, views: Any) -> dict[str, float]:
         """Return what shows how far FC2 is trained, on a part of the training images."""
         with torch.no_grad():
             return _head_numbers(self._one_class(net, views, limit=PROBED), net.head, start)
 
-    def _told(self, net: Any, *, start: Tensor, views: Any) -> dict[str, Any]:
+    def _record(self, net: Any, *, start: Tensor, views: Any) -> dict[str, Any]:
         """Return what shows whether the base and FC2 have converged, and how well FC1 classifies after it."""
-        if self.train == "heads":
-            fc1 = net.fc1.cpu()
-            after = self.base.precision_of(lambda *part: fc1(self.base._pooled_of(*part)))
-        else:
-            after = self.base.precision_of(
-                lambda _, images: image_logits(net.classifier, images, scale=self.base.scale)
-            )
+
+        def logits(_: Split, images: ImageSet) -> np.ndarray:
+            return image_logits(net.classifier, images, scale=self.base.scale)
+
+        after = self.base.precision_of(self.base.logits_of(net.fc1) if self.train == "heads" else logits)
         record: dict[str, Any] = dict(self.base.result["convergence"])
         record |= {f"{name}_after": value for name, value in after.items()}
         if not self.sce_weight:
@@ -512,21 +439,14 @@ class Reactivate(Stage):
             "ln_k": float(np.log(classes)),
         }  # fmt: skip
 
-    @cached_property
-    def result(self) -> dict[str, Any]:
-        """History, cost, convergence and weights entry; trains if that was not done yet."""
-        return self._single(self.run, "model")
-
     def load(self) -> tuple[CamClassifier, Tensor]:
         """Return the reactivated classifier and FC2's weight (K, C), on the CPU in evaluation mode."""
-        path = check_weights(self.folder, self.result["weights"])
-        if self.train == "heads":
-            classifier = self.base.load()[0]
-            heads = load_weights_into(_Heads(self.base.fc1()), path)
-            classifier.fc1.load_state_dict(heads.fc1.state_dict())
-            return classifier, heads.head.fc2.weight.detach()
-        model = load_weights_into(self.build(), path).eval()
-        return model.classifier, model.head.fc2.weight.detach()
+        if self.train == "all":
+            model = self.load_into(self.build()).eval()
+            return model.classifier, model.head.fc2.weight.detach()
+        classifier, heads = self.base.load()[0], self.load_into(_heads(self.base.fc1()))
+        classifier.fc1.load_state_dict(heads.fc1.state_dict())
+        return classifier, heads.head.fc2.weight.detach()
 
 
 def _head_numbers(pooled: tuple[Tensor, Tensor, Tensor], head: nn.Module, start: Tensor) -> dict[str, float]:
@@ -544,25 +464,7 @@ _ONE_CLASS = (
 )
 
 
-class Labelled(torch.utils.data.Dataset):
-    """The samples of a data set whose images show a class: without one there is nothing to reactivate."""
-
-    def __init__(self, views: Any) -> None:
-        self.views, self.images = views, views.images
-        self.places = np.flatnonzero(views.images.label_matrix().any(1)).tolist()
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the views."""
-        self.views.set_epoch(epoch)
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:
-        return self.views[self.places[index]]
-
-
-def _whole(classifier: CamClassifier, images: ImageSet, *, scale: float) -> Iterable[Tensor]:
+def _whole(classifier: CamClassifier, images: ImageSet, *, scale: float) -> Iterator[Tensor]:
     """Yield features (1, C, h, w) of whole images from a classifier's backbone."""
     backbone = classifier.backbone
     was_training = backbone.training
@@ -573,7 +475,7 @@ def _whole(classifier: CamClassifier, images: ImageSet, *, scale: float) -> Iter
     backbone.train(was_training)
 
 
-class Classify(Stage):
+class Classify(WholeStage):
     """Logits of a trained classifier on whole images: accuracy of Figure 1a, mean average precision.
 
     ``scale`` resizes the images: a network trained on small crops does not know objects at their full size.
@@ -583,20 +485,12 @@ class Classify(Stage):
     split: Split = "val"
     scale: float = pydantic.Field(1.0, gt=0)
     stage: Literal["Classify/2"] = "Classify/2"
-    infra: StageCache = StageCache(work="whole")
+    key = "logits"
 
-    @infra.apply(item_uid=str, cache_type="Auto")
-    def logits(self, items: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Yield logits and labels, both (N, K), and cost."""
-        for _ in items:
-            images = self.model.dataset.images(self.split)
-            model, _fc2 = self.model.load()
-            model.to(default_device(), memory_format=torch.channels_last)
-            with measured() as cost, labels_only():
-                logits = np.array(image_logits(model, images, scale=self.scale), dtype=np.float32)
-            yield {"logits": logits, "labels": images.label_matrix(), "cost": cost, "images": len(images.ids)}
-
-    @cached_property
-    def result(self) -> dict[str, Any]:
-        """Logits, labels and cost."""
-        return self._single(self.logits, "logits")
+    def make(self) -> dict[str, Any]:
+        """Return logits and labels, both (N, K), and cost."""
+        images = self.model.dataset.images(self.split)
+        model = self.model.load()[0].to(default_device(), memory_format=torch.channels_last)
+        with measured() as cost, labels_only():
+            logits = np.array(image_logits(model, images, scale=self.scale), dtype=np.float32)
+        return {"logits": logits, "labels": images.label_matrix(), "cost": cost, "images": len(images.ids)}

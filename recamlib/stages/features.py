@@ -15,13 +15,12 @@ from recamlib.engine.extract import image_features
 from recamlib.models.backbones import build_backbone
 from recamlib.models.base import Backbone
 from recamlib.models.fold import fold_batch_norm
-from recamlib.stages.base import DataSettings, Split, Stage
-from recamlib.stages.infra import StageCache
+from recamlib.stages.base import DataSettings, ImageStage, Request, Split
 
 WINDOW = 32  # images decoded at once, so that equal sizes share a batch; a killed run loses at most these
 
 
-class Features(Stage):
+class Features(ImageStage):
     """Features of whole images, resized by ``scale``, from a backbone as it was loaded; half precision.
 
     With ``mirror`` those of the mirror image come after them. ``weights=None`` is a backbone as initialised.
@@ -34,7 +33,6 @@ class Features(Stage):
     scale: float = pydantic.Field(1.0, gt=0)
     mirror: bool = False
     stage: Literal["Features/1"] = "Features/1"
-    infra: StageCache = StageCache()
 
     def build(self) -> Backbone:
         """Return the backbone as it was loaded; without weights, the same one every time."""
@@ -42,23 +40,22 @@ class Features(Stage):
             torch.manual_seed(0)
             return build_backbone(self.backbone, output_stride=self.output_stride, weights=self.weights)
 
-    @infra.apply(item_uid=lambda item: item[1], cache_type="Auto")
-    def extract(self, items: Sequence[tuple[Split, str]]) -> Iterator[dict[str, Any]]:
+    def make(self, requests: Sequence[Request]) -> Iterator[dict[str, Any]]:
         """Yield for each (split, id) features (V, C, h, w), V 2 with mirror, and cost."""
         backbone = fold_batch_norm(self.build().eval())
         backbone.to(default_device(), memory_format=torch.channels_last)
-        for start in range(0, len(items), WINDOW):
-            window = items[start : start + WINDOW]
+        for start in range(0, len(requests), WINDOW):
+            window = requests[start : start + WINDOW]
             with labels_only(), measured() as cost:
                 pictures = [self.dataset.images(split).image(name) for split, name in window]
-                found = image_features(backbone, pictures, scale=self.scale, mirror=self.mirror)
-            for each in found:
+                features = image_features(backbone, pictures, scale=self.scale, mirror=self.mirror)
+            for each in features:
                 yield {"features": each.half().numpy(), "cost": per_image(cost, len(window))}
 
     def of(self, split: Split, ids: Sequence[str] = ()) -> Iterator[Tensor]:
         """Yield features (V, C, h, w), float16, of images of a split, all unless named."""
         names = ids or self.dataset.images(split).ids
-        for item in self.extract([(split, name) for name in names]):
+        for item in self.items([(split, name) for name in names]):
             yield torch.from_numpy(np.array(item["features"]))
 
     def pooled(self, split: Split, ids: Sequence[str] = ()) -> Tensor:
@@ -71,15 +68,12 @@ class FeatureViews(Dataset):
 
     A sample is ``(features (C + 1, 1, n), labels (K,), index)``; its last channel is 1 in cells of the image
     and 0 in padding (:func:`split_cells`). All lie in memory in the layout that training takes them in.
-    ``labelled`` leaves out images without a class.
     """
 
-    def __init__(self, images: ImageSet, features: Sequence[Tensor], *, labelled: bool = False) -> None:
+    def __init__(self, images: ImageSet, features: Sequence[Tensor]) -> None:
         self.images = images
-        labels = torch.from_numpy(images.label_matrix()).float()
-        rows = labels.any(1).nonzero().flatten() if labelled else torch.arange(len(labels))
-        self.labels = labels[rows]
-        flat = [features[i].flatten(-2) for i in rows.tolist()]  # (C, cells)
+        self.labels = torch.from_numpy(images.label_matrix()).float()
+        flat = [each.flatten(-2) for each in features]  # (C, cells)
         cells = torch.zeros(len(flat), 1, max(f.shape[1] for f in flat), flat[0].shape[0] + 1)
         for row, each in zip(cells, flat):
             row[0, : each.shape[1], :-1] = each.T
@@ -105,12 +99,9 @@ class FeatureViews(Dataset):
 
 
 def split_cells(samples: Tensor) -> tuple[Tensor, Tensor]:
-    """Take samples ``(B, C + 1, 1, n)`` of `FeatureViews` apart.
+    """Return features ``(B, C, 1, n)``, 0 in padding, and n over the cells of each image, ``(B, 1, 1)``.
 
-    Returns
-    -------
-    Features ``(B, C, 1, n)``, 0 in padding; and n over the cells of each image, ``(B, 1, 1)``: a mean over
-    all cells times that is the mean over the image.
+    A mean over all cells times that is the mean over the image.
     """
     inside = samples[:, -1:]
     return samples[:, :-1], samples.shape[-1] / inside.sum((2, 3))[..., None]

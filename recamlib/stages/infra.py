@@ -23,7 +23,7 @@ import exca
 import psutil
 import pydantic
 from exca.cachedict import CacheDict, DumpContext
-from exca.cachedict.inflight import InflightRegistry, Liveness, Pid, WorkerInfo
+from exca.cachedict.inflight import Liveness, Slurm
 from submitit.core.utils import FailedSubmissionError, UncompletedJobError
 
 from recamlib import paths
@@ -41,11 +41,6 @@ def read_cluster(text: str) -> dict[str, Any]:
     """Return the settings of ``slurm,NAME=VALUE,...`` or ``local,...``; names are those of `exca.MapInfra`.
 
     Of ``slurm_partition`` and the like the end is enough. A job is one process.
-
-    Raises
-    ------
-    SettingsError
-        If a name or a value is wrong, or there is no Slurm here.
     """
     kind, *rest = (part.strip() for part in text.split(","))
     if kind not in ("slurm", "local"):
@@ -99,7 +94,7 @@ def job_error(stage: str, error: Exception, folder: Path) -> RecamError:
 class Process(Liveness):
     """A process told from a later one of the same number, and from one that is a zombie.
 
-    exca's own kind knows neither: in a container, a claim of a killed run would be waited for for ever.
+    exca's own knows neither: in a container, a claim of a killed run would be waited for for ever.
     """
 
     host: str
@@ -107,8 +102,11 @@ class Process(Liveness):
     started: float
 
     @classmethod
-    def here(cls) -> None:
-        """Leave exca's own detection as it is."""
+    def here(cls) -> "Process | None":
+        """Return this process, unless it is a job of Slurm, which exca knows."""
+        if Slurm.here() is not None:
+            return None
+        return cls(host=socket.gethostname(), pid=os.getpid(), started=psutil.Process().create_time())
 
     def is_alive(self) -> bool | None:
         """Return whether it runs; None if it is another machine's."""
@@ -137,12 +135,7 @@ class _Reader(DumpContext):
 
 
 class StageCache(exca.MapInfra):
-    """The results of a stage: computed once per key; a damaged one is named and made again.
-
-    ``work`` says how the stage is sent to a cluster; like the cluster, it is no part of the key.
-    """
-
-    work: Work = "images"
+    """The results of a stage: computed once per key; a damaged one is named and made again."""
 
     def _factory(self) -> str:  # the folder's name: by the versions of all before it, not by its module
         versions = hashlib.sha256(" ".join(sorted(self._obj.versions())).encode()).hexdigest()[:8]
@@ -160,15 +153,6 @@ class StageCache(exca.MapInfra):
                 _blank_damaged_lines(index)
         return cache
 
-    def _inflight_registry(self) -> InflightRegistry:
-        live = Liveness.here()
-        if isinstance(live, Pid):
-            started = psutil.Process(live.pid).create_time()
-            live = Process(host=live.host, pid=live.pid, started=started)
-        folder = self.uid_folder()
-        assert folder is not None and live is not None
-        return InflightRegistry(folder, WorkerInfo(uuid4().hex, live))
-
     def _check_configs(self, write: bool = True) -> None:
         try:
             super()._check_configs(write)
@@ -182,8 +166,8 @@ class StageCache(exca.MapInfra):
 
     def _compute(self, items: Sequence[Any]) -> None:
         """Make what is missing: here, or as jobs after all that it is made from."""
-        settings = job_settings(self.work)
-        joins = process_group()[0] > 0 and self.work == "training"
+        settings = job_settings(self._obj.work)
+        joins = process_group()[0] > 0 and self._obj.work == "training"
         with storage_errors():
             look = settings or joins
             missing = list(self._find_missing({self.item_uid(i): i for i in items}).values()) if look else []
@@ -252,17 +236,16 @@ def _blank_damaged_lines(index: Path) -> None:
 
     What they stood for is made again. A last line without an end is being written, or never was.
     """
-    lines = index.read_bytes().split(b"\n")
-    damaged = [number for number, line in enumerate(lines[:-1]) if not _is_entry(line)]
-    if damaged:
-        print(f"{index} has {len(damaged)} damaged lines; what they stood for is made again")
-        for number in damaged:
-            lines[number] = b" " * len(lines[number])
+
+    def is_entry(line: bytes) -> bool:
+        with suppress(ValueError, TypeError):
+            return not line.strip() or "#key" in json.loads(line)
+        return False
+
+    *lines, end = index.read_bytes().split(b"\n")
+    good = [line if is_entry(line) else b" " * len(line) for line in lines]
+    if good != lines:
+        damaged = sum(one != other for one, other in zip(lines, good))
+        print(f"{index} has {damaged} damaged lines; what they stood for is made again")
         with index.open("rb+") as file:
-            file.write(b"\n".join(lines))
-
-
-def _is_entry(line: bytes) -> bool:
-    with suppress(ValueError, TypeError):
-        return not line.strip() or "#key" in json.loads(line)
-    return False
+            file.write(b"\n".join([*good, end]))

@@ -1,7 +1,7 @@
-"""Stages per image: class activation maps of a trained model, kept small and merged when read."""
+"""Stages per image: maps of a trained model, plain or by AdvCAM, stored small and merged when read."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pydantic
@@ -9,33 +9,37 @@ import torch
 from torch import Tensor
 
 from recamlib.data.access import ImageSet, labels_only
+from recamlib.engine.advcam import adversarial_maps
 from recamlib.engine.device import default_device, measured, per_image
 from recamlib.engine.extract import extract_scale_maps, pair_maps
 from recamlib.errors import SettingsError
 from recamlib.method.convergence import Convergence, convergence
 from recamlib.method.maps import combine_weights, merge_scales
 from recamlib.method.scores import THRESHOLDS
-from recamlib.stages.base import DataSettings, Split, Stage
+from recamlib.stages.base import DataSettings, ImageStage, Request, Split
 from recamlib.stages.classify import Reactivate, TrainClassifier
-from recamlib.stages.features import Features
-from recamlib.stages.infra import StageCache
+from recamlib.stages.features import WINDOW, Features
 
 WeightOption = Literal["w", "w'", "w+w'", "w*w'", "relu(w)", "w*w", "w*random", "relu(w)*relu(w')"]
 OPTIONS: tuple[WeightOption, ...] = ("w", "w'", "w+w'", "w*w'")
 # Options of our own that need no FC2, and all of them where there is one.
 UNTRAINED: tuple[WeightOption, ...] = ("relu(w)", "w*w", "w*random")
 CONTROLS: tuple[WeightOption, ...] = (*UNTRAINED, "relu(w)*relu(w')")
-WINDOW = 32  # images decoded at once, so that equal sizes meet in one batch; a killed run loses at most these
+FEW = 4  # images of AdvCAM between two writes: a killed run loses at most these
 BACKGROUND = {"cam": 0.15, "recam": 0.21, "eps": 0.20}  # published thresholds; 0.21 is ReCAM's on VOC
-# Nothing published fits the embedded scenes: chosen with the profile quick on scenes of another seed.
-EMBEDDED = {"maps": 0.55, "walk": 0.5}
-
-Request = tuple[Split, str]
-"""Split and image id, the key of everything that is stored per image."""
+Extractor = Callable[[Sequence[Request], list[Tensor], list[Tensor]], Sequence[Sequence[Tensor]]]
+"""From requests, images (3, H, W) and classes present (P,) to the maps of every scale of each image."""
 
 
-class MapStage(Stage):
-    """What every stage that makes maps has in common: whole splits, single images, what they cost."""
+class MapStage(ImageStage):
+    """What every stage that makes maps has in common: whole splits, single images, thresholds.
+
+    ``published`` are background thresholds. None fits the embedded scenes: ``embedded`` was chosen with the
+    profile quick on scenes of another seed.
+    """
+
+    published: ClassVar[dict[str, float]] = BACKGROUND
+    embedded: ClassVar[float] = 0.55
 
     @property
     def dataset(self) -> DataSettings:
@@ -47,21 +51,13 @@ class MapStage(Stage):
         """Seed of the classifier at the root; what is trained on these maps takes it too."""
         return self.model.seed
 
-    def items(self, requests: Sequence[Request]) -> Iterator[dict]:
-        """Yield the stored item of each request in order, computing what is missing."""
-        raise NotImplementedError
-
     def merge(self, item: dict, *, stride: int | None = None) -> Tensor:
         """Return the normalised maps (P, H, W) of a stored item, at image size or at a stride."""
-        if not item["scales"]:
+        if not item["scales"]:  # an image without a class has no map
             return no_maps(item["size"], stride)
         scales = [torch.from_numpy(np.array(m)) for m in item["scales"]]  # (P, h_s, w_s)
-        return merge_scales(scales, tuple(item["size"]), stride=stride, cell=self.cell)
-
-    @property
-    def cell(self) -> int:
-        """Pixels of the image per cell of the network's features."""
-        return getattr(self.model, "base", self.model).output_stride
+        cell = getattr(self.model, "base", self.model).output_stride
+        return merge_scales(scales, tuple(item["size"]), stride=stride, cell=cell)
 
     @property
     def convergence(self) -> Convergence:
@@ -75,10 +71,10 @@ class MapStage(Stage):
 
     @property
     def fixed_threshold(self) -> float:
-        """The published background threshold for these maps; for the embedded scenes one of `EMBEDDED`."""
+        """The published background threshold for these maps, or that for the embedded scenes."""
         if self.dataset.name == "hoofed":
-            return EMBEDDED["maps"]
-        return BACKGROUND["recam" if self.reactivated and self.dataset.name == "voc12" else "cam"]
+            return self.embedded
+        return self.published["recam" if self.reactivated and self.dataset.name == "voc12" else "cam"]
 
     @property
     def thresholds(self) -> tuple[float, ...]:
@@ -86,9 +82,8 @@ class MapStage(Stage):
         return THRESHOLDS
 
     def images(self, split: Split, *, limit: int = 0) -> ImageSet:
-        """Return the images of a split, or a random part of them (the same one for every stage)."""
-        images = self.dataset.images(split)
-        return images.select(limit=limit) if limit else images
+        """Return the images of a split, or a random part of them."""
+        return self.dataset.images(split, limit=limit)
 
     def run(self, split: Split, *, limit: int = 0) -> Iterator[tuple[str, dict]]:
         """Yield (id, stored item) for every image of a split, computing what is missing."""
@@ -108,7 +103,49 @@ class MapStage(Stage):
         return self.merge(item), item["classes"]
 
 
-class ExtractCams(MapStage):
+class ModelMaps(MapStage):
+    """What the maps that a model gives itself share: weight option, scales, and how they are stored."""
+
+    model: TrainClassifier | Reactivate = pydantic.Field(TrainClassifier(), discriminator="stage")
+    weights: WeightOption = "w"
+    scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+
+    def __init__(self, **data: Any) -> None:
+        super().__init__(**data)
+        if self.weights not in self.options:
+            who = "Reactivate with sce_weight 0" if isinstance(self.model, Reactivate) else "TrainClassifier"
+            known = ", ".join(self.options)
+            raise SettingsError(f"{who} has no FC2: its maps take weights {known}, not {self.weights!r}")
+
+    @property
+    def options(self) -> tuple[WeightOption, ...]:
+        """Weight options that the model's maps can be read with."""
+        return (*OPTIONS, *CONTROLS) if self.reactivated else ("w", *UNTRAINED)
+
+    def make(self, requests: Sequence[Request]) -> Iterator[dict]:
+        """Yield for each (split, id) the maps of every scale, classes present, size and cost."""
+        count, maps_of = self.extractor()
+        for start in range(0, len(requests), count):
+            window = requests[start : start + count]
+            with labels_only(), measured() as cost:
+                sets = [(self.dataset.images(split), name) for split, name in window]
+                present = [torch.from_numpy(np.flatnonzero(images.labels(name))) for images, name in sets]
+                pictures = [images.image(name) for images, name in sets]
+                maps = maps_of(window, pictures, present)
+            for picture, classes, scales in zip(pictures, present, maps):
+                yield {
+                    "scales": [m.numpy() for m in scales] if len(classes) else [],
+                    "classes": classes.tolist(), "size": list(picture.shape[-2:]),
+                    "cost": per_image(cost, len(pictures)),
+                }  # fmt: skip
+
+    def extractor(self) -> tuple[int, Extractor]:
+        """Return how many images go at once, and what gives their maps, one a scale for each image."""
+        raise NotImplementedError
+
+
+class ExtractCams(ModelMaps):
     """Multi-scale, mirrored class activation maps of the classes in each image's label (Eq. 2 and 9).
 
     All weight options come from the same features, so one forward pass fills the cache for the four of them:
@@ -118,17 +155,12 @@ class ExtractCams(MapStage):
     and the background instead, as EPS does; it needs a model that was trained with saliency.
     """
 
-    model: TrainClassifier | Reactivate = pydantic.Field(TrainClassifier(), discriminator="stage")
-    weights: WeightOption = "w"
-    scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
     reading: Literal["relu", "softmax"] = "relu"
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
     stage: Literal["ExtractCams/3"] = "ExtractCams/3"
-    infra: StageCache = StageCache()
+    step = "extract maps"
 
     def __init__(self, **data: Any) -> None:
         super().__init__(**data)
-        check_option(self.model, self.weights)
         if self.reading == "softmax" and getattr(self.model, "base", self.model).saliency is None:
             raise SettingsError(
                 f"{type(self.model).__name__} has no background channel to read a softmax with: train the "
@@ -138,93 +170,85 @@ class ExtractCams(MapStage):
             raise SettingsError(f"a softmax is read with weights 'w' alone, not {self.weights!r}")
 
     @property
-    def options(self) -> tuple[WeightOption, ...]:
+    def stored(self) -> tuple[WeightOption, ...]:
         """Weight options that are stored together."""
-        return options_of(self.model) if self.reading == "relu" else ("w",)
+        return self.options if self.reading == "relu" else ("w",)
 
     @property
     def fixed_threshold(self) -> float:
         """The published background threshold for these maps."""
         return BACKGROUND["eps"] if self.reading == "softmax" else super().fixed_threshold
 
-    @infra.apply(item_uid=lambda item: item[1], exclude_from_cache_uid=("weights",), cache_type="Auto")
-    def extract(self, items: Sequence[Request]) -> Iterator[dict]:
-        """Yield for each (split, id) the maps of every scale, (N, P, h, w), classes present and cost."""
+    def not_in_key(self) -> tuple[str, ...]:
+        """Return the weights: all options are stored."""
+        return ("weights",)
+
+    def extractor(self) -> tuple[int, Extractor]:
+        """Return the function from images to their maps, (N, P, h, w) of N weight options."""
         classifier, fc2 = self.model.load()
         fc1 = classifier.fc1.weight.detach()
-        weights = torch.stack([combine_weights(fc1, fc2, o, seed=self.seed) for o in self.options])
+        weights = torch.stack([combine_weights(fc1, fc2, o, seed=self.seed) for o in self.stored])
+        if self.model.train == "heads":
+            return WINDOW, lambda requests, _, present: self._from_features(requests, weights, present)
         background = classifier.background.weight.detach()[0] if self.reading == "softmax" else None
-        heads = self.model.train == "heads"
-        if not heads:
-            classifier.to(default_device())
-        for start in range(0, len(items), WINDOW):
-            window = items[start : start + WINDOW]
-            with labels_only(), measured() as cost:
-                present, pictures = open_window(self.dataset, window)
-                if heads:
-                    maps = self._from_features(window, weights, present)
-                else:
-                    maps = extract_scale_maps(
-                        classifier, pictures, weights, scales=self.scales, classes=present,
-                        background=background, precision=self.precision,
-                    )  # fmt: skip
-            yield from scale_items(pictures, present, maps, cost)
+        classifier.to(default_device())
+        return WINDOW, lambda _, pictures, present: extract_scale_maps(
+            classifier, pictures, weights, scales=self.scales, classes=present, background=background,
+            precision=self.precision,
+        )  # fmt: skip
 
     def _from_features(
         self, requests: Sequence[Request], weights: Tensor, classes: Sequence[Tensor]
     ) -> list[list[Tensor]]:
         """Return the maps of some images from stored features, as `extract_scale_maps` does from pictures."""
-        base = getattr(self.model, "base", self.model)
-        given = {**dict(base.features), "mirror": True}
-        stages = [Features(**{**given, "scale": scale}) for scale in self.scales]
-        columns = [stage.extract(requests) for stage in stages]
+        given = {**dict(getattr(self.model, "base", self.model).features), "mirror": True}
+        columns = [Features(**{**given, "scale": scale}).items(requests) for scale in self.scales]
         pairs = zip(*[[torch.from_numpy(np.array(i["features"])).float() for i in c] for c in columns])
         return [[pair_maps(p, weights, k) for p in scales] for scales, k in zip(pairs, classes)]
 
-    def items(self, requests: Sequence[Request]) -> Iterator[dict]:
-        """Yield the stored item of each request in order, computing what is missing."""
-        return self.extract(requests)
-
     def merge(self, item: dict, *, stride: int | None = None) -> Tensor:
-        """Merge one stored item at image size, or at a stride; (P, H, W) in [0, 1]."""
-        if not item["scales"]:  # an image without a class has no map
-            return no_maps(item["size"], stride)
-        option = self.options.index(self.weights)
-        scales = [torch.from_numpy(np.array(m[option])) for m in item["scales"]]  # (P, h_s, w_s)
-        return merge_scales(scales, tuple(item["size"]), stride=stride, cell=self.cell)
+        """Merge the option's maps of one stored item at image size, or at a stride; (P, H, W) in [0, 1]."""
+        option = self.stored.index(self.weights)
+        return super().merge({**item, "scales": [maps[option] for maps in item["scales"]]}, stride=stride)
 
 
-def options_of(model: TrainClassifier | Reactivate) -> tuple[WeightOption, ...]:
-    """Return the weight options that a model's maps can be read with."""
-    reactivated = isinstance(model, Reactivate) and model.sce_weight > 0
-    return (*OPTIONS, *CONTROLS) if reactivated else ("w", *UNTRAINED)
+class AdvCams(ModelMaps):
+    """Maps of images moved to where their class is recognised better (Eq. 10), with any weight option.
+
+    Unlike in :class:`ExtractCams`, the weights are part of the key: every option moves its own way.
+    ``score`` and ``penalty`` say in which units Eq. 10 is taken
+    (:func:`recamlib.method.advcam.climbing_gain`); the defaults are of AdvCAM's code, where mu is 7.
+    """
+
+    steps: int = pydantic.Field(27, ge=1)
+    step_size: float = pydantic.Field(0.08, gt=0)
+    mu: float = pydantic.Field(7.0, ge=0)
+    mask_threshold: float = pydantic.Field(0.5, gt=0, lt=1)
+    rivals: Literal["all", "present"] = "all"
+    score: Literal["linear", "rectified"] = "rectified"
+    penalty: Literal["pixels", "channels"] = "channels"
+    stage: Literal["AdvCams/2"] = "AdvCams/2"
+    step = "advcam"
+
+    def extractor(self) -> tuple[int, Extractor]:
+        """Return the function from images to their summed maps, (P, h, w)."""
+        classifier, fc2 = self.model.load()
+        weight = combine_weights(classifier.fc1.weight.detach(), fc2, self.weights)
+        classifier.to(default_device())
+        names = ("scales", "steps", "step_size", "mu", "mask_threshold", "rivals", "score", "penalty")
+        given = {name: getattr(self, name) for name in (*names, "precision")}
+        return FEW, lambda _, pictures, present: adversarial_maps(
+            classifier, pictures, weight, classes=present, **given
+        )
 
 
-def check_option(model: TrainClassifier | Reactivate, option: WeightOption) -> None:
-    """Raise SettingsError if a model has no second layer to read maps with."""
-    if option not in options_of(model):
-        who = "Reactivate with sce_weight 0" if isinstance(model, Reactivate) else "TrainClassifier"
-        known = ", ".join(options_of(model))
-        raise SettingsError(f"{who} has no FC2: its maps take weights {known}, not {option!r}")
+class RefinedMaps(MapStage):
+    """Maps that are made from those of another stage, ``cams``."""
 
-
-def open_window(data: DataSettings, requests: Sequence[Request]) -> tuple[list[Tensor], list[Tensor]]:
-    """Return the classes present (P,) and the images (3, H, W) of some requests."""
-    sets = [(data.images(split), name) for split, name in requests]
-    present = [torch.from_numpy(np.flatnonzero(images.labels(name))) for images, name in sets]
-    return present, [images.image(name) for images, name in sets]
-
-
-def scale_items(
-    pictures: Sequence[Tensor], present: Sequence[Tensor], maps: Sequence[Sequence[Tensor]], cost: dict
-) -> Iterator[dict]:
-    """Yield what is stored of each image: its maps of every scale, classes, size and share of the cost."""
-    for picture, classes, scales in zip(pictures, present, maps):
-        yield {
-            "scales": [m.numpy() for m in scales] if len(classes) else [],
-            "classes": classes.tolist(), "size": list(picture.shape[-2:]),
-            "cost": per_image(cost, len(pictures)),
-        }  # fmt: skip
+    @property
+    def model(self) -> TrainClassifier | Reactivate:
+        """The classifier at the root."""
+        return self.cams.model
 
 
 def no_maps(size: Sequence[int], stride: int | None) -> Tensor:

@@ -1,8 +1,7 @@
 """Stages that refine maps: IRN (labels, boundary network, random walk) and the saliency merge of EDAM."""
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property, partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pydantic
@@ -10,10 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recamlib.data.access import ImageSet, labels_only
+from recamlib.data.access import labels_only
 from recamlib.data.images import labels_from_png, labels_to_png
 from recamlib.data.views import PairedView, PairedViews, normalise
-from recamlib.engine import fit as engine
 from recamlib.engine.device import default_device, measured, per_image
 from recamlib.errors import DataError
 from recamlib.method.boundary import boundary_loss, check_thresholds, confident_labels
@@ -23,20 +21,16 @@ from recamlib.method.scores import masked_argmax
 from recamlib.method.walk import random_walks
 from recamlib.models.backbones import build_backbone
 from recamlib.models.irnet import BoundaryNet
-from recamlib.stages.base import DataSettings, Stage, check_weights, load_weights_into, store_trained
-from recamlib.stages.classify import Reactivate, TrainClassifier
-from recamlib.stages.climb import AdvCams
-from recamlib.stages.infra import StageCache
-from recamlib.stages.maps import EMBEDDED, ExtractCams, MapStage, Request, no_maps
+from recamlib.stages.base import DataSettings, ImageStage, Request, Stage, Training
+from recamlib.stages.maps import AdvCams, ExtractCams, RefinedMaps, no_maps
 from recamlib.stages.saliency import Saliency, SaliencyMaps
 
 Cams = ExtractCams | AdvCams
 STRIDE = 4  # pixels of the image per cell of boundary, labels and walk
 BATCH = 8  # images whose walks share one sparse product
-FIXED = {"recam": 0.28, "cam": 0.25}  # published background thresholds after the walk; 0.28 is ReCAM's on VOC
 
 
-class _Labelled(Stage):
+class _Confident(Stage):
     """What the labels of IRN and the network that learns from them share: maps, thresholds, CRF or not."""
 
     cams: Cams = pydantic.Field(ExtractCams(), discriminator="stage")
@@ -49,20 +43,19 @@ class _Labelled(Stage):
         check_thresholds(self.foreground, self.background)
 
 
-class ConfidentLabels(_Labelled):
-    """Pixels that maps are sure about: dense CRF at a high and at a low threshold, what agrees is kept.
+class ConfidentLabels(_Confident, ImageStage):
+    """Pixels that maps are sure about: dense CRF at a high and at a low threshold, where they agree.
 
     Stored per image is the label map (0 background, k + 1 class k, 255 neither) as the bytes of a PNG.
     """
 
     stage: Literal["ConfidentLabels/2"] = "ConfidentLabels/2"
-    infra: StageCache = StageCache()
+    step = "confident labels"
 
-    @infra.apply(item_uid=lambda item: item[1], cache_type="Auto")
-    def label(self, items: Sequence[Request]) -> Iterator[dict]:
-        """Yield for each (split, id) the label map as PNG bytes, the share of pixels kept, and cost."""
-        self.cams.items(items)  # what is missing upstream is made first, and not read
-        stored, images = self.cams.items(items), self._labelled(items)
+    def make(self, requests: Sequence[Request]) -> Iterator[dict]:
+        """Yield for each (split, id) the label map as PNG bytes, the share of pixels labelled, and cost."""
+        self.cams.items(requests)  # what is missing upstream is made first, and not read
+        stored, images = self.cams.items(requests), self._labelled(requests)
         solved = crf_many(crf_labels, images) if self.crf else (i["labels"] for i in images)  # two maps each
         for item in stored:
             with labels_only(), measured() as cost:
@@ -72,23 +65,23 @@ class ConfidentLabels(_Labelled):
                 png = labels_to_png(labels)
             yield {"png": png, "kept": float((labels != 255).mean()), "cost": per_image(cost, 1)}
 
-    def _labelled(self, items: Sequence[Request]) -> Iterator[dict[str, Any]]:
+    def _labelled(self, requests: Sequence[Request]) -> Iterator[dict[str, Any]]:
         """Yield the arguments of the CRF: two label maps (2, H, W), at the high and at the low threshold.
 
         Their values are local: 0 for the background and p + 1 for the p-th class present.
         """
-        for (split, name), item in zip(items, self.cams.items(items)):
+        for (split, name), item in zip(requests, self.cams.items(requests)):
             maps = self.cams.merge(item).numpy()
             picture = self.cams.dataset.images(split).image(name)
-            found = [masked_argmax(maps, threshold) for threshold in (self.foreground, self.background)]
-            yield {"image": picture, "labels": np.stack(found), "num_labels": 1 + len(maps)}
+            labels = [masked_argmax(maps, threshold) for threshold in (self.foreground, self.background)]
+            yield {"image": picture, "labels": np.stack(labels), "num_labels": 1 + len(maps)}
 
     def read(self, item: dict) -> np.ndarray:
         """Return the label map (H, W), uint8, of a stored item."""
         return labels_from_png(item["png"])
 
 
-class TrainBoundary(_Labelled):
+class TrainBoundary(_Confident, Training):
     """Train IRN's boundary branch on confident labels of the training images.
 
     ``trunk`` chooses the frozen backbone: ``"pretrained"`` is the classifier's architecture with its
@@ -104,22 +97,15 @@ class TrainBoundary(_Labelled):
     crop: int = pydantic.Field(512, ge=32)
     scale: tuple[float, float] = (0.5, 1.5)
     radius: int = pydantic.Field(10, ge=2)
-    lr: float = pydantic.Field(0.1, gt=0)
-    momentum: float = pydantic.Field(1e-4, ge=0, lt=1)
-    weight_decay: float = pydantic.Field(1e-4, ge=0)
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     seed: int = pydantic.Field(0, ge=0)
     stage: Literal["TrainBoundary/2"] = "TrainBoundary/2"
-    infra: StageCache = StageCache(work="training")
+    step = "train boundary"
 
     @property
     def upstream(self) -> tuple[Stage, ...]:
         """The stage that makes the labels, which has the maps before it."""
         return (self.labels,)
-
-    def prepare(self, items: Sequence[str]) -> None:
-        """Make the labels of all training images."""
-        self.labels.label([("train_aug", id) for id in self.images().ids])
 
     @property
     def dataset(self) -> DataSettings:
@@ -129,13 +115,9 @@ class TrainBoundary(_Labelled):
     @property
     def labels(self) -> ConfidentLabels:
         """The stage that makes the labels this one trains on."""
-        return ConfidentLabels(**{name: getattr(self, name) for name in _Labelled.model_fields})
+        return ConfidentLabels(**{name: getattr(self, name) for name in _Confident.model_fields})
 
-    def images(self) -> ImageSet:
-        """Return the training images."""
-        return self.cams.images("train_aug", limit=self.limit)
-
-    def build(self, *, fresh: bool = False) -> BoundaryNet:
+    def build(self) -> BoundaryNet:
         """Return the network: the frozen backbone with its weights, the branch untrained."""
         model = self.cams.model
         base = getattr(model, "base", model)
@@ -146,32 +128,19 @@ class TrainBoundary(_Labelled):
         torch.manual_seed(self.seed)
         return BoundaryNet(backbone)
 
-    @infra.apply(item_uid=str, cache_type="Auto")
-    def train(self, items: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Train and yield file, digest, history and cost; only the branch's weights are stored."""
-        for name in items:
-            images = self.images()
-            made = self.labels.label([("train_aug", id) for id in images.ids])
-            stored = dict(zip(images.ids, made))
-            kept = float(np.mean([item["kept"] for item in stored.values()]))
-            view = PairedView(crop=self.crop, scale=self.scale, stride=STRIDE)
-            read = {id: partial(self.labels.read, item) for id, item in stored.items()}
-            views = PairedViews(images, lambda id, read=read: read[id](), view, seed=self.seed)
-            net = self.build()
-            optimizer = engine.make_optimizer(
-                [{"params": list(net.branch.parameters()), "lr": self.lr}],
-                momentum=self.momentum, weight_decay=self.weight_decay,
-            )  # fmt: skip
-            with measured() as cost:
-                history = engine.fit(
-                    net, views, self._step, optimizer, epochs=self.epochs, batch_size=self.batch_size,
-                    seed=self.seed, checkpoint=self.folder / "checkpoint", precision=self.precision,
-                    describe="TrainBoundary",
-                )  # fmt: skip
-            result = store_trained(
-                self.folder, net.branch, name, history=history, cost=cost, images=len(views)
-            )
-            yield result | {"kept": kept}
+    def make(self) -> dict[str, Any]:
+        """Train and return file, digest, history, share of confident pixels and cost; of the branch alone."""
+        images = self.images()
+        stored = dict(zip(images.ids, self.labels.items(self.requests)))
+        view = PairedView(crop=self.crop, scale=self.scale, stride=STRIDE)
+        views = PairedViews(images, lambda id: labels_from_png(stored[id]["png"]), view, seed=self.seed)
+        net = self.build()
+        history, cost = self.fit(
+            net, views, self._step, [{"params": net.branch.parameters(), "lr": self.lr}], epochs=self.epochs,
+            seed=self.seed, precision=self.precision,
+        )  # fmt: skip
+        result = self.store(net.branch, history, cost, images=len(views))
+        return result | {"kept": float(np.mean([item["kept"] for item in stored.values()]))}
 
     def _step(self, net: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         logits = net(images).float()
@@ -182,41 +151,34 @@ class TrainBoundary(_Labelled):
             "negative": loss.negative,
         }  # fmt: skip
 
-    @cached_property
-    def result(self) -> dict[str, Any]:
-        """History, cost, share of confident pixels and weights entry; trains if that was not done yet."""
-        return self._single(self.train, "model")
-
     def load(self) -> BoundaryNet:
         """Return the trained network on the CPU in evaluation mode."""
-        path = check_weights(self.folder, self.result["weights"])
         net = self.build()
-        load_weights_into(net.branch, path)
+        self.load_into(net.branch)
         return net.eval()
 
 
-class BoundaryMaps(Stage):
+class BoundaryMaps(ImageStage):
     """Boundary probabilities of whole images at stride 4, image and mirror averaged; stored as half."""
 
     net: TrainBoundary = TrainBoundary()
     stage: Literal["BoundaryMaps/2"] = "BoundaryMaps/2"
-    infra: StageCache = StageCache()
+    step = "boundary maps"
 
-    @infra.apply(item_uid=lambda item: item[1], cache_type="Auto")
-    def infer(self, items: Sequence[Request]) -> Iterator[dict]:
+    def make(self, requests: Sequence[Request]) -> Iterator[dict]:
         """Yield for each (split, id) the boundary map (ceil(H/4), ceil(W/4)) and cost."""
         net = self.net.load().to(default_device(), memory_format=torch.channels_last)
-        for split, name in items:
+        for split, name in requests:
             with labels_only(), torch.inference_mode(), measured() as cost:
                 picture = self.net.dataset.images(split).image(name)
                 x = normalise(picture)[None].to(default_device(), memory_format=torch.channels_last)
-                found = net.boundary(x)[0].float().cpu()  # (h, w)
-            if not found.isfinite().all():
+                boundary = net.boundary(x)[0].float().cpu()  # (h, w)
+            if not boundary.isfinite().all():
                 raise DataError(f"the boundary map of {name} is not finite; train again at a lower rate")
-            yield {"boundary": found.numpy().astype(np.float16), "cost": per_image(cost, 1)}
+            yield {"boundary": boundary.numpy().astype(np.float16), "cost": per_image(cost, 1)}
 
 
-class Walk(MapStage):
+class Walk(RefinedMaps):
     """Random walk of maps over the image (Eq. 11): the maps that become the pseudo masks.
 
     ``power`` is applied to the maps before they walk: 1.5 is AdvCAM's, which IRN's labels do not get.
@@ -232,19 +194,9 @@ class Walk(MapStage):
     beta: float = pydantic.Field(10.0, gt=0)
     steps: int = pydantic.Field(256, ge=0)
     stage: Literal["Walk/2"] = "Walk/2"
-    infra: StageCache = StageCache()
-
-    @property
-    def model(self) -> TrainClassifier | Reactivate:
-        """The classifier at the root."""
-        return self.cams.model
-
-    @property
-    def fixed_threshold(self) -> float:
-        """The published background threshold for these maps; for the embedded scenes one of `EMBEDDED`."""
-        if self.dataset.name == "hoofed":
-            return EMBEDDED["walk"]
-        return FIXED["recam" if self.reactivated and self.dataset.name == "voc12" else "cam"]
+    step = "random walk"
+    published: ClassVar[dict[str, float]] = {"recam": 0.28, "cam": 0.25}  # 0.28 is ReCAM's on VOC
+    embedded = 0.5
 
     @property
     def upstream(self) -> tuple[Stage, ...]:
@@ -256,12 +208,11 @@ class Walk(MapStage):
         """The stage that gives the boundary maps."""
         return BoundaryMaps(net=self.boundary)
 
-    @infra.apply(item_uid=lambda item: item[1], cache_type="Auto")
-    def walk(self, items: Sequence[Request]) -> Iterator[dict]:
+    def make(self, requests: Sequence[Request]) -> Iterator[dict]:
         """Yield for each (split, id) the walked maps (P, ceil(H/4), ceil(W/4)), classes, size and cost."""
-        stored, held = self.cams.items(items), self.boundaries.infer(items)
-        for start in range(0, len(items), BATCH):
-            window = items[start : start + BATCH]
+        stored, held = self.cams.items(requests), self.boundaries.items(requests)
+        for start in range(0, len(requests), BATCH):
+            window = requests[start : start + BATCH]
             upstream = [next(stored) for _ in window]
             walls = [torch.from_numpy(np.array(next(held)["boundary"])).float() for _ in window]
             with labels_only(), measured() as cost:
@@ -280,11 +231,11 @@ class Walk(MapStage):
                     radius=self.radius, beta=self.beta, steps=self.steps,
                 )  # fmt: skip
             for item, m in zip(upstream, walked):
-                yield walked_item(m.cpu(), item) | {"cost": per_image(cost, len(window))}
-
-    def items(self, requests: Sequence[Request]) -> Iterator[dict]:
-        """Yield the stored item of each request in order, computing what is missing."""
-        return self.walk(requests)
+                peak = m.max().clamp(min=1e-5) if m.numel() else 1.0
+                yield {
+                    "maps": (m / peak).cpu().numpy().astype(np.float16) if item["classes"] else [],
+                    "classes": item["classes"], "size": item["size"], "cost": per_image(cost, len(window)),
+                }  # fmt: skip
 
     def merge(self, item: dict, *, stride: int | None = None) -> Tensor:
         """Return the walked maps (P, H, W) of a stored item, stretched to image size, peak 1."""
@@ -299,16 +250,7 @@ class Walk(MapStage):
         return maps / maps.max().clamp(min=1e-5)
 
 
-def walked_item(maps: Tensor, item: dict) -> dict:
-    """Return what is stored of walked maps (P, h, w): divided by their largest value, in half precision."""
-    peak = maps.max().clamp(min=1e-5) if maps.numel() else 1.0
-    return {
-        "maps": (maps / peak).numpy().astype(np.float16) if item["classes"] else [],
-        "classes": item["classes"], "size": item["size"],
-    }  # fmt: skip
-
-
-class SaliencyMerge(MapStage):
+class SaliencyMerge(RefinedMaps):
     """EDAM's merge of maps with saliency: on ReCAM's maps it is ReCAM-M (Table 4).
 
     It is a post-processing: the last step before masks, after IRN's walk where there is one, and IRN itself
@@ -322,12 +264,7 @@ class SaliencyMerge(MapStage):
     alpha: float = pydantic.Field(1e-6, ge=0)
     beta: float = pydantic.Field(0.99999, gt=0)
     stage: Literal["SaliencyMerge/2"] = "SaliencyMerge/2"
-    infra: StageCache = StageCache()
-
-    @property
-    def model(self) -> TrainClassifier | Reactivate:
-        """The classifier at the root."""
-        return self.cams.model
+    step = "merge with saliency"
 
     @property
     def fixed_threshold(self) -> float:
@@ -344,26 +281,21 @@ class SaliencyMerge(MapStage):
         """The stages that give maps and saliency."""
         return self.cams, SaliencyMaps(dataset=self.dataset, saliency=self.saliency)
 
-    @infra.apply(item_uid=lambda item: item[1], cache_type="Auto")
-    def combine(self, items: Sequence[Request]) -> Iterator[dict]:
+    def make(self, requests: Sequence[Request]) -> Iterator[dict]:
         """Yield for each (split, id) which of its classes wins as PNG bytes, classes, size and cost."""
         _, salient = self.upstream
-        for item, found in zip(self.cams.items(items), salient.make(items), strict=True):
+        for item, grey in zip(self.cams.items(requests), salient.items(requests), strict=True):
             with labels_only(), measured() as cost:
                 maps = self.cams.merge(item)  # (P, H, W)
                 if not isinstance(self.cams, Walk):  # EDAM divides by the maximum alone; the walk's is common
                     maps = maps / maps.amax((1, 2), keepdim=True).clamp(min=1e-5)
                 mask = edam_merge(
-                    maps.numpy(), salient.read(found), theta=self.theta, alpha=self.alpha, beta=self.beta
+                    maps.numpy(), salient.read(grey), theta=self.theta, alpha=self.alpha, beta=self.beta
                 )
             yield {
                 "png": labels_to_png(mask), "classes": item["classes"], "size": item["size"],
                 "cost": per_image(cost, 1),
             }  # fmt: skip
-
-    def items(self, requests: Sequence[Request]) -> Iterator[dict]:
-        """Yield the stored item of each request in order, computing what is missing."""
-        return self.combine(requests)
 
     def merge(self, item: dict, *, stride: int | None = None) -> Tensor:
         """Return maps (P, H, W) of 0 and 1, at image size or every so many pixels of it."""

@@ -12,8 +12,7 @@ from recamlib.data.access import labels_only
 from recamlib.data.images import labels_from_png, labels_to_png
 from recamlib.data.saliency import SaliencyFolder, fine_grained
 from recamlib.engine.device import measured, per_image
-from recamlib.stages.base import DataSettings, Settings, Split, Stage
-from recamlib.stages.infra import StageCache
+from recamlib.stages.base import DataSettings, ImageStage, Request, Settings, Split
 
 
 class Saliency(Settings):
@@ -50,7 +49,7 @@ def folder_of(name: str) -> Path:
     return paths.data_dir() / name
 
 
-class SaliencyMaps(Stage):
+class SaliencyMaps(ImageStage):
     """Saliency maps at the size of their images; stored as the bytes of a grey PNG.
 
     Every missing file is listed before the first one is read.
@@ -59,20 +58,18 @@ class SaliencyMaps(Stage):
     dataset: DataSettings = DataSettings()
     saliency: Saliency = Saliency()
     stage: Literal["SaliencyMaps/2"] = "SaliencyMaps/2"
-    infra: StageCache = StageCache()
 
-    @infra.apply(item_uid=lambda item: item[1], cache_type="Auto")
-    def make(self, items: Sequence[tuple[Split, str]]) -> Iterator[dict]:
+    def make(self, requests: Sequence[Request]) -> Iterator[dict]:
         """Yield for each (split, id) the map (H, W) as PNG bytes, 255 for 1, and cost."""
-        files = self._files(name for _, name in items)
-        for split, name in items:
+        files = self._files(name for _, name in requests)
+        for split, name in requests:
             with labels_only(), measured() as cost:
                 images = self.dataset.images(split)
                 if files:
-                    found = files.map(name, images.size(name), peak=self.saliency.peak)
+                    grey = files.map(name, images.size(name), peak=self.saliency.peak)
                 else:
-                    found = fine_grained(images.image(name))
-            yield {"png": labels_to_png(found), "cost": per_image(cost, 1)}
+                    grey = fine_grained(images.image(name))
+            yield {"png": labels_to_png(grey), "cost": per_image(cost, 1)}
 
     def _files(self, names: Iterable[str]) -> SaliencyFolder | None:
         """Return the folder, if there is one, with a map for each of these images."""
@@ -89,7 +86,7 @@ class SaliencyMaps(Stage):
     def reader(self, split: Split) -> Callable[[str], np.ndarray]:
         """Return a function from an image's id to its map (H, W), uint8, all of them made by then."""
         ids = self.dataset.images(split).ids
-        stored = self.make([(split, name) for name in ids])
+        stored = self.items([(split, name) for name in ids])
         read = {name: partial(labels_from_png, item["png"]) for name, item in zip(ids, stored)}
         return lambda name: read[name]()
 
@@ -99,4 +96,4 @@ class SaliencyMaps(Stage):
 
     def one(self, split: Split, name: str) -> np.ndarray:
         """Return the map (H, W) of one image, float32 in [0, 1]."""
-        return self.read(next(iter(self.make([(split, name)]))))
+        return self.read(next(iter(self.items([(split, name)]))))

@@ -1,8 +1,7 @@
 """Stages that open the true masks: scores of maps, of segmentation networks and of saliency itself."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -26,10 +25,8 @@ from recamlib.method.scores import (
     split_single_multi,
 )  # fmt: skip
 from recamlib.models.fold import fold_batch_norm
-from recamlib.stages.base import DataSettings, Split, Stage
-from recamlib.stages.climb import AdvCams
-from recamlib.stages.infra import StageCache
-from recamlib.stages.maps import ExtractCams
+from recamlib.stages.base import DataSettings, Split, Stage, WholeStage
+from recamlib.stages.maps import AdvCams, ExtractCams
 from recamlib.stages.refine import SaliencyMerge, Walk
 from recamlib.stages.saliency import Saliency, SaliencyMaps
 from recamlib.stages.segment import TrainSegmenter, TrainUpperBound
@@ -43,16 +40,16 @@ def fold_of(name: str) -> int:
     return hashlib.sha256(name.encode()).digest()[0] % 2
 
 
-class _Counted(Stage):
+class _Counted(WholeStage):
     """What all scores share: counts per image, and intervals from drawing the images again.
 
-    Subclasses have an ``evaluate``; the number is the mean IoU of what is counted.
+    The number is the mean IoU of what is counted.
     """
 
-    @cached_property
-    def result(self) -> dict[str, Any]:
-        """Everything that was counted; counts if that was not done yet."""
-        return self._single(self.evaluate, "score")
+    @property
+    def images(self) -> ImageSet:
+        """The images that are scored."""
+        return self.of.dataset.images(self.split, limit=self.limit)
 
     @property
     def counts(self) -> np.ndarray:
@@ -71,12 +68,7 @@ class _Counted(Stage):
 
     def per_class(self) -> dict[str, float]:
         """IoU in percent of background and every class."""
-        return dict(zip(self.names, (100 * iou_from_counts(self.counts.sum(0))).tolist()))
-
-    @property
-    def names(self) -> Sequence[str]:
-        """What is counted: background and every class."""
-        return self.images.space.names
+        return dict(zip(self.images.space.names, (100 * iou_from_counts(self.counts.sum(0))).tolist()))
 
     def interval(self) -> tuple[float, float]:
         """95 % bootstrap interval over images of the number in percent."""
@@ -101,10 +93,10 @@ def _mean(counts: np.ndarray) -> float:
 class Score(_Counted):
     """Score pseudo masks of a split against the true masks, at every background threshold.
 
-    Three thresholds are told apart: ``fixed`` is the published one (for the embedded scenes, one chosen on
-    scenes of another seed); ``best`` is swept on the scored images
-    themselves, as the published evaluation does; ``cross`` scores either half of the images at the threshold
-    that is best on the other half, so that nothing is chosen on the images it is reported on.
+    There are three thresholds: ``fixed`` is the published one (for the embedded scenes, one chosen on
+    scenes of another seed); ``best`` is swept on the scored images themselves, as published; ``cross`` scores
+    either half of the images at the threshold that is best on the other half, so that nothing is chosen on
+    the images it is reported on.
     ``limit`` scores a random part of the split, the same one for every method.
     """
 
@@ -112,44 +104,31 @@ class Score(_Counted):
     split: Split = "train"
     limit: int = pydantic.Field(0, ge=0)
     stage: Literal["Score/3"] = "Score/3"
-    infra: StageCache = StageCache(work="here")
+    work = "here"
 
-    @infra.apply(item_uid=str, cache_type="Auto")
-    def evaluate(self, items: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Yield mIoU per threshold, and counts per image (N, K + 1, 3) at the cross-fitted and fixed ones."""
-        for _ in items:
-            images, truth = self.images, self.of.dataset.masks(self.split)
-            classes = images.space.with_background
-            thresholds = self.of.thresholds
-            halves = [ThresholdSweep(classes, thresholds=thresholds) for _ in range(2)]
-            self.of.run(self.split, limit=self.limit)  # what is missing upstream is made first, and not read
-            with measured() as cost:
-                stream = self.of.maps(self.split, limit=self.limit)
-                for name, maps, present in bar(stream, total=len(images.ids), desc="score"):
-                    halves[fold_of(name)].add(maps, present, truth.mask(name))
-            filled = [half for half in halves if len(half)]
-            miou = np.array([mean_iou(np.sum([half.at(t) for half in filled], axis=0)) for t in thresholds])
-            chosen = [other.best if len(other) else half.best for half, other in (halves, halves[::-1])]
-            counts = {
-                "cross": [half.per_image(t) for half, t in zip(halves, chosen)],
-                "fixed": [half.per_image(self.fixed_threshold) for half in halves],
-            }
-            order = np.argsort([i for fold in (0, 1) for i, n in enumerate(images.ids) if fold_of(n) == fold])
-            yield {
-                "miou": miou.tolist(), "thresholds": list(thresholds), "cross_thresholds": chosen,
-                **{name: np.concatenate(parts)[order].astype(np.int32) for name, parts in counts.items()},
-                "images": len(images.ids), "cost": cost,
-            }  # fmt: skip
-
-    @property
-    def images(self) -> ImageSet:
-        """The images that are scored."""
-        return self.of.images(self.split, limit=self.limit)
-
-    @property
-    def fixed_threshold(self) -> float:
-        """The threshold of ``fixed``."""
-        return self.of.fixed_threshold
+    def make(self) -> dict[str, Any]:
+        """Return mIoU per threshold, and counts per image (N, K + 1, 3), cross-fitted and fixed."""
+        images, truth = self.images, self.of.dataset.masks(self.split)
+        classes, thresholds = images.space.with_background, self.of.thresholds
+        halves = [ThresholdSweep(classes, thresholds=thresholds) for _ in range(2)]
+        self.of.run(self.split, limit=self.limit)  # what is missing upstream is made first, and not read
+        with measured() as cost:
+            stream = self.of.maps(self.split, limit=self.limit)
+            for name, maps, present in bar(stream, total=len(images.ids), desc="score"):
+                halves[fold_of(name)].add(maps, present, truth.mask(name))
+        filled = [half for half in halves if len(half)]
+        miou = np.array([mean_iou(np.sum([half.at(t) for half in filled], axis=0)) for t in thresholds])
+        chosen = [other.best if len(other) else half.best for half, other in (halves, halves[::-1])]
+        counts = {
+            "cross": [half.per_image(t) for half, t in zip(halves, chosen)],
+            "fixed": [half.per_image(self.of.fixed_threshold) for half in halves],
+        }
+        order = np.argsort([i for fold in (0, 1) for i, n in enumerate(images.ids) if fold_of(n) == fold])
+        return {
+            "miou": miou.tolist(), "thresholds": list(thresholds), "cross_thresholds": chosen,
+            **{name: np.concatenate(parts)[order].astype(np.int32) for name, parts in counts.items()},
+            "images": len(images.ids), "cost": cost,
+        }  # fmt: skip
 
     @property
     def counts(self) -> np.ndarray:
@@ -197,13 +176,6 @@ class SegmentationScore(_Counted):
     window: int = pydantic.Field(0, ge=0)
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     stage: Literal["SegmentationScore/2"] = "SegmentationScore/2"
-    infra: StageCache = StageCache(work="whole")
-
-    @property
-    def images(self) -> ImageSet:
-        """The images that are scored."""
-        images = self.of.dataset.images(self.split)
-        return images.select(limit=self.limit) if self.limit else images
 
     @property
     def label(self) -> str:
@@ -213,7 +185,7 @@ class SegmentationScore(_Counted):
         return ", ".join(parts + ["TRUE MASKS"] * isinstance(self.of, TrainUpperBound))
 
     def predictions(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield (id, predicted mask (H, W), uint8) for every image, none of them kept."""
+        """Yield (id, predicted mask (H, W), uint8) for every image."""
         net = fold_batch_norm(self.of.load()).to(default_device(), memory_format=torch.channels_last)
         images = self.images
 
@@ -223,26 +195,24 @@ class SegmentationScore(_Counted):
                 device=default_device(), precision=self.precision,
             )  # fmt: skip
 
+        stream: Iterator[Any] = (probabilities(name) for name in images.ids)  # (K + 1, H, W) each
         if self.crf:
-            pairs = ({"image": images.image(n), "probabilities": probabilities(n)} for n in images.ids)
-            refined = crf_many(crf_probabilities, pairs)
-            yield from ((name, p.argmax(0).astype(np.uint8)) for name, p in zip(images.ids, refined))
-            return
-        for name in images.ids:
-            yield name, probabilities(name).argmax(0).to(torch.uint8).numpy()
+            pairs = ({"image": images.image(n), "probabilities": p} for n, p in zip(images.ids, stream))
+            stream = crf_many(crf_probabilities, pairs)
+        for name, each in zip(images.ids, stream):
+            yield name, np.asarray(each.argmax(0), dtype=np.uint8)
 
-    @infra.apply(item_uid=str, cache_type="Auto")
-    def evaluate(self, items: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Yield the counts per image (N, K + 1, 3), cost and number of images."""
-        for _ in items:
-            images, truth = self.images, self.of.dataset.masks(self.split)
-            classes = images.space.with_background
-            _ = self.of.result  # the network is trained before the clock starts: it has a record of its own
-            with measured() as cost:
-                found = self.predictions()
-                stream = bar(found, total=len(images), desc="segment")
-                counts = [class_counts(mask, truth.mask(n), num_classes=classes) for n, mask in stream]
-            yield {"counts": np.stack(counts).astype(np.int32), "cost": cost, "images": len(images)}
+    def make(self) -> dict[str, Any]:
+        """Return the counts per image (N, K + 1, 3), cost and number of images."""
+        images, truth = self.images, self.of.dataset.masks(self.split)
+        _ = self.of.result  # the network is trained before the clock starts: it has a record of its own
+        with measured() as cost:
+            stream = bar(self.predictions(), total=len(images), desc="segment")
+            counts = [
+                class_counts(mask, truth.mask(name), num_classes=images.space.with_background)
+                for name, mask in stream
+            ]
+        return {"counts": np.stack(counts).astype(np.int32), "cost": cost, "images": len(images)}
 
 
 class SaliencyScore(_Counted):
@@ -256,45 +226,33 @@ class SaliencyScore(_Counted):
     theta: float = pydantic.Field(0.2, ge=0, le=1)
     split: Split = "train"
     stage: Literal["SaliencyScore/2"] = "SaliencyScore/2"
-    infra: StageCache = StageCache(work="here")
+    work = "here"
 
     @property
     def upstream(self) -> tuple[Stage, ...]:
         """The stage that makes the saliency maps."""
         return (SaliencyMaps(dataset=self.dataset, saliency=self.saliency),)
 
-    @infra.apply(item_uid=str, cache_type="Auto")
-    def evaluate(self, items: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Yield the foreground's IoU per threshold, counts per image (N, 2, 3) at theta, and its share."""
-        for _ in items:
-            images, truth = self.dataset.images(self.split), self.dataset.masks(self.split)
-            (maps,) = self.upstream
-            found = zip(images.ids, maps.make([(self.split, name) for name in images.ids]))
-            sweep = ThresholdSweep(2, thresholds=sorted({*THRESHOLDS, self.theta}), keep=(self.theta,))
-            with measured() as cost:
-                for name, item in bar(found, total=len(images), desc="saliency"):
-                    mask = truth.mask(name)
-                    there = np.where(mask == images.space.ignore, 255, mask > 0).astype(np.uint8)
-                    sweep.add(maps.read(item)[None], [0], there)
-            confusions = np.stack([sweep.at(t) for t in sweep.thresholds])  # (T, 2, 2), truth by row
-            yield {
-                "iou": (confusions[:, 1, 1] / (confusions.sum((1, 2)) - confusions[:, 0, 0])).tolist(),
-                "thresholds": list(sweep.thresholds),
-                "share": float(confusions[0, 1].sum() / confusions[0].sum()),
-                "counts": sweep.per_image(self.theta).astype(np.int32), "images": len(images), "cost": cost,
-            }  # fmt: skip
+    def make(self) -> dict[str, Any]:
+        """Return the foreground's IoU per threshold, counts per image (N, 2, 3) at theta, and its share."""
+        images, truth = self.dataset.images(self.split), self.dataset.masks(self.split)
+        (maps,) = self.upstream
+        stored = zip(images.ids, maps.items([(self.split, name) for name in images.ids]))
+        sweep = ThresholdSweep(2, thresholds=sorted({*THRESHOLDS, self.theta}), keep=(self.theta,))
+        with measured() as cost:
+            for name, item in bar(stored, total=len(images), desc="saliency"):
+                mask = truth.mask(name)
+                there = np.where(mask == images.space.ignore, 255, mask > 0).astype(np.uint8)
+                sweep.add(maps.read(item)[None], [0], there)
+        confusions = np.stack([sweep.at(t) for t in sweep.thresholds])  # (T, 2, 2), truth by row
+        return {
+            "iou": (confusions[:, 1, 1] / (confusions.sum((1, 2)) - confusions[:, 0, 0])).tolist(),
+            "thresholds": list(sweep.thresholds),
+            "share": float(confusions[0, 1].sum() / confusions[0].sum()),
+            "counts": sweep.per_image(self.theta).astype(np.int32), "images": len(images), "cost": cost,
+        }  # fmt: skip
 
     @property
     def counts(self) -> np.ndarray:
         """Intersection, prediction and truth per image, of the foreground at theta, (N, 1, 3)."""
         return np.asarray(self.result["counts"], dtype=np.int64)[:, 1:]
-
-    @property
-    def names(self) -> Sequence[str]:
-        """The foreground alone."""
-        return ("foreground",)
-
-    @property
-    def iou(self) -> float:
-        """IoU in percent of the foreground at theta."""
-        return self.miou

@@ -1,7 +1,6 @@
 """Stages of segmentation: pseudo masks, a network that learns from them, and its upper bound."""
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -9,23 +8,20 @@ import pydantic
 import torch
 from torch import Tensor, nn
 
-from recamlib.data.access import ImageSet, labels_only
+from recamlib.data.access import labels_only
 from recamlib.data.images import labels_from_png, labels_to_png
 from recamlib.data.views import PairedView, PairedViews
-from recamlib.engine import fit as engine
 from recamlib.engine.device import measured, per_image
 from recamlib.errors import DataError
 from recamlib.method.losses import multiscale_loss
 from recamlib.method.scores import masked_argmax
 from recamlib.models.segmenters import Segmenter, build_segmenter
-from recamlib.stages.base import DataSettings, Split, Stage, check_weights, load_weights_into, store_trained
-from recamlib.stages.climb import AdvCams
-from recamlib.stages.infra import StageCache
-from recamlib.stages.maps import ExtractCams, Request
+from recamlib.stages.base import DataSettings, ImageStage, Request, Split, Training
+from recamlib.stages.maps import AdvCams, ExtractCams
 from recamlib.stages.refine import SaliencyMerge, Walk
 
 
-class PseudoMasks(Stage):
+class PseudoMasks(ImageStage):
     """0-1 masks of maps: the class with the highest map where it is above the threshold, else background.
 
     ``threshold`` is that of ``fixed`` in :class:`Score` unless given: one that was swept on true masks of the
@@ -35,15 +31,13 @@ class PseudoMasks(Stage):
     maps: ExtractCams | AdvCams | Walk | SaliencyMerge = pydantic.Field(ExtractCams(), discriminator="stage")
     threshold: float | None = pydantic.Field(None, ge=0, lt=1)
     stage: Literal["PseudoMasks/2"] = "PseudoMasks/2"
-    infra: StageCache = StageCache()
 
-    @infra.apply(item_uid=lambda item: item[1], cache_type="Auto")
-    def make(self, items: Sequence[Request]) -> Iterator[dict[str, Any]]:
+    def make(self, requests: Sequence[Request]) -> Iterator[dict[str, Any]]:
         """Yield for each (split, id) the mask as PNG bytes, its pixels per class and ignored, and cost."""
         threshold = self.maps.fixed_threshold if self.threshold is None else self.threshold
         space = self.maps.dataset.images("train_aug").space
         values = [*range(space.with_background), space.ignore]
-        for item in self.maps.items(items):
+        for item in self.maps.items(requests):
             with labels_only(), measured() as cost:
                 names = np.array([0, *(k + 1 for k in item["classes"])], dtype=np.uint8)
                 mask = names[masked_argmax(self.maps.merge(item).numpy(), threshold)]
@@ -53,37 +47,38 @@ class PseudoMasks(Stage):
 
     def one(self, split: Split, name: str) -> np.ndarray:
         """Return the pseudo mask (H, W), uint8, of one image, from the classes in its image-level label."""
-        return labels_from_png(np.asarray(next(iter(self.make([(split, name)])))["png"]))
+        return labels_from_png(np.asarray(next(iter(self.items([(split, name)])))["png"]))
 
-    def training_set(self, *, limit: int = 0) -> dict[str, np.ndarray]:
-        """Return the PNG bytes of the pseudo masks of the training images, by id.
+    def training_set(self, *, limit: int = 0) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+        """Return the PNG bytes of the training images' masks by id, and the share of the pixels of each kind.
+
+        The kinds are background, every class, and what is ignored.
 
         Raises
         ------
         DataError
             If not one pixel belongs to a class: there is nothing to learn.
         """
-        ids = self.maps.images("train_aug", limit=limit).ids
-        stored = list(self.make([("train_aug", name) for name in ids]))
-        if not sum(np.asarray(item["pixels"])[1:-1].sum() for item in stored):
+        images = self.maps.images("train_aug", limit=limit)
+        stored = list(self.items([("train_aug", name) for name in images.ids]))
+        pixels = np.stack([np.asarray(item["pixels"], dtype=np.int64) for item in stored]).sum(0)
+        if not pixels[1:-1].sum():
             raise DataError(
-                f"the {len(ids)} pseudo masks hold background alone, so there is nothing to learn; "
+                f"the {len(stored)} pseudo masks hold background alone, so there is nothing to learn; "
                 "lower the threshold, or look at the maps they are made from"
             )
-        return {name: np.asarray(item["png"]) for name, item in zip(ids, stored)}
+        shares = dict(zip((*images.space.names, "ignored"), (pixels / pixels.sum()).tolist()))
+        return {name: np.asarray(item["png"]) for name, item in zip(images.ids, stored)}, shares
 
     def balance(self, *, limit: int = 0) -> dict[str, float]:
         """Return the share of the training images' pixels that are background, of each class and ignored."""
-        images = self.maps.images("train_aug", limit=limit)
-        stored = self.make([("train_aug", name) for name in images.ids])
-        pixels = sum(np.asarray(item["pixels"], dtype=np.int64) for item in stored)
-        return dict(zip((*images.space.names, "ignored"), (pixels / pixels.sum()).tolist()))
+        return self.training_set(limit=limit)[1]
 
 
-class SegmenterStage(Stage):
+class SegmenterStage(Training):
     """What training on pseudo masks and the upper bound share: network, optimizer, views, loop.
 
-    Subclasses have a ``dataset`` and a ``train`` that calls :meth:`fit`.
+    Subclasses have a ``dataset`` and a ``make`` that calls :meth:`learn`.
     """
 
     arch: str = "deeplabv2_small"
@@ -107,48 +102,31 @@ class SegmenterStage(Stage):
     checkpoint_every: int = pydantic.Field(200, ge=0)
     seed: int = pydantic.Field(0, ge=0)
 
-    def images(self) -> ImageSet:
-        """Return the training images."""
-        images = self.dataset.images("train_aug")
-        return images.select(limit=self.limit) if self.limit else images
-
     def build(self, weights: str | None = None, *, fixed_norm: bool = False) -> Segmenter:
         """Return the untrained network."""
-        classes = self.dataset.images("train_aug").space.with_background
+        classes = self.images().space.with_background
         torch.manual_seed(self.seed)
         return build_segmenter(
             self.arch, num_classes=classes, backbone=self.backbone, weights=weights, fixed_norm=fixed_norm
         )
 
-    def fit(self, name: str, read: Callable[[str], np.ndarray]) -> dict[str, Any]:
-        """Train on the masks that `read` gives by id and return file, digest, history and cost."""
+    def learn(self, masks: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Train on masks, PNG bytes by id, and return file, digest, history and cost."""
         view = PairedView(
             crop=self.crop, scale=self.scale, short_side=self.short_side, stride=1, jitter=self.jitter
         )
-        views = PairedViews(self.images(), read, view, seed=self.seed)
+        views = PairedViews(self.images(), lambda id: labels_from_png(masks[id]), view, seed=self.seed)
         net = self.build(self.weights, fixed_norm=self.fixed_norm)
-        optimizer = engine.make_optimizer(
-            net.param_groups(self.lr), kind=self.optimizer, momentum=self.momentum,
-            weight_decay=self.weight_decay,
+        history, cost = self.fit(
+            net, views, _step, net.param_groups(self.lr), kind=self.optimizer, steps=self.steps,
+            power=self.power, accumulate=self.accumulate, seed=self.seed, precision=self.precision,
+            checkpoint_every=self.checkpoint_every, describe=f"{type(self).__name__} {self.arch}",
         )  # fmt: skip
-        with measured() as cost:
-            history = engine.fit(
-                net, views, _step, optimizer, steps=self.steps, batch_size=self.batch_size, power=self.power,
-                accumulate=self.accumulate, seed=self.seed, precision=self.precision,
-                checkpoint=self.folder / "checkpoint", checkpoint_every=self.checkpoint_every,
-                describe=f"{type(self).__name__} {self.arch}",
-            )  # fmt: skip
-        return store_trained(self.folder, net, name, history=history, cost=cost, images=len(views))
-
-    @cached_property
-    def result(self) -> dict[str, Any]:
-        """History, cost and weights entry; trains if that was not done yet."""
-        return self._single(self.train, "model")
+        return self.store(net, history, cost, images=len(views))
 
     def load(self) -> Segmenter:
         """Return the trained network on the CPU in evaluation mode."""
-        path = check_weights(self.folder, self.result["weights"])
-        return load_weights_into(self.build(), path).eval()
+        return self.load_into(self.build()).eval()
 
 
 def _step(net: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -166,45 +144,33 @@ class TrainSegmenter(SegmenterStage):
 
     masks: PseudoMasks = PseudoMasks()
     stage: Literal["TrainSegmenter/2"] = "TrainSegmenter/2"
-    infra: StageCache = StageCache(work="training")
-
-    def prepare(self, items: Sequence[str]) -> None:
-        """Make the masks of all training images."""
-        self.masks.make([("train_aug", id) for id in self.images().ids])
 
     @property
     def dataset(self) -> DataSettings:
         """Data settings of the classifier at the root."""
         return self.masks.maps.dataset
 
-    @infra.apply(item_uid=str, cache_type="Auto")
-    def train(self, items: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Train and yield file, digest, history, class balance of the pseudo masks and cost."""
-        for name in items:
-            made = self.masks.training_set(limit=self.limit)
-            balance = self.masks.balance(limit=self.limit)
-            shares = ", ".join(f"{key} {share:.1%}" for key, share in balance.items())
-            print(f"{len(made)} pseudo masks to learn from: {shares}")
-            yield self.fit(name, lambda id, made=made: labels_from_png(made[id])) | {"balance": balance}
+    def make(self) -> dict[str, Any]:
+        """Train and return file, digest, history, class balance of the pseudo masks and cost."""
+        masks, balance = self.masks.training_set(limit=self.limit)
+        shares = ", ".join(f"{key} {share:.1%}" for key, share in balance.items())
+        print(f"{len(masks)} pseudo masks to learn from: {shares}")
+        return self.learn(masks) | {"balance": balance}
 
 
 class TrainUpperBound(SegmenterStage):
     """Train a segmentation network on *true* masks: fully supervised, what weak methods are measured against.
 
     It breaks the rule that masks are for metrics only, on purpose and alone: no stage but
-    :class:`recamlib.stages.SegmentationScore` accepts it, and everything it gives is labelled as such.
+    :class:`recamlib.stages.score.SegmentationScore` accepts it, and everything it gives is labelled as such.
     """
 
     dataset: DataSettings = DataSettings()
     stage: Literal["TrainUpperBound/2"] = "TrainUpperBound/2"
-    infra: StageCache = StageCache(work="training")
 
-    @infra.apply(item_uid=str, cache_type="Auto")
-    def train(self, items: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Train and yield file, digest, history and cost."""
-        for name in items:
-            truth = self.dataset.masks("train_aug")
-            # read before the loop starts, which shuts the door to masks
-            made = {id: labels_to_png(truth.mask(id)) for id in self.images().ids}
-            result = self.fit(name, lambda id, made=made: labels_from_png(made[id]))
-            yield result | {"supervision": "true masks"}
+    def make(self) -> dict[str, Any]:
+        """Train and return file, digest, history and cost."""
+        truth = self.dataset.masks("train_aug")
+        # read before the loop starts, which shuts access to masks
+        masks = {id: labels_to_png(truth.mask(id)) for id in self.images().ids}
+        return self.learn(masks) | {"supervision": "true masks"}

@@ -7,7 +7,10 @@ import numpy as np
 import pandas as pd
 
 from recamlib.report.claims import joint_verdict, seed_interval, sentence, signed, verdict
-from recamlib.stages import DataSettings, ExtractCams, Reactivate, Score, TrainClassifier
+from recamlib.stages.base import DataSettings
+from recamlib.stages.classify import Reactivate, TrainClassifier
+from recamlib.stages.maps import ExtractCams
+from recamlib.stages.score import Score
 from recamlib.studies.common import Blocks, make
 from recamlib.studies.pictures import score_table
 from recamlib.studies.table1 import ROWS

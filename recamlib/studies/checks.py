@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )  # fmt: skip
 
-from recamlib import stages as library
+import recamlib as library
 from recamlib.errors import SettingsError, nearest
 from recamlib.report.cells import KINDS, METHODS
 from recamlib.stages.base import Settings

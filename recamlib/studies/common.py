@@ -23,7 +23,7 @@ def make(stage: type[S], settings: Blocks, **given: Any) -> S:
 
     Examples
     --------
-    >>> from recamlib.stages import TrainClassifier
+    >>> from recamlib.stages.classify import TrainClassifier
     >>> make(TrainClassifier, {"TrainClassifier": {"lr": 0.05}}, seed=1).lr
     0.05
     """

@@ -8,8 +8,7 @@ import numpy as np
 from scipy import stats
 
 from recamlib.report.claims import joint_verdict, paper_value, seed_interval, sentence, signed, verdict
-from recamlib.stages import OPTIONS
-from recamlib.stages.maps import WeightOption
+from recamlib.stages.maps import OPTIONS, WeightOption
 
 ROWS: dict[WeightOption, str] = dict(
     zip(OPTIONS, ("recam_w", "recam_w_prime", "recam_w_plus_w_prime", "recam_w_times_w_prime"))

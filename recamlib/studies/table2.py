@@ -1,24 +1,33 @@
 """The systems of Table 2 (CAM and ReCAM, plain, with IRN, AdvCAM and both), their times and their frame."""
 
+import time
+import warnings
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from recamlib.errors import SettingsError, check_choice
+from recamlib.method.scores import masked_argmax
 from recamlib.report.cells import KINDS as TITLES
 from recamlib.report.cells import METHODS, Cell, cam_beside_recam
 from recamlib.report.claims import joint_verdict, paper_value, sentence, signed, verdict
-from recamlib.stages import AdvCams, ExtractCams, MapStage, TrainBoundary, Walk
-from recamlib.stages.base import Split
+from recamlib.stages.base import Request, Split, Stage
+from recamlib.stages.maps import AdvCams, ExtractCams, MapStage
+from recamlib.stages.refine import TrainBoundary, Walk
 from recamlib.studies.common import Blocks, make
-from recamlib.studies.costs import pipeline_cost
 from recamlib.studies.pictures import convergence_of
 
 KINDS = ("cam", "recam")
 POWER = 1.5  # of AdvCAM's maps before the random walk; IRN's labels come from the maps as they are
 BACKGROUND = 0.15  # below it IRN's labels on AdvCAM's maps are background, as published
+TIMED = 16  # images whose masks are made once more to time the last step, which no stage stores
+
+
+class MixedDevicesWarning(UserWarning):
+    """Seconds of different devices are added up or compared."""
 
 
 def cell(method: str, kind: str) -> Cell:
@@ -87,6 +96,78 @@ def image_counts(train: int, scored: int, *, methods: Sequence[str], advcam_imag
 def part_of(cell: Cell, advcam_images: int) -> int:
     """Return the size of the random part of the images that a cell is of: 0, for all, but with AdvCAM."""
     return advcam_images if cell.method.startswith("advcam") else 0
+
+
+def pipeline_cost(stage: MapStage, *, split: Split, limit: int = 0) -> dict[str, Any]:
+    """Return what it takes to go from nothing to the 0-1 masks of all training images.
+
+    Training stages count with the seconds they recorded, cached or not. Stages per image count with the mean
+    of their records on the images named here, times the number of training images.
+
+    Parameters
+    ----------
+    stage
+        What makes the maps; computed if it is not there yet.
+    split, limit
+        Images whose records are averaged.
+
+    Returns
+    -------
+    ``seconds``, ``parts`` (step to seconds), ``peak_memory_mib`` and ``devices``.
+
+    Warns
+    -----
+    MixedDevicesWarning
+        If the records come from different devices.
+
+    Notes
+    -----
+    Source: Table 2, "from training to 0-1 masks of all training images".
+    """
+    images = len(stage.dataset.images("train_aug"))
+    records = _records(stage, [(split, name) for name in stage.images(split, limit=limit).ids])
+    costs = [cost for _, part in records.values() for cost in part]
+    devices = sorted({cost["device"] for cost in costs})
+    if len(devices) > 1:
+        warnings.warn(
+            f"the seconds of {type(stage).__name__} come from different devices ({'; '.join(devices)}): "
+            "run it again in an empty results folder before reading its time",
+            MixedDevicesWarning, stacklevel=2,
+        )  # fmt: skip
+    parts = {
+        step: float(np.mean([cost["seconds"] for cost in part])) * (images if work == "images" else 1)
+        for step, (work, part) in records.items()
+    }
+    parts["masks"] = images * _mask_seconds(stage, split)
+    return {
+        "seconds": sum(parts.values()), "parts": parts,
+        "peak_memory_mib": float(max(cost["peak_memory_mib"] for cost in costs)), "devices": devices,
+    }  # fmt: skip
+
+
+def _records(stage: Stage, requests: Sequence[Request]) -> dict[str, tuple[str, list[dict[str, Any]]]]:
+    """Return step to kind of work and recorded costs, upstream steps first.
+
+    What a training is made from counts with the images it trains on.
+    """
+    if not stage.step:
+        return {}
+    records: dict[str, tuple[str, list[dict[str, Any]]]] = {}
+    for before in stage.upstream:
+        records = _records(before, stage.requests if stage.work == "training" else requests) | records
+    made = stage.items(requests) if stage.work == "images" else [stage.result]
+    return records | {stage.step: (stage.work, [item["cost"] for item in made])}
+
+
+def _mask_seconds(stage: MapStage, split: Split) -> float:
+    """Return the median seconds that merging maps and cutting them at a threshold takes an image."""
+    times = []
+    for name in islice(stage.dataset.images(split).ids, TIMED):
+        item = next(iter(stage.items([(split, name)])))
+        start = time.perf_counter()
+        masked_argmax(stage.merge(item).numpy(), stage.fixed_threshold)
+        times.append(time.perf_counter() - start)
+    return float(np.median(times))
 
 
 def unit_times(

@@ -13,15 +13,10 @@ from recamlib.method.scores import bootstrap_contrast
 from recamlib.report.cells import KINDS as TITLES
 from recamlib.report.cells import METHODS, NETWORKS, TRUE_MASKS, Cell, cam_beside_recam
 from recamlib.report.claims import seed_interval, sentence, signed, table_row, verdict
-from recamlib.stages import (
-    MULTI_SCALES,
-    DataSettings,
-    MapStage,
-    PseudoMasks,
-    SegmentationScore,
-    TrainSegmenter,
-    TrainUpperBound,
-)
+from recamlib.stages.base import DataSettings
+from recamlib.stages.maps import MapStage
+from recamlib.stages.score import MULTI_SCALES, SegmentationScore
+from recamlib.stages.segment import PseudoMasks, TrainSegmenter, TrainUpperBound
 from recamlib.studies.common import Blocks, make
 from recamlib.studies.pictures import convergence_of
 from recamlib.studies.table2 import part_of

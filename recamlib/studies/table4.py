@@ -9,16 +9,11 @@ import pandas as pd
 from recamlib.report.cells import KINDS as SYSTEMS
 from recamlib.report.cells import PARTNERS, Cell, columns, rows_of
 from recamlib.report.claims import all_claims, load_paper, row_verdict, sentence, signed
-from recamlib.stages import (
-    ExtractCams,
-    MapStage,
-    Saliency,
-    SaliencyMerge,
-    SaliencyScore,
-    SegmentationScore,
-    TrainSegmenter,
-)
-from recamlib.stages.maps import WeightOption
+from recamlib.stages.maps import ExtractCams, MapStage, WeightOption
+from recamlib.stages.refine import SaliencyMerge
+from recamlib.stages.saliency import Saliency
+from recamlib.stages.score import SaliencyScore, SegmentationScore
+from recamlib.stages.segment import TrainSegmenter
 from recamlib.studies.common import Blocks, make
 from recamlib.studies.table2 import refined
 from recamlib.studies.table3 import networks, score_row
@@ -84,7 +79,7 @@ def saliency_row(score: SaliencyScore) -> dict[str, Any]:
     """Return how good the saliency is: foreground IoU, and what calling everything foreground would give."""
     low, high = score.interval()
     return {
-        "mean": score.iou, "low": low, "high": high, "everything": 100 * score.result["share"],
+        "mean": score.miou, "low": low, "high": high, "everything": 100 * score.result["share"],
         "images": score.result["images"], "theta": score.theta,
     }  # fmt: skip
 

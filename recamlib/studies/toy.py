@@ -14,7 +14,9 @@ from recamlib.method.convergence import convergence
 from recamlib.method.losses import bce_gradient, sce_gradient
 from recamlib.method.scores import accuracy
 from recamlib.report.claims import seed_interval, sentence, signed, table_row, verdict
-from recamlib.stages import Classify, DataSettings, Score, TrainClassifier
+from recamlib.stages.base import DataSettings
+from recamlib.stages.classify import Classify, TrainClassifier
+from recamlib.stages.score import Score
 from recamlib.studies.pictures import examples as _examples
 
 LOSSES = {"bce": bce_gradient, "sce": sce_gradient}

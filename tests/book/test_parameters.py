@@ -16,7 +16,7 @@ from recamlib.book.parameters import (
     stages_of,
 )
 from recamlib.errors import SettingsError
-from recamlib.stages import TrainClassifier
+from recamlib.stages.classify import TrainClassifier
 from recamlib.studies.checks import checked, settable
 from recamlib.studies.common import make
 

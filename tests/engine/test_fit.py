@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from recamlib import stages as rc
+import recamlib as rc
 from recamlib.data.access import masks_allowed, open_images
 from recamlib.data.views import LabelledViews, TrainView
 from recamlib.engine.fit import (
@@ -184,7 +184,7 @@ def test_only_batch_norm_that_trains_is_shared():
 
 TOGETHER = """
 import json, os, sys
-from recamlib import stages as rc
+import recamlib as rc
 data = rc.DataSettings(train_count=10, val_count=6, size=48)
 base = rc.TrainClassifier(dataset=data, epochs=1, batch_size=4, crop=32, lr=0.05, fc_lr_factor=1.0)
 model = rc.Reactivate(base=base, epochs=2, batch_size=4)

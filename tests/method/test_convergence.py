@@ -38,8 +38,8 @@ def test_one_class_features_are_those_of_the_loss():
     torch.manual_seed(0)
     features, fc1 = torch.rand(3, 6, 4, 5), torch.randn(4, 6)
     labels = torch.tensor([[1.0, 0, 1, 0], [0, 0, 0, 0], [0, 1, 0, 0]])
-    pooled, target, share = one_class_features(features, fc1, labels)
     every = class_features(features, class_activation_maps(features, fc1))
+    pooled, target, share = one_class_features(every, labels)
     assert target.tolist() == [0, 2, 1] and share.tolist() == [0.5, 0.5, 1]
     assert pooled.equal(every[[0, 0, 2], [0, 2, 1]])
 

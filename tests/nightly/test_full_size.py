@@ -40,11 +40,7 @@ def test_a_transformer_takes_any_size_and_its_mirror_image(name, stride):
 
 @pytest.mark.parametrize(
     ("arch", "backbone"),
-    [
-        ("deeplabv2", None),
-        ("deeplabv3plus", None),
-        ("upernet_swin", "timm/swin_tiny_patch4_window7_224"),
-    ],
+    [("deeplabv2", None), ("deeplabv3plus", None), ("upernet_swin", SWIN)],
 )
 def test_full_size_trains_and_predicts(arch, backbone):
     torch.manual_seed(0)
@@ -63,18 +59,12 @@ def test_full_size_trains_and_predicts(arch, backbone):
     assert logits.shape == (1, 21, 33, 47) and logits.isfinite().all()
 
 
-@pytest.fixture(scope="module")
-def scenes():
-    """Normalised scenes (N, 3, 40, 48) of one animal each, and which it is (N,)."""
-    images = rc.DataSettings(train_count=40, size=48, classes=CLASSES, single_label=True).images("train")
-    pictures = normalise(torch.stack([images.image(i) for i in images.ids]))
-    return pictures, torch.tensor(images.label_matrix()).argmax(1)
-
-
 @pytest.mark.parametrize("name", SCRATCH)
-def test_an_object_in_the_left_half_lights_the_left_half(name, scenes):
+def test_an_object_in_the_left_half_lights_the_left_half(name):
     """Two scenes side by side, put together anew in every step: where is the map of each one's class?"""
-    x, own = scenes
+    images = rc.DataSettings(train_count=40, size=48, classes=CLASSES, single_label=True).images("train")
+    x = normalise(torch.stack([images.image(i) for i in images.ids]))  # (N, 3, 40, 48), one animal each
+    own = torch.tensor(images.label_matrix()).argmax(1)
     others = [(own != k).nonzero()[:, 0] for k in own]
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)

@@ -57,69 +57,49 @@ def test_real_features_tell_an_aeroplane():
     assert sum(s.argmax().item() in flying for s in scores) >= 4
 
 
-def test_voc_has_masks_of_its_labels():
-    if not (DATA / "VOCdevkit").is_dir():
-        pytest.skip("no VOC devkit in RECAM_DATA")
-    images, masks = open_images("voc12", "train", root=DATA), open_masks("voc12", "train", root=DATA)
-    labels = images.label_matrix()
-    assert labels.any(axis=1).all()
-    for id in images.ids[:: len(images) // 20]:
-        mask = masks.mask(id)
-        assert images.image(id).shape == (3, *mask.shape)
-        assert set(np.unique(mask)) - {0, 255} <= {k + 1 for k in np.flatnonzero(images.labels(id))}
-
-
-def test_coco_has_masks_of_its_labels():
+@pytest.mark.parametrize("name", ["voc12", "coco14"])
+def test_masks_are_those_of_the_labels(name):
     try:
-        images = open_images("coco14", "train", root=DATA)
+        images, masks = open_images(name, "train", root=DATA), open_masks(name, "train", root=DATA)
     except DataError as error:
         pytest.skip(str(error))
-    masks = open_masks("coco14", "train", root=DATA)
     assert images.label_matrix().any(axis=1).all()
-    for id in images.ids[: min(30, len(images))]:
+    for id in images.ids[:: max(1, len(images) // 20)]:
         mask = masks.mask(id)
         assert images.image(id).shape == (3, *mask.shape)
         assert set(np.unique(mask)) - {0, 255} <= {k + 1 for k in np.flatnonzero(images.labels(id))}
 
 
-def test_real_photographs_go_from_classifier_to_score():
-    data = rc.DataSettings(name="voc12", limit=8)
+def classifier(limit: int, **more) -> rc.TrainClassifier:
+    """Return a classifier of a few photographs."""
+    given = {"weights": "mobilenet_v2_imagenet", "epochs": 1, "batch_size": 4, "crop": 64, "lr": 0.001}
+    data = rc.DataSettings(name="voc12", limit=limit)
     assert data.fingerprint
-    base = rc.TrainClassifier(
-        dataset=data, backbone="mobilenet_v2", weights="mobilenet_v2_imagenet", epochs=1, batch_size=4,
-        crop=64, lr=0.001, precision="bf16-mixed",
-    )  # fmt: skip
-    model = rc.Reactivate(base=base, epochs=1, batch_size=4)
+    return rc.TrainClassifier(dataset=data, backbone="mobilenet_v2", **given | more)
+
+
+def test_photographs_go_from_classifier_to_score():
+    model = rc.Reactivate(base=classifier(8, precision="bf16-mixed"), epochs=1, batch_size=4)
     result = rc.Score(of=rc.ExtractCams(model=model, weights="w*w'", scales=(0.5,)), split="train")
     assert 0 < result.miou < 100
-    assert result.fixed_threshold == 0.21
-    assert len(result.per_class()) == len(data.images("train").space) + 1
+    assert result.of.fixed_threshold == 0.21
+    assert len(result.per_class()) == len(model.dataset.images("train").space) + 1
 
 
-def test_real_photographs_go_through_refinement():
-    data = rc.DataSettings(name="voc12", limit=6)
-    model = rc.TrainClassifier(
-        dataset=data, backbone="mobilenet_v2", weights="mobilenet_v2_imagenet", epochs=1, batch_size=4,
-        crop=64, lr=0.001,
-    )  # fmt: skip
-    maps = rc.AdvCams(model=model, scales=(0.5,), steps=2)
+def test_photographs_go_through_refinement():
+    maps = rc.AdvCams(model=classifier(6), scales=(0.5,), steps=2)
     net = rc.TrainBoundary(cams=maps, epochs=1, batch_size=2, crop=128, crf=False)
     score = rc.Score(of=rc.Walk(cams=maps, boundary=net, power=1.5, steps=16), split="train")
     assert 0 < score.miou < 100
 
 
-def test_real_photographs_go_through_saliency():
-    data = rc.DataSettings(name="voc12", limit=8)
-    base = rc.TrainClassifier(
-        dataset=data, backbone="mobilenet_v2", weights="mobilenet_v2_imagenet", epochs=1, batch_size=4,
-        crop=64, lr=0.001, precision="bf16-mixed", saliency=rc.Saliency(),
-    )  # fmt: skip
-    model = rc.Reactivate(base=base, epochs=1, batch_size=4)
+def test_photographs_go_through_saliency():
+    model = rc.Reactivate(base=classifier(8, saliency=rc.Saliency()), epochs=1, batch_size=4)
     for stage in (
         rc.ExtractCams(model=model, scales=(0.5,), reading="softmax"),
         rc.SaliencyMerge(cams=rc.ExtractCams(model=model, weights="w*w'", scales=(0.5,))),
     ):
         assert 0 < rc.Score(of=stage, split="train").miou < 100
-    found = rc.SaliencyScore(dataset=data)
-    assert 0 < found.iou < 100
+    found = rc.SaliencyScore(dataset=model.dataset)
+    assert 0 < found.miou < 100
     assert 0 < found.result["share"] < 1

@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from recamlib import stages as rc
+import recamlib as rc
 from recamlib.book.run import NotebookError, run_notebook
 from recamlib.stages.infra import StageCache
 
@@ -101,11 +101,11 @@ def test_processes_of_this_machine_give_the_bytes_of_one(tmp_path, monkeypatch):
     data = rc.DataSettings(**DATA)
     requests = [("train", name) for name in data.images("train").ids]
     monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "one"))
-    here = [item["png"].tobytes() for item in rc.SaliencyMaps(dataset=data).make(requests)]
+    here = [item["png"].tobytes() for item in rc.SaliencyMaps(dataset=data).items(requests)]
     monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "two"))
     monkeypatch.setenv("RECAM_CLUSTER", "local,max_jobs=2,min_samples_per_job=5")
     stage = rc.SaliencyMaps(dataset=data)
-    assert [item["png"].tobytes() for item in stage.make(requests)] == here
+    assert [item["png"].tobytes() for item in stage.items(requests)] == here
     assert len(list(stage.folder.glob("*-info.jsonl"))) == 2, "one index a job"
     assert stage.folder.name == rc.SaliencyMaps(dataset=data, infra={"cluster": None}).folder.name
     assert not any((tmp_path / "two" / "jobs").iterdir())

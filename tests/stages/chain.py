@@ -18,7 +18,7 @@ def cams(model=None, **more) -> rc.ExtractCams:
     return rc.ExtractCams(**({"model": model or classifier(), "scales": (1.0, 0.5)} | more))
 
 
-def climbed(model=None, **more) -> rc.AdvCams:
+def advcams(model=None, **more) -> rc.AdvCams:
     return rc.AdvCams(model=model or classifier(), scales=(1.0,), steps=2, **more)
 
 
@@ -35,6 +35,12 @@ def walked(maps=None, **more) -> rc.Walk:
 def segmenter(**more) -> rc.TrainSegmenter:
     settings = {"steps": 3, "batch_size": 4, "crop": 64, "lr": 0.01, "checkpoint_every": 2}
     return rc.TrainSegmenter(**({"masks": rc.PseudoMasks(maps=cams())} | settings | more))
+
+
+def kinds(base: type) -> set[type]:
+    """Return all kinds of stages."""
+    found = {base} if "stage" in base.model_fields else set()
+    return found.union(*(kinds(kind) for kind in base.__subclasses__()))
 
 
 def train_all() -> None:

@@ -1,7 +1,6 @@
 """Where stages go: settings that are checked, errors that say why."""
 
 import os
-from pathlib import Path
 
 import pytest
 from submitit.core.utils import FailedJobError, UncompletedJobError
@@ -12,19 +11,13 @@ from recamlib.errors import SettingsError
 from recamlib.stages.infra import job_error, job_settings, read_cluster
 
 
-def program(folder: Path, name: str, *lines: str) -> None:
-    """Write a shell script that stands for a program of Slurm."""
-    (folder / name).write_text("\n".join(["#!/bin/sh", *lines, ""]))
-    (folder / name).chmod(0o755)
-
-
 @pytest.fixture
-def programs(tmp_path, monkeypatch) -> Path:
-    """A folder of such programs, first on the PATH."""
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+def programs(tmp_path, monkeypatch) -> None:
+    """Programs with the names of Slurm's, first on the PATH."""
     for name in ("sbatch", "srun"):
-        program(tmp_path, name, "exit 1")
-    return tmp_path
+        (tmp_path / name).write_text("#!/bin/sh\nexit 1\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
 
 
 def test_settings_of_jobs_come_from_one_text(programs, monkeypatch):
@@ -39,11 +32,11 @@ def test_settings_of_jobs_come_from_one_text(programs, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("slrum", "'slrum', expected slurm or local"),
-        ("local,partion=gpu", "cluster .*partion.*Extra inputs are not permitted"),
-        ("local,max_jobs=many", "the cluster .*max_jobs.*integer"),
-        ("local,tasks_per_node=2", "several train together under torchrun"),
-        ("local,gpu", "the cluster .*gpu"),
+        ("slrum", "slrum"),
+        ("local,partion=gpu", "partion"),
+        ("local,max_jobs=many", "max_jobs"),
+        ("local,tasks_per_node=2", "tasks_per_node"),
+        ("local,gpu", "gpu"),
     ],
 )
 def test_wrong_settings_are_named(text, message):

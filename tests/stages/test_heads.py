@@ -1,5 +1,6 @@
 """Heads on fixed features: the same losses and maps as with a backbone, and what every training records."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -8,8 +9,8 @@ from recamlib.engine.extract import extract_scale_maps
 from recamlib.errors import SettingsError
 from recamlib.method.losses import bce_loss, reactivation_loss
 from recamlib.method.maps import class_activation_maps, class_features, combine_weights
-from recamlib.stages.classify import OTHER_DRAWS, _Heads
-from recamlib.stages.features import Features, FeatureViews, split_cells
+from recamlib.stages.classify import OTHER_DRAWS, _heads
+from recamlib.stages.features import Features, FeatureViews
 
 DATA = rc.DataSettings(train_count=24, val_count=12, size=48)
 
@@ -22,15 +23,8 @@ def results(tmp_path_factory):
 
 
 def base(**more) -> rc.TrainClassifier:
-    given = {
-        "train": "heads",
-        "optimizer": "adam",
-        "lr": 0.01,
-        "fc_lr_factor": 1.0,
-        "epochs": 3,
-        "batch_size": 8,
-    }
-    return rc.TrainClassifier(dataset=DATA, **(given | more))
+    given = {"train": "heads", "optimizer": "adam", "lr": 0.01, "fc_lr_factor": 1.0, "epochs": 3}
+    return rc.TrainClassifier(**{"dataset": DATA, "batch_size": 8, **given, **more})
 
 
 def reactivated(**more) -> rc.Reactivate:
@@ -38,39 +32,24 @@ def reactivated(**more) -> rc.Reactivate:
     return rc.Reactivate(**(given | more))
 
 
-def test_padded_cells_change_no_loss():
+@pytest.mark.parametrize("gap", ["pixels", "mask"])
+def test_padded_cells_change_no_loss(gap):
     torch.manual_seed(0)
-    labels = DATA.images("train_aug").label_matrix()[:2]
-    images = DATA.images("train_aug").select(limit=2)
     features = [torch.rand(6, 2, 3), torch.rand(6, 4, 4)]
-    views = FeatureViews(images, features)
-    labels = views.labels
-    net = _Heads(torch.nn.Linear(6, labels.shape[1], bias=False))
-    for gap in ("pixels", "mask"):
-        stage = reactivated(gap=gap)
-        padded = stage._head_step(net, views.cells, labels)
-        plain = []
-        for f, row in zip(features, labels):
-            f, row = f[None], row[None]
-            maps = class_activation_maps(f, net.fc1.weight)
-            sce = reactivation_loss(class_features(f, maps, gap=gap), row, classifier=net.head)
-            plain.append((bce_loss(net.fc1(f.mean((2, 3))), row), sce))
-        assert padded["bce"].item() == pytest.approx(sum(p[0].item() for p in plain) / 2, rel=1e-5)
-        assert padded["sce"].item() == pytest.approx(sum(p[1].item() for p in plain) / 2, rel=1e-5)
-        fixed = stage._all_class_features(net.fc1.weight, views)
-        assert stage._fixed_step(net, fixed[:, :, None], labels)["sce"].item() == pytest.approx(
-            padded["sce"].item(), rel=1e-5
-        )
-
-
-def test_cells_know_their_image():
-    images = DATA.images("train_aug").select(limit=2)
-    views = FeatureViews(images, [torch.full((3, 1, 2), 4.0), torch.full((3, 2, 3), 5.0)])
-    features, ratio = split_cells(views.cells)
-    assert (
-        features.shape == (2, 3, 1, 6)
-        and (features.mean((2, 3)) * ratio[..., 0]).flatten().tolist() == [4] * 3 + [5] * 3
-    )
+    views = FeatureViews(DATA.images("train_aug").select(limit=2), features)
+    net = _heads(torch.nn.Linear(6, views.labels.shape[1], bias=False))
+    stage = reactivated(gap=gap)
+    padded = stage._head_step(net, views.cells, views.labels)
+    plain = []
+    for f, row in zip(features, views.labels):
+        f, row = f[None], row[None]
+        maps = class_activation_maps(f, net.fc1.weight)
+        sce = reactivation_loss(class_features(f, maps, gap=gap), row, classifier=net.head)
+        plain.append((bce_loss(net.fc1(f.mean((2, 3))), row), sce))
+    assert padded["bce"].item() == pytest.approx(sum(p[0].item() for p in plain) / 2, rel=1e-5)
+    assert padded["sce"].item() == pytest.approx(sum(p[1].item() for p in plain) / 2, rel=1e-5)
+    fixed = stage._fixed_step(net, stage._all_class_features(net.fc1.weight, views)[:, :, None], views.labels)
+    assert fixed["sce"].item() == pytest.approx(padded["sce"].item(), rel=1e-5)
 
 
 def test_maps_of_stored_features_are_those_of_the_network():
@@ -94,9 +73,7 @@ def test_maps_of_stored_features_are_those_of_the_network():
 def test_every_training_says_how_far_it_is():
     stage = reactivated()
     record = stage.result["convergence"]
-    assert (
-        record["val_map"] > 0 and record["fc1_map"] > 0 and record["ln_k"] == pytest.approx(1.609, abs=1e-3)
-    )
+    assert min(record["val_map"], record["fc1_map"]) > 0 and record["ln_k"] == pytest.approx(np.log(5))
     assert len(record["epochs"]) == stage.epochs + 1
     assert record["epochs"][0]["cosine"] == pytest.approx(1)
     assert record["softmax_sce"] <= record["sce"] + 1e-3
@@ -118,16 +95,15 @@ def test_reactivation_draws_anew():
 
 
 def test_what_cannot_be_reactivated_is_refused_at_once():
-    with pytest.raises(SettingsError, match=r"Reactivate\.train: 'heads' needs .* a base with train='heads'"):
+    with pytest.raises(SettingsError, match="a base with train='heads'"):
         reactivated(base=base(train="all"))
-    with pytest.raises(SettingsError, match="softmax over one class .* use CAM alone"):
+    with pytest.raises(SettingsError, match="softmax over one class"):
         rc.Reactivate(base=rc.TrainClassifier(dataset=rc.DataSettings(classes=("horse",))))
-    with pytest.raises(SettingsError, match="without saliency and probe"):
+    with pytest.raises(SettingsError, match="probe"):
         base(probe=True)
 
 
 def test_stored_features_are_half_precision_and_mirrored_if_asked():
-    stage = Features(dataset=DATA, mirror=True)
-    name = DATA.images("train").ids[0]
-    item = next(iter(stage.extract([("train", name)])))
+    request = ("train", DATA.images("train").ids[0])
+    item = next(iter(Features(dataset=DATA, mirror=True).items([request])))
     assert item["features"].dtype == "float16" and item["features"].shape[0] == 2

@@ -4,16 +4,13 @@
 import numpy as np
 import pytest
 import torch
-from chain import DATA, cams, classifier, reactivated, walked
+from chain import DATA, cams, classifier, reactivated, segmenter, walked
 from PIL import Image
 
 import recamlib as rc
-from recamlib.engine.extract import extract_scale_maps
-from recamlib.errors import DataError, MaskAccessError, SettingsError
-from recamlib.method.maps import merge_scales
+from recamlib.errors import DataError, SettingsError
 from recamlib.method.saliency import edam_merge
-from recamlib.method.scores import iou
-from recamlib.stages import classify
+from recamlib.stages import classify, segment
 from recamlib.stages import saliency as saliency_stages
 
 
@@ -40,38 +37,27 @@ def maps_folder(tmp_path):
 
 def test_saliency_is_part_of_the_key_and_its_absence_changes_no_key(maps_folder, tmp_path):
     assert "saliency" not in classifier().uid
-    assert rc.TrainClassifier(saliency=None).uid == rc.TrainClassifier().uid
     folder = rc.Saliency(folder=str(maps_folder))
     assert (folder.source, folder.peak) == ("folder", 100)
     keys = [classifier().uid, eps().uid, eps(saliency_weight=0.5).uid, eps(saliency=folder).uid]
-    first = maps_folder / f"{rc.DataSettings(**DATA).images('train').ids[0]}.png"
     moved = maps_folder.rename(tmp_path / "moved")
     assert eps(saliency=rc.Saliency(folder=str(moved))).uid == keys[-1]
-    changed = tmp_path / "changed"
-    changed.mkdir()
-    for path in moved.iterdir():
-        (changed / path.name).write_bytes(path.read_bytes())
-    Image.fromarray(np.full((4, 4), 50, np.uint8)).save(changed / first.name)
-    keys.append(eps(saliency=rc.Saliency(folder=str(changed))).uid)
+    first = moved / f"{rc.DataSettings(**DATA).images('train').ids[0]}.png"
+    Image.fromarray(np.full((4, 4), 50, np.uint8)).save(first)
+    keys.append(eps(saliency=rc.Saliency(folder=str(moved))).uid)
     assert len(set(keys)) == 5
-    with pytest.raises(SettingsError, match="Saliency has no setting 'foldr'"):
-        rc.Saliency(foldr="x")
 
 
-def test_a_moved_folder_is_read_back_and_described_without_its_place(maps_folder, tmp_path):
-    maps = rc.SaliencyMaps(dataset=rc.DataSettings(**DATA), saliency=rc.Saliency(folder=str(maps_folder)))
+def test_a_folder_in_the_data_folder_needs_no_path_and_may_move(maps_folder, monkeypatch):
+    monkeypatch.setenv("RECAM_DATA", str(maps_folder.parent))
+    maps = rc.SaliencyMaps(dataset=rc.DataSettings(**DATA), saliency=rc.Saliency(folder="maps"))
     name = maps.dataset.images("train").ids[0]
     before = maps.one("train", name)
-    moved = maps_folder.rename(tmp_path / "moved")
-    again = rc.SaliencyMaps(dataset=rc.DataSettings(**DATA), saliency=rc.Saliency(folder=str(moved)))
+    moved = rc.Saliency(folder=str(maps_folder.rename(maps_folder.parent / "moved")))
+    assert moved.fingerprint == maps.saliency.fingerprint
+    again = rc.SaliencyMaps(dataset=maps.dataset, saliency=moved)
     assert np.array_equal(again.one("train", name), before)
-    assert str(tmp_path) not in again.saliency.describe()
-    assert "values 0 to 100" in again.saliency.describe()
-
-
-def test_a_folder_in_the_data_folder_needs_no_path(maps_folder, monkeypatch):
-    monkeypatch.setenv("RECAM_DATA", str(maps_folder.parent))
-    assert rc.Saliency(folder="maps").fingerprint == rc.Saliency(folder=str(maps_folder)).fingerprint
+    assert "moved" not in moved.describe()
 
 
 def test_missing_maps_stop_the_run_before_anything_is_trained(maps_folder, monkeypatch):
@@ -79,7 +65,7 @@ def test_missing_maps_stop_the_run_before_anything_is_trained(maps_folder, monke
     for id in ids[2:5]:
         (maps_folder / f"{id}.png").unlink()
     saliency = rc.Saliency(folder=str(maps_folder))
-    expected = f"3 of 10 images have no saliency map in .*: {ids[2]}, {ids[3]}, {ids[4]};"
+    expected = f"3 of 10 images .*: {ids[2]}, {ids[3]}, {ids[4]};"
     with pytest.raises(DataError, match=expected):
         rc.SaliencyMaps(dataset=rc.DataSettings(**DATA), saliency=saliency).check("train_aug", "train")
     monkeypatch.setattr(rc.fit, "fit", lambda *a, **k: pytest.fail("training began"))
@@ -102,51 +88,27 @@ def test_training_with_saliency_opens_no_mask_and_adds_its_loss(empty, no_masks)
     assert len(list(cams(recam_e(), reading="softmax").run("train"))) == 10
 
 
-def test_access_to_masks_is_shut_while_saliency_is_made_and_merged(empty, monkeypatch):
-    truth = rc.DataSettings(**DATA).masks("train")
-    seen = []
-
-    def behind(module, name):
-        original = getattr(module, name)
-
-        def peek(*args, **kwargs):
-            with pytest.raises(MaskAccessError):
-                truth.mask(truth.ids[0])
-            seen.append(name)
-            return original(*args, **kwargs)
-
-        monkeypatch.setattr(module, name, peek)
-
-    behind(saliency_stages, "fine_grained")
-    behind(classify, "eps_loss")
-    behind(rc.stages.refine, "edam_merge")
-    _ = eps().result
-    list(rc.SaliencyMerge(cams=cams()).run("train"))
-    assert set(seen) == {"fine_grained", "eps_loss", "edam_merge"}
-
-
 def test_the_loss_reaches_backbone_fc1_and_background():
     stage = eps()
     torch.manual_seed(0)
     net = stage.build()
-    views = torch.stack([stage.views()[i][0] for i in range(4)])
-    labels = torch.stack([stage.views()[i][1] for i in range(4)])
+    views, labels = (torch.stack([stage.views()[i][part] for i in range(4)]) for part in (0, 1))
     features = net.features(classify.images_of(views))
-    loss = stage.eps(net, features, views, labels)["eps"]
-    loss.backward()
+    stage.eps(net, features, views, labels)["eps"].backward()
     for module in (net.backbone, net.fc1, net.background):
         assert sum(p.grad.abs().sum().item() for p in module.parameters() if p.grad is not None) > 0
-    assert torch.equal(net.scores(features).mean((2, 3))[:, :-1].detach().round(decimals=4),
-                       net.logits(features).detach().round(decimals=4))  # fmt: skip
     assert net.logits(features).shape == (4, 5)  # the background has no logit
+    assert torch.allclose(net.scores(features).mean((2, 3))[:, :-1], net.logits(features), atol=1e-4)
     assert classifier().eps(net, features, views, labels) == {}
 
 
-def test_a_killed_run_gives_the_weights_of_an_unbroken_one(monkeypatch):
-    stage = eps(epochs=2)
-    whole = stage.result["weights"]["sha256"]
-    stage.infra.forget(["model"])
-    original, calls = classify.eps_loss, []
+@pytest.mark.parametrize("stage, module, loss", [
+    (lambda: eps(epochs=2), classify, "eps_loss"), (lambda: segmenter(steps=5), segment, "multiscale_loss"),
+])  # fmt: skip
+def test_a_killed_run_gives_the_weights_of_an_unbroken_one(stage, module, loss, monkeypatch):
+    whole = stage().result["weights"]["sha256"]
+    stage().infra.forget(["model"])
+    original, calls = getattr(module, loss), []
 
     def interrupted(*args, **kwargs):
         calls.append(1)
@@ -154,13 +116,11 @@ def test_a_killed_run_gives_the_weights_of_an_unbroken_one(monkeypatch):
             raise KeyboardInterrupt
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(classify, "eps_loss", interrupted)
+    monkeypatch.setattr(module, loss, interrupted)
     with pytest.raises(KeyboardInterrupt):
-        _ = eps(epochs=2).result
-    assert eps(epochs=2).result["weights"]["sha256"] == whole
-    assert len(calls) == 4 + 2  # the second epoch alone
-    assert eps(epochs=2).result["weights"]["sha256"] == whole
-    assert len(calls) == 6
+        _ = stage().result
+    assert stage().result["weights"]["sha256"] == whole
+    assert len(calls) in (4 + 2, 4 + 3)  # what comes after the last checkpoint: an epoch, or steps 3 to 5
 
 
 def test_a_softmax_reading_is_the_share_of_each_class_and_needs_a_background():
@@ -178,22 +138,11 @@ def test_a_softmax_reading_is_the_share_of_each_class_and_needs_a_background():
     assert maps.shape[1:] == picture.shape[1:]
     assert stage.fixed_threshold == 0.20 and cams().fixed_threshold == 0.55
     assert stage.uid != cams(eps()).uid
-    with pytest.raises(SettingsError, match="TrainClassifier has no background channel"):
+    with pytest.raises(SettingsError, match="background channel"):
         cams(classifier(), reading="softmax")
-    with pytest.raises(SettingsError, match="read with weights 'w' alone, not"):
+    with pytest.raises(SettingsError, match="'w' alone"):
         cams(recam_e(), reading="softmax", weights="w*w'")
-    assert len(next(iter(cams(recam_e()).items([("train", name)])))["scales"][0]) == 8  # all options, as ever
-
-
-def test_maps_of_an_image_without_a_class_are_none_in_both_readings():
-    model, _ = eps().load()
-    weights, picture = model.fc1.weight.detach()[None], torch.zeros(3, 40, 56, dtype=torch.uint8)
-    for background in (None, model.background.weight.detach()[0]):
-        ((maps,),) = extract_scale_maps(
-            model, [picture], weights, classes=[torch.zeros(0)], scales=(1.0,), background=background
-        )
-        assert maps.shape[:2] == (1, 0)
-        assert merge_scales([maps[0]], (40, 56)).shape == (0, 40, 56)
+    assert len(next(iter(cams(recam_e()).items([("train", name)])))["scales"][0]) == 8  # all options
 
 
 def test_the_merge_is_the_equation_on_maps_with_peak_one():
@@ -222,8 +171,6 @@ def test_a_merge_has_no_threshold_and_feeds_masks_scores_and_networks():
 
 
 def test_a_bad_merge_is_refused():
-    with pytest.raises(SettingsError, match="SaliencyMerge.theta: .* got 1.5"):
-        rc.SaliencyMerge(theta=1.5)
     with pytest.raises(SettingsError, match="expected 0 <= alpha <= beta"):
         list(rc.SaliencyMerge(cams=cams(), alpha=0.9, beta=0.5).run("train"))
 
@@ -237,11 +184,7 @@ def test_saliency_is_scored_as_one_foreground():
         object_ = truth.mask(name) > 0
         both, either = both + (found & object_).sum(), either + (found | object_).sum()
         there, pixels = there + object_.sum(), pixels + object_.size
-    assert score.iou == pytest.approx(100 * both / either)
+    assert score.miou == pytest.approx(100 * both / either)
     assert score.result["share"] == pytest.approx(there / pixels)
     low, high = score.interval()
-    assert low <= score.iou <= high
-    counts = np.asarray(score.result["counts"]).sum(0)
-    assert iou(np.array([[pixels - either, either - there], [there - both, both]]))[1] == pytest.approx(
-        counts[1, 0] / (counts[1, 1] + counts[1, 2] - counts[1, 0])
-    )
+    assert low <= score.miou <= high

@@ -5,7 +5,7 @@ import typing
 import numpy as np
 import pytest
 import torch
-from chain import DATA, segmenter
+from chain import DATA, kinds, segmenter
 from safetensors.torch import save_file
 
 import recamlib as rc
@@ -13,7 +13,6 @@ from recamlib.engine.fit import TrainingError
 from recamlib.errors import DataError, SettingsError
 from recamlib.method.scores import confusion, mean_iou
 from recamlib.models.segmenters import build_segmenter
-from recamlib.stages import segment
 from recamlib.stages.base import Stage
 
 
@@ -38,9 +37,8 @@ def test_the_upper_bound_reads_true_masks_and_nothing_else_can_take_it():
     stage = upper_bound()
     assert stage.result["supervision"] == "true masks"
     assert rc.SegmentationScore(of=stage).label == "single-scale, no CRF, TRUE MASKS"
-    kinds = [k for k in vars(rc.stages).values() if isinstance(k, type) and issubclass(k, Stage)]
     takers = set()
-    for kind in kinds:
+    for kind in kinds(Stage):
         for field in kind.model_fields.values():
             if rc.TrainUpperBound in (field.annotation, *typing.get_args(field.annotation)):
                 takers.add(kind.__name__)
@@ -90,34 +88,13 @@ def test_kinds_of_evaluation_are_numbers_apart():
     assert single.interval_of_difference(single) == (0, 0)
 
 
-def test_a_killed_run_gives_the_weights_of_an_unbroken_one(monkeypatch):
-    stage = segmenter(steps=5)
-    whole = stage.result["weights"]["sha256"]
-    stage.infra.forget(["model"])
-    original, calls = segment.multiscale_loss, []
-
-    def interrupted(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return original(*args, **kwargs)
-
-    monkeypatch.setattr(segment, "multiscale_loss", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        _ = segmenter(steps=5).result
-    assert segmenter(steps=5).result["weights"]["sha256"] == whole
-    assert len(calls) == 4 + 3  # steps 3 to 5: the checkpoint of step 2 was there
-
-
-def test_masks_of_background_alone_and_a_loss_that_explodes_stop_with_one_line():
-    stage = segmenter()
-    nothing = rc.PseudoMasks(maps=stage.masks.maps, threshold=0.99999999)
-    with pytest.raises(DataError, match="10 pseudo masks hold background alone"):
-        _ = segmenter(masks=nothing).result
+def test_what_cannot_be_learned_from_stops_with_one_line():
+    masks = rc.PseudoMasks(maps=segmenter().masks.maps, threshold=0.99999999)
+    with pytest.raises(DataError, match="background alone"):
+        _ = segmenter(masks=masks).result
     with pytest.raises(TrainingError, match=r"step \d+ \(samples hoofed_train_"):
         _ = segmenter(lr=1e30, steps=20).result
-    with pytest.raises(SettingsError, match="unknown network 'deeplabv2_smal'.*deeplabv2_small"):
+    with pytest.raises(SettingsError, match="deeplabv2_smal'.*deeplabv2_small"):
         _ = segmenter(arch="deeplabv2_smal").result
-    with pytest.raises(SettingsError, match="fixed_norm keeps the statistics of loaded weights"):
+    with pytest.raises(SettingsError, match="fixed_norm"):
         _ = segmenter(arch="deeplabv3plus_small", fixed_norm=True).result
-    assert torch.isfinite(torch.tensor(stage.result["history"]["loss"])).all()

@@ -6,26 +6,29 @@ from typing import Any
 import numpy as np
 import orjson
 
-from recamlib import stages as rc
+import recamlib as rc
+from recamlib.stages.base import ImageStage, Stage
+from recamlib.stages.features import Features
 
 DATA = rc.DataSettings(train_count=10, val_count=6, size=48)
 CLASSIFIER = {"dataset": DATA, "epochs": 3, "batch_size": 4, "crop": 32, "lr": 0.05, "fc_lr_factor": 1.0}
 
 
-def stages() -> dict[str, rc.Stage]:
+def stages() -> dict[str, Stage]:
     """Return one stage of every kind by name, each after what it is made from."""
     classifier = rc.TrainClassifier(**CLASSIFIER)
     model = rc.Reactivate(base=classifier, epochs=2, batch_size=4)
     cams = rc.ExtractCams(model=model, weights="w*w'", scales=(1.0, 0.5))
-    climbed = rc.AdvCams(model=model, scales=(1.0,), steps=2)
+    moved = rc.AdvCams(model=model, scales=(1.0,), steps=2)
     boundary = rc.TrainBoundary(cams=cams, crf=False, epochs=2, batch_size=4, crop=48, radius=3, lr=0.01)
     walk = rc.Walk(cams=cams, boundary=boundary, steps=8, radius=3)
     masks = rc.PseudoMasks(maps=cams)
     settings = {"steps": 6, "batch_size": 4, "crop": 32, "checkpoint_every": 2}
     segmenter = rc.TrainSegmenter(masks=masks, **settings)
     return {
-        "TrainClassifier": classifier, "Reactivate": model, "Classify": rc.Classify(model=model),
-        "ExtractCams": cams, "AdvCams": climbed, "ConfidentLabels": boundary.labels,
+        "Features": Features(dataset=DATA), "TrainClassifier": classifier, "Reactivate": model,
+        "Classify": rc.Classify(model=model), "ExtractCams": cams, "AdvCams": moved,
+        "ConfidentLabels": boundary.labels,
         "TrainBoundary": boundary, "BoundaryMaps": walk.boundaries, "Walk": walk, "PseudoMasks": masks,
         "TrainSegmenter": segmenter, "TrainUpperBound": rc.TrainUpperBound(dataset=DATA, **settings),
         "Score": rc.Score(of=walk), "SegmentationScore": rc.SegmentationScore(of=segmenter),
@@ -41,15 +44,12 @@ PER_IMAGE = (
 )  # fmt: skip
 
 
-def run(stage: rc.Stage) -> dict[str, Any]:
+def run(stage: Stage) -> dict[str, Any]:
     """Compute a stage, all training images of one per image, and return its entries by key."""
-    method = getattr(stage, stage.infra._infra_method.method.__name__)
-    if type(stage).__name__ in PER_IMAGE:
+    if isinstance(stage, ImageStage):
         ids = DATA.images("train").ids
-        return dict(zip(ids, method([("train", name) for name in ids])))
-    scores = dict.fromkeys(("Score", "SegmentationScore", "SaliencyScore"), "score")
-    key = {"Classify": "logits", **scores}.get(type(stage).__name__, "model")
-    return {key: stage.result}
+        return dict(zip(ids, stage.items([("train", name) for name in ids])))
+    return {stage.key: stage.result}
 
 
 def meaning(value: Any) -> Any:
