@@ -129,9 +129,7 @@ class ModelMaps(MapStage):
         for start in range(0, len(requests), count):
             window = requests[start : start + count]
             with labels_only(), measured() as cost:
-                sets = [(self.dataset.images(split), name) for split, name in window]
-                present = [torch.from_numpy(np.flatnonzero(images.labels(name))) for images, name in sets]
-                pictures = [images.image(name) for images, name in sets]
+                present, pictures = open_window(self.dataset, window)
                 maps = maps_of(window, pictures, present)
             for picture, classes, scales in zip(pictures, present, maps):
                 yield {
@@ -217,7 +215,7 @@ class AdvCams(ModelMaps):
 
     Unlike in :class:`ExtractCams`, the weights are part of the key: every option moves its own way.
     ``score`` and ``penalty`` say in which units Eq. 10 is taken
-    (:func:`recamlib.method.advcam.climbing_gain`); the defaults are of AdvCAM's code, where mu is 7.
+    (:func:`recamlib.method.advcam.advcam_gain`); the defaults are of AdvCAM's code, where mu is 7.
     """
 
     steps: int = pydantic.Field(27, ge=1)
@@ -249,6 +247,13 @@ class RefinedMaps(MapStage):
     def model(self) -> TrainClassifier | Reactivate:
         """The classifier at the root."""
         return self.cams.model
+
+
+def open_window(data: DataSettings, requests: Sequence[Request]) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the classes present (P,) and the images (3, H, W) of some requests."""
+    sets = [(data.images(split), name) for split, name in requests]
+    present = [torch.from_numpy(np.flatnonzero(images.labels(name))) for images, name in sets]
+    return present, [images.image(name) for images, name in sets]
 
 
 def no_maps(size: Sequence[int], stride: int | None) -> Tensor:

@@ -26,7 +26,8 @@ import torch
 
 import recamlib
 from recamlib.book.parameters import find_notebook
-from recamlib.stages import Reactivate
+from recamlib.stages.classify import Reactivate
+from recamlib.stages.maps import MapStage
 from tests.nightly.faults.measured import keep
 from tests.replay import equal, moved, numbers, stored
 
@@ -58,17 +59,16 @@ def planted(name: str, replace: Callable) -> Callable[[pytest.MonkeyPatch], None
 
 def cut_higher(patch: pytest.MonkeyPatch) -> None:
     """Move the fixed background threshold of the embedded scenes by 0.1."""
-    fixed = import_module("recamlib.stages.maps").EMBEDDED
-    patch.setitem(fixed, "maps", fixed["maps"] + 0.1)
+    patch.setattr(MapStage, "embedded", MapStage.embedded + 0.1)
 
 
 def without_rate(run: Callable) -> Callable:
     """Return a training in which FC2 stays as it started."""
 
-    def training(stage: Any, name: str, model: Any, views: Any, step: Any, groups: list, **more: Any) -> Any:
+    def training(stage: Any, model: Any, views: Any, step: Any, groups: list, **more: Any) -> Any:
         if isinstance(stage, Reactivate):
             groups[1]["lr"] = 0.0
-        return run(stage, name, model, views, step, groups, **more)
+        return run(stage, model, views, step, groups, **more)
 
     return training
 
@@ -112,7 +112,7 @@ FAULTS = [
     Fault("AdvCAM steps down instead of up", "03", planted(
         "method.advcam.advcam_step", lambda f: lambda images, up, *a, **k: f(images, -up, *a, **k)),
         (*MODELS, *BOUNDARIES, "Walk")),
-    Fault("FC2 has a rate of 0", "02", planted("stages.classify._run_training", without_rate), MODELS[:2],
+    Fault("FC2 has a rate of 0", "02", planted("stages.classify._train", without_rate), MODELS[:2],
           {"seeds": [0]}),
     Fault("scales are swapped, 2 for 0.5", "02", planted(
         "data.views.rescale", lambda f: lambda image, scale: f(image, 1 / scale)), MODELS),

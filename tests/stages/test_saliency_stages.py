@@ -1,5 +1,6 @@
-"""Stages with saliency: EPS, what is reactivated from it, the merge, scores; keys, resume, the shut door."""
+"""Stages with saliency: EPS, what is reactivated from it, the merge, scores; keys, resume, no masks."""
 
+import shutil
 
 import numpy as np
 import pytest
@@ -42,9 +43,9 @@ def test_saliency_is_part_of_the_key_and_its_absence_changes_no_key(maps_folder,
     keys = [classifier().uid, eps().uid, eps(saliency_weight=0.5).uid, eps(saliency=folder).uid]
     moved = maps_folder.rename(tmp_path / "moved")
     assert eps(saliency=rc.Saliency(folder=str(moved))).uid == keys[-1]
-    first = moved / f"{rc.DataSettings(**DATA).images('train').ids[0]}.png"
-    Image.fromarray(np.full((4, 4), 50, np.uint8)).save(first)
-    keys.append(eps(saliency=rc.Saliency(folder=str(moved))).uid)
+    changed = shutil.copytree(moved, tmp_path / "changed")
+    Image.fromarray(np.full((4, 4), 50, np.uint8)).save(next(changed.glob("*.png")))
+    keys.append(eps(saliency=rc.Saliency(folder=str(changed))).uid)
     assert len(set(keys)) == 5
 
 
