@@ -24,7 +24,7 @@ _NAMES = {
         ("examples", "mask_examples", "prediction_examples", "score_table"), "studies.pictures"
     ),
     "checked": "studies.checks", "make": "studies.common", "merged": "studies.checks",
-    "map_photo": "studies.photo", "pipeline_cost": "studies.table2",
+    "export_model": "book.export", "map_photo": "studies.photo", "pipeline_cost": "studies.table2",
 }  # fmt: skip
 _PACKAGES = ("data", "paths", "stages")
 __all__ = sorted((*_MODULES, *_NAMES, *_PACKAGES))

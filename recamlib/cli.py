@@ -175,6 +175,21 @@ def map_photos(
 
 
 @app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="A finished run: NOTEBOOK/PROFILE such as 04/mini.")],
+    row: Annotated[str, typer.Argument(help="A row of its result, such as irn.deeplabv2_recam_val.")],
+    target: Annotated[Path, typer.Argument(help="The .safetensors file to write; the model card is .md.")],
+    seed: Annotated[int, typer.Option(min=0, help="Which of the run's seeds, counted from 0.")] = 0,
+) -> None:
+    """Write backbone and heads, or a segmentation network, of a finished run with a model card."""
+    from recamlib.book.export import export_row
+    from recamlib.report.compare import load_run
+
+    for path in export_row(load_run(run), row, target, seed=seed):
+        say(f"wrote {path}")
+
+
+@app.command()
 def results() -> None:
     """Write RESULTS.md and README's table from the stored results."""
     from recamlib.report.summary import write_results
@@ -298,17 +313,28 @@ def make_data(
 
 @app.command()
 def submit(
-    folder: Annotated[Path, typer.Argument(help="Predicted masks, ID.png, PNGs of class indices.")],
+    source: Annotated[
+        Path, typer.Argument(help="A network of `recam export`, or a folder of masks ID.png, class indices.")
+    ],
     archive: Annotated[Path, typer.Argument(help="The .tar.gz or .tgz file to write.")],
     competition: Annotated[str, typer.Option(help="comp5: trained on VOC alone; comp6: on more.")] = "comp6",
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="Of SegmentationScore: scales=[0.5,1]"),
+    ] = None,
 ) -> None:
-    """Pack predicted masks of VOC's test split for its evaluation server."""
-    from recamlib.book.submit import TestImages, read_predicted, write_submission
+    """Predict VOC's test split with a trained network and pack the masks for its evaluation server."""
+    from recamlib.book.submit import TestImages, predicted, read_predicted, write_submission
     from recamlib.report.claims import SERVER
+    from recamlib.studies.checks import check
 
     images = TestImages(data_dir())
-    masks = read_predicted(folder, images.ids)
-    write_submission(masks, archive, ids=images.ids, size=images.size, competition=competition)
+    given = {"SegmentationScore": parse_assignments(parameter or [])}
+    how = check("settings", given)["SegmentationScore"]
+    masks = read_predicted(source, images.ids) if source.is_dir() else predicted(source, images, **how)
+    write_submission(
+        masks, archive, ids=images.ids, size=images.size, space=images.space, competition=competition
+    )
     say(f"{archive}: {len(images):,} masks for {competition}")
     if images.part:
         say(f"{images.part}; the server scores whole lists only")

@@ -24,7 +24,8 @@ from recamlib.book.run import executed_dir, kernel_environment
 from recamlib.book.scoreboard import scoreboard_page
 from recamlib.errors import RecamError, SettingsError
 from recamlib.paths import book_dir
-from recamlib.report.results import load_results, read, result_path
+from recamlib.report.results import load_measured, load_results, read, result_path
+from recamlib.report.summary import readme_table
 
 # what tex-chtml.js loads on demand: fonts and TeX packages; the rest (speech, menus) is twenty times as big
 _MATHJAX_PARTS = ("tex-chtml.js", "output", "input/tex")
@@ -75,7 +76,10 @@ def build_book(
 def pages_of_results() -> dict[str, str]:
     """Return the parts of the book that are made from results, by their path inside it."""
     results = load_results()
-    return {"scoreboard.md": scoreboard_page(results), "explorer_data.md": explorer_page(latest(results))}
+    return {
+        "first_answer.md": readme_table(load_measured()), "scoreboard.md": scoreboard_page(results),
+        "explorer_data.md": explorer_page(latest(results)),
+    }  # fmt: skip
 
 
 def toc_files(toc: Path) -> list[str]:

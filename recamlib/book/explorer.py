@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from recamlib.files import write_sealed
+from recamlib.method.scores import iou_from_counts
 from recamlib.report.cells import METHODS
 from recamlib.report.claims import SYNTHETIC
 from recamlib.report.plots import CLASS_COLOURS
@@ -34,7 +35,8 @@ def store(result: Path, rows: Mapping[str, Sequence[MapStage]], *, split: Split 
     rows
         The cells of Table 2 (:func:`recamlib.studies.table2.systems`); the first seed is taken.
     split
-        Split that the scenes are from: the first six with one class and the first six with several.
+        Split that the scenes are from: the first six with one class and the first six with several, those
+        that ReCAM finds best first.
 
     Returns
     -------
@@ -53,6 +55,12 @@ def store(result: Path, rows: Mapping[str, Sequence[MapStage]], *, split: Split 
     present = images.label_matrix().sum(1)
     groups = (np.flatnonzero(present == 1), np.flatnonzero(present > 1))
     chosen = [images.ids[index] for group in groups for index in group[:6]]
+    counts = Score(of=list(stages.values())[1], split=split).counts  # ReCAM's; its best scene is the first
+    iou = np.nanmean(iou_from_counts(counts)[:, 1:], axis=1)
+
+    def quality(name: str) -> float:
+        return iou[images.ids.index(name)]
+
     path = result.with_name(NAME)
     write_sealed(path, {
         "profile": content["parameters"]["profile"], "data": describe_data(content),
@@ -66,7 +74,7 @@ def store(result: Path, rows: Mapping[str, Sequence[MapStage]], *, split: Split 
                 "present": list(next(iter(stages.values())).one(split, name)[1]),
                 "maps": {title: _maps(stage, split, name) for title, stage in stages.items()},
             }
-            for name in chosen
+            for name in sorted(chosen, key=quality, reverse=True)
         ],
     })  # fmt: skip
     return path

@@ -1,67 +1,14 @@
 """The paper's tables cell by cell: what it prints, what was measured here, and the verdict in a word."""
 
 import html
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 
+from recamlib.report.cells import BLOCKS, TABLES, place, titled, words
 from recamlib.report.claims import RULE, all_claims, paper_difference, row_verdict
 from recamlib.report.tables import MARKS, row_of, scoreboard
-
-TABLES = {
-    "table1": "Table 1: mIoU of pseudo masks (%)",
-    "table2": "Table 2: mIoU of refined pseudo masks (%), and time (CAM takes 1)",
-    "table3": "Table 3: mIoU of segmentation networks (%)",
-    "table4": "Table 4: mIoU of DeepLabV2 on VOC (%)",
-}
-BLOCKS = {
-    "": "", "voc12": "PASCAL VOC 2012", "coco14": "MS COCO 2014", "without_saliency": "without saliency",
-    "with_saliency": "with saliency",
-}  # fmt: skip
-ROWS = {
-    "bce_only": "BCE", "sce_only": "SCE", "sce_single_only": "SCE, images of one class",
-    "recam_w": "ReCAM, w", "recam_w_prime": "ReCAM, w'", "recam_w_plus_w_prime": "ReCAM, w + w'",
-    "recam_w_times_w_prime": "ReCAM, w * w'", "none": "no refinement", "irn": "IRN", "advcam": "AdvCAM",
-    "advcam_irn": "AdvCAM + IRN", "bce_longer (control)": "BCE, longer (control)", "recam_e": "ReCAM-E",
-    "recam_m": "ReCAM-M", "upper_bound": "true masks (upper bound)",
-}  # fmt: skip
-WORDS = {
-    "voc12": "VOC", "coco14": "COCO", "deeplabv2": "DeepLabV2", "deeplabv3plus": "DeepLabV3+",
-    "upernet": "UPerNet", "cam": "CAM", "recam": "ReCAM", "miou": "", "ut": "time",
-    "eps": "EPS", "edam": "EDAM",
-}  # fmt: skip
-
-
-def place(claim: str) -> tuple[str, str, str, str]:
-    """Return table, block, row and column of one printed number.
-
-    Examples
-    --------
-    >>> place("table1.recam_w.voc12"), place("table3.irn.upernet_cam_val.coco14")
-    (('table1', '', 'recam_w', 'voc12'), ('table3', 'coco14', 'irn', 'upernet_cam_val'))
-    """
-    table, first, *rest = claim.split(".")
-    if table == "table1":
-        return table, "", first, rest[0]
-    return (table, first, *rest) if table == "table4" else (table, rest[1], first, rest[0])
-
-
-def words(name: str) -> str:
-    """Return the name of a row or a column as a reader knows it.
-
-    Examples
-    --------
-    >>> words("upernet_recam_val"), words("irn.cam_miou"), words("advcam_irn")
-    ('UPerNet, ReCAM, val', 'IRN: CAM', 'AdvCAM + IRN')
-    """
-    if name in ROWS or not re.fullmatch(r"\w+(\.\w+)?", name):
-        return ROWS.get(name, name)
-    row, dot, column = name.partition(".")
-    if dot:
-        return f"{words(row)}: {words(column)}"
-    return ", ".join(filter(None, (WORDS.get(part, part) for part in name.split("_"))))
 
 
 def measured(result: Mapping[str, Any]) -> pd.DataFrame:
@@ -104,6 +51,7 @@ def scoreboard_page(results: Iterable[dict[str, Any]]) -> str:
     prose = frame[frame["claim"].str.startswith("prose.")]
     lines = "".join(_sentence(row, runs) for _, row in prose.iterrows())
     parts += ["### Claims made in sentences", f'<ul class="claims">{lines}</ul>']
+    parts += ["### As one list, to sort", _list(printed, runs)]
     if runs:
         legend = "".join(f"<li>{html.escape(data)}</li>" for data in runs)
         parts += ["### The runs behind the letters", f'<ol class="runs" type="a">{legend}</ol>']
@@ -133,7 +81,7 @@ def _table(cells: pd.DataFrame, title: str, runs: Mapping[str, str]) -> str:
     columns = list(dict.fromkeys(name for row in rows.values() for name in row))
     head = "".join(f'<th scope="col">{html.escape(words(name))}</th>' for name in columns)
     body = "".join(
-        f'<tr><th scope="row">{html.escape(ROWS.get(name, name))}</th>'
+        f'<tr><th scope="row">{html.escape(words(name))}</th>'
         + "".join(row.get(column, "<td></td>") for column in columns) + "</tr>"
         for name, row in rows.items()
     )  # fmt: skip
@@ -141,6 +89,26 @@ def _table(cells: pd.DataFrame, title: str, runs: Mapping[str, str]) -> str:
     return (
         f'<div class="wide" tabindex="0" role="region" aria-label="Table"><table class="paper">{caption}'
         f"<thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _list(cells: pd.DataFrame, runs: Mapping[str, str]) -> str:
+    """Return every printed number on a line of its own; a script sorts them by a click on a column's head."""
+    heads = ("table", "row", "column", "paper", "here", "verdict")
+    head = "".join(f'<th scope="col"><button type="button">{name}</button></th>' for name in heads)
+    body = ""
+    for _, cell in cells.iterrows():
+        _, block, row, column = place(cell["claim"])
+        here = "" if pd.isna(cell["here"]) else f"{cell['here']:.1f}{_letter(cell, runs)}"
+        texts = (f"{cell['where']}, {BLOCKS[block]}".rstrip(", "), words(row), words(column))
+        body += (
+            f'<tr class="{_css(cell["verdict"])}">' + "".join(f"<td>{html.escape(t)}</td>" for t in texts)
+            + f"<td>{cell['paper']:.1f}</td><td>{here}</td><td>{MARKS[cell['verdict']]}</td></tr>"
+        )  # fmt: skip
+    return (
+        f"<details><summary>All {len(cells)} printed numbers</summary>"
+        '<div class="wide" tabindex="0" role="region" aria-label="Table"><table class="paper sorted">'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></details>"
     )
 
 
@@ -154,16 +122,9 @@ def _cell(cell: pd.Series, runs: Mapping[str, str]) -> str:
 def _sentence(row: pd.Series, runs: Mapping[str, str]) -> str:
     """Return one claim made in words, with what was found for it."""
     paper = f" ({row['paper']:g})" if pd.notna(row["paper"]) else ""
-    found = "" if pd.isna(row["here"]) else f": {html.escape(_titled(str(row['here'])))}{_letter(row, runs)}"
+    found = "" if pd.isna(row["here"]) else f": {html.escape(titled(str(row['here'])))}{_letter(row, runs)}"
     word = f"<small>{MARKS[row['verdict']]}</small>"
     return f'<li class="{_css(row["verdict"])}">{html.escape(row["where"])}{paper}. {word}{found}</li>'
-
-
-def _titled(evidence: str) -> str:
-    """Return evidence with the rows of Table 1 as a reader knows them."""
-    for name in sorted(ROWS, key=len, reverse=True):
-        evidence = evidence.replace(name, ROWS[name]) if "_" in name else evidence
-    return evidence
 
 
 def _letter(row: pd.Series, runs: Mapping[str, str]) -> str:

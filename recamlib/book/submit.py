@@ -1,19 +1,23 @@
-"""The archive for the evaluation server of PASCAL VOC: images of the test split, masks written for them."""
+"""The archive for the evaluation server of PASCAL VOC: images of the test split, masks predicted for them."""
 
 import gzip
 import io
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from recamlib.book.export import read_network
 from recamlib.data.images import image_size, read_image, read_mask, write_mask
 from recamlib.data.labels import VOC12, LabelSpace
-from recamlib.data.voc import devkit, read_ids
+from recamlib.data.voc import devkit, read_ids, space_of
+from recamlib.engine.device import bar
 from recamlib.errors import DataError, SettingsError, nearest
 from recamlib.files import whole_file
+from recamlib.stages.score import predicted_masks
 
 #: Images of the official list for segmentation.
 OFFICIAL = 1456
@@ -44,6 +48,7 @@ class TestImages:
             raise DataError(f"{path} is missing; {remedy}")
         self.source = str(path)
         self.ids = read_ids(path)
+        self.space = space_of(self._folder)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -66,6 +71,24 @@ class TestImages:
     def size(self, id: str) -> tuple[int, int]:
         """Return ``(H, W)`` in pixels from the header of the file."""
         return image_size(self.path(id))
+
+
+def predicted(network: Path, images: TestImages, **how: Any) -> Pairs:
+    """Return id and mask of every image, predicted one by one by a network that ``recam export`` wrote.
+
+    `how` are those of :func:`recamlib.stages.score.predicted_masks`.
+
+    Raises
+    ------
+    DataError
+        If the network knows other classes than the devkit.
+    """
+    if how.pop("limit", 0):
+        raise SettingsError("the server wants the whole list: leave limit out")
+    net, classes = read_network(network)
+    if classes != images.space.classes:
+        raise DataError(f"{network} knows {', '.join(classes)}; the devkit {', '.join(images.space.classes)}")
+    return bar(predicted_masks(net, images, **how), total=len(images), desc="predict")
 
 
 def read_predicted(folder: Path, ids: Sequence[str]) -> Pairs:

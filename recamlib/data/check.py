@@ -25,6 +25,9 @@ _SCORED = {
 }  # fmt: skip
 
 
+_PICTURES = ("02", "03")  # notebooks that do without masks
+
+
 @dataclass
 class Report:
     """What `check_dataset` found; printed, it ends with the count.
@@ -212,6 +215,8 @@ def _notebooks(report: Report, space: LabelSpace) -> None:
     for number, scored in _SCORED.items():
         unmasked = [s for s in scored if report.masks.get(s, 0) < report.present.get(s, 0)]
         lack = ""
+        if number in _PICTURES and not report.masks.get("train"):
+            unmasked = []
         if absent:
             lack = f"every notebook opens {', '.join(absent)}, too"
         elif number == "04" and unmasked == ["train_aug"]:
@@ -224,3 +229,6 @@ def _notebooks(report: Report, space: LabelSpace) -> None:
             lack = f"it is about {', '.join(horses)}, and there is no {', '.join(none)}"
             lack += "; add -p groups='[\"all\"]'"
         report.notebooks[number] = lack
+    if not absent and not report.masks["train"]:
+        which = " and ".join(_PICTURES)
+        report.remarks.append(f"train has no masks: notebooks {which} show pictures and convergence, no mIoU")

@@ -164,7 +164,7 @@ def fit(
         share_batch_norm(model.train())
     wrapped, optimizer = fabric.setup(_Losses(model, loss_step), optimizer)
     history, sums, done = state["history"], state["sums"], state["step"]
-    started, spent = time.perf_counter(), history.get("seconds", 0.0)
+    started, spent = time.perf_counter(), history.setdefault("seconds", 0.0)
     history.setdefault("waited", 0.0)
     on_gpu = fabric.device.type == "cuda"
 

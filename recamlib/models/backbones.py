@@ -121,7 +121,8 @@ def build_backbone(
     weights
         None for random ones, ``"imagenet"`` for the registry of torchvision or timm (needs a network),
         ``"scenes"`` for those of ``resnet_small`` in the package (:mod:`recamlib.engine.pretrain`), the path
-        of a .safetensors or .pth file, or the bare name of a file in the weights folder.
+        of a .safetensors or .pth file (those of ``recam export`` too), or the bare name of a file in the
+        weights folder.
     checkpointing
         Compute activations again in the backward pass instead of storing them: less memory, more time, the
         same gradients. For transformers.
@@ -134,6 +135,12 @@ def build_backbone(
     check_name(weights, name)
     if output_stride not in STRIDES:
         raise SettingsError(f"output_stride is {output_stride}, expected one of {STRIDES}")
+    path = None if weights in (None, REGISTRY) else find_weights(weights)
+    state = read_weights(path) if path else {}
+    if any(key.startswith("backbone.body.") for key in state):  # what `recam export` writes
+        backbone = build_backbone(name, output_stride=output_stride, checkpointing=checkpointing)
+        load_features(backbone, state, source=path)
+        return backbone
     if transformers.is_transformer(name):
         return transformers.build_transformer(
             name, output_stride=output_stride, weights=weights, checkpointing=checkpointing

@@ -85,6 +85,24 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return state
 
 
+def load_head(layer: nn.Module, name: str, weights: str | None) -> None:
+    """Load a head such as ``fc1`` from a file that ``recam export`` wrote, for training of no epochs.
+
+    Raises
+    ------
+    WeightsError
+        If there is no file, or its head is absent or of other classes.
+    """
+    if weights in (None, REGISTRY, SCENES):
+        raise WeightsError(f"epochs=0 takes {name} from a file of `recam export`: weights={weights} has none")
+    path, wanted = find_weights(weights), tuple(layer.weight.shape)
+    head = read_weights(path).get(f"{name}.weight")
+    if head is None or tuple(head.shape) != wanted:
+        found = "none" if head is None else f"one of shape {tuple(head.shape)}"
+        raise WeightsError(f"epochs=0 needs {name} of shape {wanted}, {path} holds {found}: train a few")
+    layer.load_state_dict({"weight": head})
+
+
 def load_features(
     net: nn.Module, state: dict[str, Tensor], *, source: Path, whole: Collection[str] = ()
 ) -> None:

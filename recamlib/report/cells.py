@@ -1,5 +1,7 @@
-"""Cells of Tables 2 to 4: what a number is of, its name where it is stored, its number in the paper."""
+"""Cells of the tables: what a number is of, its name where it is stored, in the paper and for a reader."""
 
+import functools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +22,46 @@ PARTNERS = {"recam": "cam", "eps": "cam", "recam_e": "eps", "edam": "cam", "reca
 """System to the one it is compared with, the same one without reactivation, or CAM."""
 
 TRUE_MASKS = "upper_bound"  # in place of a method: a network that learnt from true masks
+
+TABLES = {
+    "table1": "Table 1: mIoU of pseudo masks (%)",
+    "table2": "Table 2: mIoU of refined pseudo masks (%), and time (CAM takes 1)",
+    "table3": "Table 3: mIoU of segmentation networks (%)",
+    "table4": "Table 4: mIoU of DeepLabV2 on VOC (%)",
+}
+BLOCKS = {
+    "": "", "voc12": "PASCAL VOC 2012", "coco14": "MS COCO 2014", "without_saliency": "without saliency",
+    "with_saliency": "with saliency",
+}  # fmt: skip
+TITLES = {
+    "bce_only": "CAM: $w$ of BCE", "sce_only": "SCE only", "sce_single_only": "SCE for single-label images",
+    "recam_w": "ReCAM, $w$", "recam_w_prime": "ReCAM, $w'$", "recam_w_plus_w_prime": "ReCAM, $w + w'$",
+    "recam_w_times_w_prime": "ReCAM, $w \\otimes w'$", "bce_longer (control)": "control: BCE for as long",
+    "bce_relu_w (ours)": "CAM, $\\mathrm{ReLU}(w)$, ours",
+    "bce_w_times_w (ours)": "CAM, $w \\otimes w$, ours",
+    "bce_w_times_random (ours)": "CAM, $w \\otimes$ random, ours",
+    "recam_relu_w (ours)": "ReCAM, $\\mathrm{ReLU}(w)$, ours",
+    "recam_w_times_w (ours)": "ReCAM, $w \\otimes w$, ours",
+    "recam_w_times_random (ours)": "ReCAM, $w \\otimes$ random, ours",
+    "recam_relu_w_times_relu_w_prime (ours)":
+        "ReCAM, $\\mathrm{ReLU}(w) \\otimes \\mathrm{ReLU}(w')$, ours",
+}  # fmt: skip
+"""Rows of Table 1, and our own, as Markdown."""
+
+_PLAIN = {"$": "", "\\otimes": "⊗", "\\mathrm{ReLU}": "ReLU"}
+ROWS = {
+    **{row: functools.reduce(lambda text, part: text.replace(*part), _PLAIN.items(), title)
+       for row, title in TITLES.items()},
+    **METHODS, "recam_e": "ReCAM-E", "recam_m": "ReCAM-M", "upper_bound": "true masks (upper bound)",
+    "without_saliency": "without saliency", "with_saliency": "with saliency",
+}  # fmt: skip
+"""Names of rows as plain text."""
+
+WORDS = {
+    "voc12": "VOC", "coco14": "COCO", "deeplabv2": "DeepLabV2", "deeplabv3plus": "DeepLabV3+",
+    "upernet": "UPerNet", "cam": "CAM", "recam": "ReCAM", "miou": "", "ut": "time",
+    "eps": "EPS", "edam": "EDAM",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -113,3 +155,46 @@ def cam_beside_recam(cam: Cell, recam: Cell, result: Mapping[str, Any]) -> dict[
             row[f"{name} paper"] = paper.get(place.claim_id(result["parameters"]["dataset"]))
             row |= columns(stored[place.row], name, "difference")  # ReCAM's, which comes last
     return row
+
+
+def place(claim: str) -> tuple[str, str, str, str]:
+    """Return table, block, row and column of one printed number.
+
+    Examples
+    --------
+    >>> place("table1.recam_w.voc12"), place("table3.irn.upernet_cam_val.coco14")
+    (('table1', '', 'recam_w', 'voc12'), ('table3', 'coco14', 'irn', 'upernet_cam_val'))
+    """
+    table, first, *rest = claim.split(".")
+    if table == "table1":
+        return table, "", first, rest[0]
+    return (table, first, *rest) if table == "table4" else (table, rest[1], first, rest[0])
+
+
+def words(name: str) -> str:
+    """Return the name of a row or a column as a reader knows it.
+
+    Examples
+    --------
+    >>> words("upernet_recam_val"), words("irn.cam_miou"), words("advcam_irn")
+    ('UPerNet, ReCAM, val', 'IRN: CAM', 'AdvCAM + IRN')
+    """
+    if name in ROWS or not re.fullmatch(r"\w+(\.\w+)?", name):
+        return ROWS.get(name) or name.replace("_", " ").replace("miou", "mIoU")
+    row, dot, column = name.partition(".")
+    if dot:
+        return f"{words(row)}: {words(column)}"
+    return ", ".join(filter(None, (WORDS.get(part, part) for part in name.split("_"))))
+
+
+def titled(evidence: str, names: Mapping[str, str] = ROWS) -> str:
+    """Return evidence with the rows of Table 1 as a reader knows them.
+
+    Examples
+    --------
+    >>> titled("recam_w_prime +1.1 [+1.0, +1.3]")
+    "ReCAM, w' +1.1 [+1.0, +1.3]"
+    """
+    for name in sorted(names, key=len, reverse=True):
+        evidence = evidence.replace(name, names[name]) if "_" in name else evidence
+    return evidence

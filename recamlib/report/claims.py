@@ -264,8 +264,8 @@ def compare(table: str, result: dict[str, Any]) -> pd.DataFrame:
     for name, row in result["rows"].items():
         low, high = row.get("difference_interval", (None, None))
         rows.append({
-            "row": name, f"paper ({column})": paper.get(f"{table}.{name}.{column}"), "here": row["mean"],
-            "low": row["low"], "high": row["high"], "difference": row.get("difference"),
+            "row": name, f"paper ({column})": paper.get(f"{table}.{name}.{column}"), "here": row.get("mean"),
+            "low": row.get("low"), "high": row.get("high"), "difference": row.get("difference"),
             "difference low": low, "difference high": high,
             "convergence": "not converged: " * (not row.get("converged", True)) + row.get("convergence", ""),
             "fixed threshold": row.get("fixed"), "best threshold": row.get("best"),

@@ -4,24 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from recamlib.report.claims import all_claims, load_paper, paper_difference, row_verdict
+from recamlib.report.cells import BLOCKS, TABLES, TITLES, place, titled, words
+from recamlib.report.claims import SYNTHETIC, all_claims, load_paper, paper_difference, row_verdict
 from recamlib.report.results import load_measured
 from recamlib.report.tables import MARKS, describe_data, first_measured, markdown_table
 
 BEGIN, END = "<!-- results: made by `recam results` -->", "<!-- end of results -->"
-TITLES = {
-    "bce_only": "CAM: $w$ of BCE", "sce_only": "SCE only", "sce_single_only": "SCE for single-label images",
-    "recam_w": "ReCAM, $w$", "recam_w_prime": "ReCAM, $w'$", "recam_w_plus_w_prime": "ReCAM, $w + w'$",
-    "recam_w_times_w_prime": "ReCAM, $w \\otimes w'$", "bce_longer (control)": "control: BCE for as long",
-    "bce_relu_w (ours)": "CAM, $\\mathrm{ReLU}(w)$, ours",
-    "bce_w_times_w (ours)": "CAM, $w \\otimes w$, ours",
-    "bce_w_times_random (ours)": "CAM, $w \\otimes$ random, ours",
-    "recam_relu_w (ours)": "ReCAM, $\\mathrm{ReLU}(w)$, ours",
-    "recam_w_times_w (ours)": "ReCAM, $w \\otimes w$, ours",
-    "recam_w_times_random (ours)": "ReCAM, $w \\otimes$ random, ours",
-    "recam_relu_w_times_relu_w_prime (ours)":
-        "ReCAM, $\\mathrm{ReLU}(w) \\otimes \\mathrm{ReLU}(w')$, ours",
-}  # fmt: skip
 SHOWN = (
     "bce_only", "recam_w", "recam_w_prime", "recam_w_plus_w_prime", "recam_w_times_w_prime",
     "bce_longer (control)", "bce_relu_w (ours)", "bce_w_times_w (ours)", "bce_w_times_random (ours)",
@@ -53,7 +41,70 @@ def readme_table(results: Sequence[dict[str, Any]]) -> str:
         text = run["rows"]["recam_w_times_w_prime"]["convergence"]
         notes.append(f"({number}) {describe_data(run)}; converged: {text}.")
     table = markdown_table(["Table 1, VOC", "paper, ResNet-50", *names], rows)
-    return table + "\n\n" + "\n".join(notes)
+    return "\n".join([table, "", *notes, "", _conclusion(runs[0])])
+
+
+def _conclusion(run: dict[str, Any]) -> str:
+    """Return in one sentence what a run of Table 1 says of the paper's claim."""
+    rows = {name: run["rows"][name] for name in SHOWN if "difference" in run["rows"].get(name, {})}
+    recam = [name for name in rows if name.startswith("recam_")]
+    said = {"holds": "gains too", "does not hold": "loses", "cannot tell": "cannot be told from zero"}
+    told = said.get(row_verdict(rows[recam[-1]], +1))
+    if told is None:
+        return "**The classifier of this run has not converged, so that it tells nothing.**"
+    here, paper = [rows[name]["difference"] for name in recam], [_paper(name) for name in recam]
+    control = rows["bce_longer (control)"]["difference"]
+    return (
+        f"**On these photographs reactivation changes pseudo masks by {min(here):+.1f} to {max(here):+.1f} "
+        f"points, where the paper has {min(paper, key=float)} to {max(paper, key=float)}; the paper's "
+        f"choice, $w \\otimes w'$, {told}; training BCE for as long changes {control:+.1f}.**"
+    )
+
+
+def beside(number: str, result: dict[str, Any] | None = None):
+    """Return the paper, photographs and a run, row by row of a notebook's table, as displayable Markdown.
+
+    The photographs are those of the best run stored with the book.
+    """
+    from IPython.display import Markdown
+
+    stored = [run for run in load_measured() if run["notebook"].startswith(number)]
+    photo = next((run for run in stored if run["parameters"]["dataset"] not in SYNTHETIC), None)
+    runs = {"photographs": photo, "this run": result}
+    shown = {name: run for name, run in runs.items() if run}
+    told = [f"**{name.capitalize()}**: {describe_data(r)}{_convergence(r)}." for name, r in shown.items()]
+    if not photo:
+        told.insert(0, "**Photographs**: not measured yet with a converged classifier.")
+    if not shown:
+        return Markdown(told[0])
+    paper = {
+        claim.id.partition(".")[2].rpartition(".")[0]: claim for claim in reversed(all_claims())
+        if claim.where == f"Table {int(number) - 1}" and claim.value is not None
+    }  # fmt: skip
+    rows = dict.fromkeys(row for run in shown.values() for row in run["rows"])
+    lines = []
+    for row in rows:
+        cells = [_cell(run["rows"].get(row, {})) for run in shown.values()]
+        if any(cells):
+            claim = paper.get(row)
+            value = f"{claim.value:.1f}" if claim else "–"
+            value += f" ({paper_difference(claim):+.1f})" if claim and claim.baseline else ""
+            lines.append([words(row), value, *cells])
+    return Markdown(" ".join(told) + "\n\n" + markdown_table(["", "paper", *shown], lines))
+
+
+def _convergence(run: dict[str, Any]) -> str:
+    """Return whether a run has converged, in words."""
+    late = next((r["convergence"] for r in run["rows"].values() if r.get("converged") is False), "")
+    told = max((r.get("convergence", "") for r in run["rows"].values()), key=len)
+    return f"; not converged, {late}" if late else f"; converged, {told}" * bool(told)
+
+
+def _cell(row: dict[str, Any]) -> str:
+    """Return number and difference of a row; nothing for times and what was not scored."""
+    if "mean" not in row or "parts" in row:
+        return ""
+    return f"{row['mean']:.1f}" + (f" ({_change(row)})" if "difference" in row else "")
 
 
 def results_page(results: Sequence[dict[str, Any]]) -> str:
@@ -72,7 +123,7 @@ def results_page(results: Sequence[dict[str, Any]]) -> str:
         judged = [(r, claim) for r, claim in claims if claim["verdict"] not in ("not run", "not converged")]
         parts.append(f"**{question}**\n")
         parts += [
-            f"- {MARKS[claim['verdict']]} on {describe_data(run)}: {claim['evidence']}."
+            f"- {MARKS[claim['verdict']]} on {describe_data(run)}: {titled(claim['evidence'], TITLES)}."
             for run, claim in judged
         ] or ["- not run"]
         parts.append("")
@@ -108,9 +159,13 @@ def _difference(row: dict[str, Any] | None) -> str:
         return ""
     if "difference" not in row:
         return f"{row['mean']:.1f}"
-    low, high = row["difference_interval"]
-    text = f"{row['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
+    text = _change(row)
     return text if row.get("converged", True) else f"{text}, not converged: {row['convergence']}"
+
+
+def _change(row: dict[str, Any]) -> str:
+    low, high = row["difference_interval"]
+    return f"{row['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def _rows(run: dict[str, Any]) -> str:
@@ -122,7 +177,7 @@ def _rows(run: dict[str, Any]) -> str:
         span = "" if row["low"] is None else f" [{row['low']:.1f}, {row['high']:.1f}]"
         drawn = row.get("difference_over_images")
         rows.append([
-            TITLES.get(name, name), f"{row['mean']:.1f}{span}",
+            TITLES.get(name) or words(name), f"{row['mean']:.1f}{span}",
             _difference(row) if "difference" in row else "",
             f"[{drawn[0]:+.1f}, {drawn[1]:+.1f}]" if drawn else "", MARKS[row_verdict(row, +1)],
             f"{row['floor']:.1f}" if "floor" in row else "", row.get("convergence", ""),
@@ -132,13 +187,19 @@ def _rows(run: dict[str, Any]) -> str:
 
 
 def _paper_tables(results: Sequence[dict[str, Any]]) -> str:
-    """Return every cell of the paper's tables with what was measured of it, one line a cell."""
-    tables: dict[str, list[list[str]]] = {}
+    """Return the paper's tables as Markdown, in each cell what is printed and what was measured here."""
+    blocks: dict[tuple[str, str], dict[str, dict[str, str]]] = {}
     for claim in all_claims():
-        if claim.value is not None:
-            here, _, answer = first_measured(claim, results) or ("", "", "not run")
-            paper = f"{claim.value}" + (f" ({paper_difference(claim):+.1f})" if claim.baseline else "")
-            cell = claim.id.partition(".")[2].replace("_", " ")
-            tables.setdefault(claim.where, []).append([cell, paper, str(here), MARKS[answer]])
-    head = ["cell", "paper", "here", "verdict"]
-    return "\n".join(f"\n### {where}\n\n{markdown_table(head, rows)}" for where, rows in tables.items())
+        if claim.where.startswith("Table"):
+            table, block, row, column = place(claim.id)
+            text = f"{claim.value:.1f}" + (f" ({paper_difference(claim):+.1f})" if claim.baseline else "")
+            if found := first_measured(claim, results):
+                text += f"; **{found[0]}** {MARKS[found[2]]}"
+            blocks.setdefault((table, block), {}).setdefault(row, {})[column] = text
+    parts = ["In each cell the paper's number, its difference to its baseline, and the one measured here."]
+    for (table, block), rows in blocks.items():
+        columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+        lines = [[TITLES.get(n) or words(n), *(row.get(c, "") for c in columns)] for n, row in rows.items()]
+        title = ", ".join(filter(None, (TABLES[table], BLOCKS[block])))
+        parts.append(f"### {title}\n\n" + markdown_table(["", *map(words, columns)], lines))
+    return "\n\n".join(parts)

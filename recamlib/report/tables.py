@@ -80,7 +80,14 @@ def discussion(result: dict[str, Any]):
     """Return the verdicts of a result and its provenance as a displayable Markdown block."""
     from IPython.display import Markdown
 
-    synthetic = "> Measured on **synthetic** scenes: what shows here need not show on photographs.\n\n"
+    note = ""
+    if result["parameters"]["dataset"] in SYNTHETIC:
+        note = "> Measured on **synthetic** scenes: what shows here need not show on photographs.\n\n"
+    if not any("per_seed" in row for row in result["rows"].values()):
+        note = (
+            "> **There are no true masks**, so there is no mIoU and no verdict: look at the pictures, whose "
+            "masks are cut at the fixed threshold, and at whether the training has converged.\n\n"
+        )
     rows = []
     for name, claim in result.get("claims", {}).items():
         mark = MARKS.get(claim["verdict"]) or escaped(claim["verdict"])
@@ -90,8 +97,7 @@ def discussion(result: dict[str, Any]):
     versions = ", ".join(f"{name} {number}" for name, number in where["versions"].items())
     code = f"commit {where['commit']}, {where['device']}, {versions}, {where['date']}"
     return Markdown(
-        synthetic * (result["parameters"]["dataset"] in SYNTHETIC)
-        + markdown_table(["claim", "verdict", "evidence", "rule"], rows)
+        note + markdown_table(["claim", "verdict", "evidence", "rule"], rows)
         + f"\n\n*{escaped(describe_data(result))}; {escaped(code)}.*"
     )  # fmt: skip
 
@@ -157,7 +163,7 @@ def _measured(claim: Claim, result: dict[str, Any]) -> tuple[Any, str, str] | No
             return None
         return entry["evidence"], describe_data(result), entry["verdict"]
     entry = row_of(claim, result)
-    if entry is None or entry.get("converged") is False:
+    if entry is None or "mean" not in entry or entry.get("converged") is False:
         return None
     answer = row_verdict(entry, paper_difference(claim)) if claim.baseline else "reference"
     return round(entry["mean"], 1), describe_data(result), answer

@@ -116,6 +116,11 @@ class DataSettings(Settings):
         truth = open_masks(self.name, split, **self._options(split))
         return truth.select(self.images(split).ids, classes=self.classes)
 
+    def masked(self, split: Split) -> bool:
+        """Return whether any image of a split has a true mask; own data may do without."""
+        truth = open_masks(self.name, split, **self._options(split))
+        return not set(self.images(split).ids) <= set(truth.missing())
+
 
 @functools.lru_cache(maxsize=16)
 def _images(settings: DataSettings, split: Split, root: str) -> ImageSet:
@@ -215,8 +220,8 @@ class Stage(Settings):
 
     @property
     def uid(self) -> str:
-        """Short name of this stage's settings."""
-        return self.folder.name
+        """Path of that folder below the results of all stages."""
+        return self.folder.relative_to(self.infra.folder).as_posix()
 
 
 class ImageStage(Stage):

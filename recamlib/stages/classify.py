@@ -25,6 +25,7 @@ from recamlib.models.backbones import build_backbone
 from recamlib.models.base import freeze_batch_norm, freeze_stem
 from recamlib.models.classifier import CamClassifier, ReactivationHead
 from recamlib.models.fold import fold_batch_norm
+from recamlib.models.weights import load_head
 from recamlib.stages.base import DataSettings, Split, Stage, Training, WholeStage
 from recamlib.stages.features import WINDOW, Features, FeatureViews, split_cells
 from recamlib.stages.saliency import Saliency, SaliencyMaps
@@ -62,7 +63,7 @@ class TrainClassifier(Training):
     train: Literal["all", "heads"] = "all"
     scale: float = pydantic.Field(1.0, gt=0)
     fc_init: Literal["random", "linear"] = "random"
-    epochs: int = pydantic.Field(12, ge=1)
+    epochs: int = pydantic.Field(12, ge=0)
     optimizer: Literal["sgd", "adam"] = "sgd"
     fc_lr_factor: float = pydantic.Field(10.0, gt=0)
     crop: int = pydantic.Field(96, ge=32)
@@ -146,7 +147,11 @@ class TrainClassifier(Training):
             return self._train_fc1()
         torch.manual_seed(self.seed)
         model = self.build(self.weights)
-        if self.fc_init == "linear":
+        if self.epochs == 0:  # nothing is trained: the heads of an export are taken too
+            load_head(model.fc1, "fc1", self.weights)
+            if self.saliency:
+                load_head(model.background, "background", self.weights)
+        elif self.fc_init == "linear":
             model.fc1.load_state_dict(self.linear.fc1().state_dict())
         val = self.dataset.images("val")
         heads = [p for n, p in model.named_parameters() if not n.startswith("backbone.")]
@@ -176,6 +181,8 @@ class TrainClassifier(Training):
         views = FeatureViews(self.images(), list(pooled[:, :, None, None]))
         torch.manual_seed(self.seed)
         model = _fc1(views.labels.shape[1], pooled.shape[1])
+        if self.epochs == 0:
+            load_head(model.fc1, "fc1", self.weights)
 
         def step(net: nn.Module, samples: Tensor, labels: Tensor) -> dict[str, Tensor]:
             return {"loss": LOSSES[self.loss](net.fc1(split_cells(samples)[0].mean((2, 3))), labels)}
@@ -284,7 +291,7 @@ class Reactivate(Training):
     base: TrainClassifier = TrainClassifier()
     train: Literal["all", "heads"] = "all"
     sce_weight: float = pydantic.Field(1.0, ge=0)
-    epochs: int = pydantic.Field(4, ge=1)
+    epochs: int = pydantic.Field(4, ge=0)
     lr: float = pydantic.Field(5e-4, gt=0)
     base_lr_factor: float = pydantic.Field(0.1, ge=0)
     detach_maps: bool = False
@@ -342,6 +349,8 @@ class Reactivate(Training):
             {"params": first, "lr": self.lr * self.base_lr_factor},
             {"params": list(model.head.parameters()), "lr": self.lr},
         ]
+        if self.epochs == 0 and self.sce_weight:
+            load_head(model.head.fc2, "fc2", self.base.weights)
         start = model.head.fc2.weight.detach().clone()
         return _train(
             self, model, views, step, groups, seed=self.seed + OTHER_DRAWS, precision=self.base.precision,

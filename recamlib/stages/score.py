@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -25,12 +26,14 @@ from recamlib.method.scores import (
     split_single_multi,
 )  # fmt: skip
 from recamlib.models.fold import fold_batch_norm
+from recamlib.models.segmenters import Segmenter
 from recamlib.stages.base import DataSettings, Split, Stage, WholeStage
 from recamlib.stages.maps import AdvCams, ExtractCams
 from recamlib.stages.refine import SaliencyMerge, Walk
 from recamlib.stages.saliency import Saliency, SaliencyMaps
 from recamlib.stages.segment import TrainSegmenter, TrainUpperBound
 
+Mask = tuple[str, np.ndarray]
 MULTI_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 """Scales of multi-scale evaluation, each with its mirror image."""
 
@@ -135,6 +138,11 @@ class Score(_Counted):
         """Intersection, prediction and truth per image and class, shape (N, C, 3), cross-fitted."""
         return np.asarray(self.result["cross"], dtype=np.int64)
 
+    @cached_property
+    def masked(self) -> bool:
+        """Whether any image of the split has a true mask."""
+        return self.of.dataset.masked(self.split)
+
     @property
     def fixed(self) -> float:
         """mIoU in percent at the published threshold."""
@@ -184,23 +192,12 @@ class SegmentationScore(_Counted):
         parts += ["mirrored"] * self.mirror + ["CRF" if self.crf else "no CRF"]
         return ", ".join(parts + ["TRUE MASKS"] * isinstance(self.of, TrainUpperBound))
 
-    def predictions(self) -> Iterator[tuple[str, np.ndarray]]:
+    def predictions(self) -> Iterator[Mask]:
         """Yield (id, predicted mask (H, W), uint8) for every image."""
-        net = fold_batch_norm(self.of.load()).to(default_device(), memory_format=torch.channels_last)
-        images = self.images
-
-        def probabilities(name: str) -> Tensor:
-            return segment_image(
-                net.predict, images.image(name), scales=self.scales, mirror=self.mirror, window=self.window,
-                device=default_device(), precision=self.precision,
-            )  # fmt: skip
-
-        stream: Iterator[Any] = (probabilities(name) for name in images.ids)  # (K + 1, H, W) each
-        if self.crf:
-            pairs = ({"image": images.image(n), "probabilities": p} for n, p in zip(images.ids, stream))
-            stream = crf_many(crf_probabilities, pairs)
-        for name, each in zip(images.ids, stream):
-            yield name, np.asarray(each.argmax(0), dtype=np.uint8)
+        return predicted_masks(
+            self.of.load(), self.images, scales=self.scales, mirror=self.mirror, crf=self.crf,
+            window=self.window, precision=self.precision,
+        )  # fmt: skip
 
     def make(self) -> dict[str, Any]:
         """Return the counts per image (N, K + 1, 3), cost and number of images."""
@@ -213,6 +210,24 @@ class SegmentationScore(_Counted):
                 for name, mask in stream
             ]
         return {"counts": np.stack(counts).astype(np.int32), "cost": cost, "images": len(images)}
+
+
+def predicted_masks(net: Segmenter, images: Any, *, crf: bool = False, **how: Any) -> Iterator[Mask]:
+    """Yield (id, predicted mask (H, W), uint8) of every image, none of them kept.
+
+    `images` has ``ids`` and ``image(id)``; `how` are those of :func:`recamlib.engine.predict.segment_image`.
+    """
+    net = fold_batch_norm(net).to(default_device(), memory_format=torch.channels_last)
+
+    def probabilities(name: str) -> Tensor:
+        return segment_image(net.predict, images.image(name), device=default_device(), **how)
+
+    stream: Iterator[Any] = (probabilities(name) for name in images.ids)  # (K + 1, H, W) each
+    if crf:
+        pairs = ({"image": images.image(n), "probabilities": p} for n, p in zip(images.ids, stream))
+        stream = crf_many(crf_probabilities, pairs)
+    for name, each in zip(images.ids, stream):
+        yield name, np.asarray(each.argmax(0), dtype=np.uint8)
 
 
 class SaliencyScore(_Counted):

@@ -12,7 +12,7 @@ from recamlib.data.access import labels_only
 from recamlib.data.images import labels_from_png, labels_to_png
 from recamlib.data.views import PairedView, PairedViews
 from recamlib.engine.device import measured, per_image
-from recamlib.errors import DataError
+from recamlib.errors import DataError, WeightsError
 from recamlib.method.losses import multiscale_loss
 from recamlib.method.scores import masked_argmax
 from recamlib.models.segmenters import Segmenter, build_segmenter
@@ -86,7 +86,7 @@ class SegmenterStage(Training):
     weights: str | None = None
     fixed_norm: bool = False
     limit: int = pydantic.Field(0, ge=0)
-    steps: int = pydantic.Field(400, ge=1)
+    steps: int = pydantic.Field(400, ge=0)
     batch_size: int = pydantic.Field(10, ge=1)
     accumulate: int = pydantic.Field(1, ge=1)
     crop: int = pydantic.Field(96, ge=32)
@@ -117,6 +117,8 @@ class SegmenterStage(Training):
         )
         views = PairedViews(self.images(), lambda id: labels_from_png(masks[id]), view, seed=self.seed)
         net = self.build(self.weights, fixed_norm=self.fixed_norm)
+        if self.steps == 0 and not net.head_loaded:  # nothing is trained: an export is taken as it is
+            raise WeightsError(f"steps=0 needs a whole network with these classes, {self.weights} holds none")
         history, cost = self.fit(
             net, views, _step, net.param_groups(self.lr), kind=self.optimizer, steps=self.steps,
             power=self.power, accumulate=self.accumulate, seed=self.seed, precision=self.precision,

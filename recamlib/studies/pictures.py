@@ -27,14 +27,24 @@ def score_table(
     the row that every other one is compared with, or the row to compare each row with, by name. Of a row
     ``floor`` needs no map (:attr:`recamlib.stages.score.Score.floor`), ``converged`` is of its baseline too,
     and ``difference_over_images`` is the interval of the difference over the scored images, for the first
-    seed.
+    seed. Where no image has a true mask, a row tells how training went and nothing else.
     """
-    _compute(list(zip(*scores.values())) if len({len(row) for row in scores.values()}) == 1 else [])
+    masked = next(iter(scores.values()))[0].masked
+    even = len({len(row) for row in scores.values()}) == 1
+    _compute(list(zip(*scores.values())) if even and masked else [])
     table: dict[str, dict[str, Any]] = {}
     for name, mine in bar(scores.items(), desc="rows"):
         partner = baseline.get(name) if isinstance(baseline, Mapping) else baseline
         base = scores.get(partner or "") if name != partner else None
         records = [s.of.model.result["convergence"] for s in mine]
+        common: dict[str, Any] = {
+            "images": len(mine[0].images), "records": records, "trained": [s.of.model.uid for s in mine],
+            "average_precision": [r.get("val_map_after", r["val_map"]) for r in records],
+            **convergence_of([s.of for s in (*mine, *(base or ()))]),
+        }  # fmt: skip
+        if not masked:
+            table[name] = {"seeds": len(mine), **common}
+            continue
         table[name] = table_row(
             [s.miou for s in mine],
             baseline=[s.miou for s in base] if base else None,
@@ -47,10 +57,7 @@ def score_table(
             threshold_curve=np.mean([s.result["miou"] for s in mine], 0).tolist(),
             per_class=mine[0].per_class(),
             by_label_count=mine[0].by_label_count(),
-            images=mine[0].result["images"],
-            floor=mine[0].floor, **convergence_of([s.of for s in (*mine, *(base or ()))]),
-            records=records,
-            average_precision=[r.get("val_map_after", r["val_map"]) for r in records],
+            floor=mine[0].floor, **common,
         )
     return table
 
@@ -92,6 +99,8 @@ def examples(
         largest losses, gains first.
     ``"false_positives"``, ``"false_negatives"``
         The images in which the share of pixels wrongly given to a class, or kept from one, falls most.
+
+    Where no image has a true mask, they are the first of the list, with masks at the fixed threshold.
     """
     scores = {
         title: Score(of=stage, split=split, limit=limit) for title, stage in (("CAM", cam), ("ReCAM", recam))
@@ -104,6 +113,9 @@ def examples(
         }
         return maps | {f"{title} mask": _painted(score, name, picture) for title, score in scores.items()}
 
+    if not scores["CAM"].masked:
+        first = dict.fromkeys(range(min(count, len(scores["CAM"].images))), np.nan)
+        return _picture_rows(scores["CAM"], first, columns)
     counts = [score.result["cross"] for score in scores.values()]
     return _picture_rows(scores["CAM"], _picked(counts, rule, count), columns, what=RULES[rule])
 
@@ -156,13 +168,15 @@ def _picture_rows(
     columns: Callable[[str, np.ndarray], dict[str, np.ndarray]], what: str = "IoU",
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Return caption, image, `columns` and truth of each image, given by its index with its change."""
-    images, truth = score.images, score.of.dataset.masks(score.split)
+    images, masked = score.images, score.of.dataset.masked(score.split)
+    truth = score.of.dataset.masks(score.split) if masked else None
     rows = []
     for index, change in picked.items():
         name = images.ids[index]
         picture = images.image(name).permute(1, 2, 0).numpy()  # (H, W, 3)
-        row = {"caption": f"{name}\n{what} {change:+.0f}", "image": picture, **columns(name, picture)}
-        rows.append(row | {"truth": paint(truth.mask(name), images.space, picture)})
+        caption = f"{name}\n{what} {change:+.0f}" if truth else name
+        row = {"caption": caption, "image": picture, **columns(name, picture)}
+        rows.append(row | ({"truth": paint(truth.mask(name), images.space, picture)} if truth else {}))
     return rows
 
 
@@ -180,10 +194,10 @@ def _picked(counts: Sequence[np.ndarray], rule: Rule, number: int) -> dict[int, 
 
 
 def _painted(score: Score, name: str, picture: np.ndarray) -> np.ndarray:
-    """Return the mask (H, W, 3) of an image at the cross-fitted threshold of its half, in colours."""
+    """Return the mask (H, W, 3) of an image in colours, at the cross-fitted threshold or the fixed one."""
     maps, classes = score.of.one(score.split, name)
-    mask = to_mask(maps.numpy(), classes, score.result["cross_thresholds"][fold_of(name)])
-    return paint(mask, score.images.space, picture)
+    chosen = score.result["cross_thresholds"][fold_of(name)] if score.masked else score.of.fixed_threshold
+    return paint(to_mask(maps.numpy(), classes, chosen), score.images.space, picture)
 
 
 def to_mask(maps: np.ndarray, classes: Sequence[int], threshold: float) -> np.ndarray:

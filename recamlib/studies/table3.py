@@ -139,7 +139,7 @@ def table(scores: Mapping[Cell, Sequence[SegmentationScore]]) -> dict[Cell, dict
         result = mine[0].of.result
         rows[place] = score_row(
             mine, scores.get(place.partner), trained_on=result["images"], balance=result.get("balance"),
-            loss=np.asarray(result["history"]["loss"]).tolist(), cost=_cost(mine[0]),
+            loss=np.asarray(result["history"].get("loss", [])).tolist(), cost=_cost(mine[0]),
         )  # fmt: skip
     for place, row in rows.items():
         if place.method != TRUE_MASKS and (top := rows.get(bound(place.network))):
@@ -166,7 +166,7 @@ def score_row(
         interval=mine[0].interval(),
         difference=mine[0].interval_of_difference(partner[0]) if partner else None,
         per_class=mine[0].per_class(), evaluation=mine[0].label, images=mine[0].result["images"],
-        floor=mine[0].floor, **more,
+        floor=mine[0].floor, trained=[s.of.uid for s in mine], **more,
     )  # fmt: skip
 
 
@@ -174,7 +174,7 @@ def _cost(score: SegmentationScore) -> dict[str, float]:
     """Return seconds of training, the share of them spent waiting for data, peak memory, scoring time."""
     cost = score.of.result["cost"]
     return {
-        "train_seconds": cost["seconds"], "waited_share": cost["waited_seconds"] / cost["seconds"],
+        "train_seconds": cost["seconds"], "waited_share": cost["waited_seconds"] / (cost["seconds"] or 1),
         "peak_memory_mib": cost["peak_memory_mib"], "score_seconds": score.result["cost"]["seconds"],
     }  # fmt: skip
 

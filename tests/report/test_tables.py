@@ -138,7 +138,8 @@ def test_the_scoreboard_is_filled_from_results_and_the_rest_is_not_run():
     assert board.loc["table2.irn.cam_miou.voc12", "verdict"] == "not run"
     assert here["data"].str.startswith("synthetic").all()
     page = BeautifulSoup(scoreboard_page([result]), "html.parser")
-    cells = page.select("table.paper tbody td")
+    cells = page.select("table.paper:not(.sorted) tbody td")
+    assert len(page.select("table.sorted tbody tr")) == len(cells)
     assert len(cells) + len(page.select("ul.claims li")) == len(all_claims())
     assert page.find("strong").text == f"{(board['verdict'] != 'not run').sum()} of {len(board)}"
     (row,) = [r for r in page.select("tr") if r.th and r.th.text == "ReCAM, w"]
@@ -154,7 +155,7 @@ def test_measured_rows_stand_beside_the_papers():
     frame = measured(rc.results.read(record()))
     assert frame.loc["ReCAM, w", ["paper", "paper's difference"]].tolist() == pytest.approx([52.1, 3.3])
     assert frame.loc["ReCAM, w", "difference"] == pytest.approx(5.1)
-    assert frame.loc["BCE", "verdict"] == "" and frame.loc["SCE", "verdict"] == "✔ holds"
+    assert frame.loc["CAM: w of BCE", "verdict"] == "" and frame.loc["SCE only", "verdict"] == "✔ holds"
 
 
 def test_a_run_whose_recipe_failed_carries_no_verdict(results):

@@ -18,7 +18,7 @@ from recamlib.studies import pictures as tables
 
 @pytest.mark.parametrize(("kind", "given", "message"), [
     (rc.TrainClassifier, {"epoch": 3}, "'epoch' .did you mean 'epochs'"),
-    (rc.TrainClassifier, {"epochs": 0}, r"TrainClassifier.epochs: .*greater than or equal to 1, got 0"),
+    (rc.TrainClassifier, {"epochs": -1}, r"TrainClassifier.epochs: .*greater than or equal to 0, got -1"),
     (rc.TrainClassifier, {"loss": "bse"}, "loss.*'bce', 'sce' or 'sce_single'"),
     (rc.DataSettings, {"sise": 64}, "DataSettings .*'sise' .did you mean 'size'"),
     (rc.Saliency, {"foldr": "x"}, "Saliency .*'foldr'"),
