@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from matplotlib.colors import to_rgb
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -20,7 +21,7 @@ from recamlib.method.scores import masked_argmax
 from recamlib.models import __path__ as models_path
 from recamlib.models.backbones import build_backbone
 from recamlib.models.fold import fold_batch_norm
-from recamlib.report.plots import gallery, overlay, paint
+from recamlib.report.plots import CLASS_COLOURS, gallery, overlay
 from recamlib.stages.classify import Reactivate
 from recamlib.stages.maps import BACKGROUND, WeightOption
 
@@ -67,6 +68,8 @@ def map_photo(
             known = ", ".join(VOC12.classes)
             raise RecamError(f"no class {name!r}{nearest(name, VOC12.classes)}: VOC has {known}")
     path = Path(photo)
+    if not path.is_file():
+        raise RecamError(f"there is no picture {path}")
     image = read_image(path, turned=True)  # (3, H, W)
     backbone = build_backbone("mobilenet_v2", output_stride=16, weights=backbone_weights)
     backbone = fold_batch_norm(backbone.eval()).to(memory_format=torch.channels_last)
@@ -94,11 +97,14 @@ def map_photo(
 
 def draw(maps: PhotoMaps):
     """Return a figure: the photograph, CAM, ReCAM and the pseudo mask."""
+    tint = np.ones(maps.image.shape)  # the background fades to white
+    for number, name in enumerate(maps.classes):
+        tint[maps.mask == 1 + VOC12.index(name)] = to_rgb(CLASS_COLOURS[number % len(CLASS_COLOURS)])
     row = {
         "caption": "\n".join(f"{n} {s:.0%}" for n, s in zip(maps.classes, maps.scores)),
         "photograph": maps.image, "CAM": overlay(maps.image, maps.cam.max(0)),
         "ReCAM": overlay(maps.image, maps.recam.max(0)),
-        "pseudo mask": (paint(maps.mask, VOC12, maps.image) + maps.image / 255) / 2,
+        "pseudo mask": 0.45 * maps.image / 255 + 0.55 * tint,
     }  # fmt: skip
     return gallery([row], width=3.2)
 
