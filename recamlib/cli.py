@@ -326,11 +326,11 @@ def submit(
     """Predict VOC's test split with a trained network and pack the masks for its evaluation server."""
     from recamlib.book.submit import TestImages, predicted, read_predicted, write_submission
     from recamlib.report.claims import SERVER
-    from recamlib.studies.checks import check
+    from recamlib.studies.checks import checked
 
     images = TestImages(data_dir())
     given = {"SegmentationScore": parse_assignments(parameter or [])}
-    how = check("settings", given)["SegmentationScore"]
+    how = checked(settings=given)["settings"]["SegmentationScore"]
     masks = read_predicted(source, images.ids) if source.is_dir() else predicted(source, images, **how)
     write_submission(
         masks, archive, ids=images.ids, size=images.size, space=images.space, competition=competition

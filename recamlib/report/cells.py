@@ -179,11 +179,11 @@ def words(name: str) -> str:
     >>> words("upernet_recam_val"), words("irn.cam_miou"), words("advcam_irn")
     ('UPerNet, ReCAM, val', 'IRN: CAM', 'AdvCAM + IRN')
     """
-    if name in ROWS or not re.fullmatch(r"\w+(\.\w+)?", name):
-        return ROWS.get(name) or name.replace("_", " ").replace("miou", "mIoU")
     row, dot, column = name.partition(".")
-    if dot:
-        return f"{words(row)}: {words(column)}"
+    if dot and row in ROWS:
+        return f"{ROWS[row]}: {words(column)}"
+    if name in ROWS or not re.fullmatch(r"\w+", name):
+        return ROWS.get(name) or name.replace("_", " ").replace("miou", "mIoU")
     return ", ".join(filter(None, (WORDS.get(part, part) for part in name.split("_"))))
 
 
