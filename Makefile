@@ -58,7 +58,8 @@ lab: $(STAMP)
 bench: $(STAMP)
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(PY) "$$script"; done
 
-# Text outputs and run counts stay (nbval would pass a stripped notebook), images and run metadata go.
+# Text outputs and run counts stay (nbval would pass a stripped notebook), and what is tagged keep_output: the
+# tables and one picture. Other images and run metadata go.
 refresh: $(STAMP)
 	@results=$$(mktemp -d); trap 'rm -rf "$$results"' EXIT; \
 	for notebook in notebooks/[0-9]*.ipynb; do \

@@ -57,13 +57,16 @@ def test_a_notebook_was_run_once_and_keeps_text_alone(notebook):
     counts = [cell["execution_count"] for cell in cells(notebook)]
     assert counts == list(range(1, len(counts) + 1))
     content = json.loads(notebook.read_text(encoding="utf-8"))
-    assert notebook.stat().st_size < 200_000
+    assert notebook.stat().st_size < 300_000
     assert not {"papermill", "language_info"} & content["metadata"].keys()
     assert content["metadata"]["kernelspec"]["name"] == "python3"
     outputs = [output for cell in cells(notebook) for output in cell["outputs"]]
     assert not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]  # warnings
-    kinds = {kind for output in outputs for kind in output.get("data", {})}
-    assert not {kind for kind in kinds if kind.startswith("image/") or "widget" in kind}  # debris of bars
+    found = [(c["metadata"]["tags"], o.get("data", {})) for c in cells(notebook) for o in c["outputs"]]
+    assert not [kind for _, data in found for kind in data if "widget" in kind]  # debris of bars
+    pictures = [tags for tags, data in found for kind in data if kind.startswith("image/")]
+    assert len(pictures) == 1 and "keep_output" in pictures[0]  # what a reader sees without running anything
+    assert any("| paper |" in line for _, data in found for line in data.get("text/markdown", ()))
     assert not [c for c in cells(notebook) if "papermill" in c["metadata"] or "execution" in c["metadata"]]
 
 
