@@ -16,8 +16,11 @@ from recamlib.models.base import Backbone
 from recamlib.models.weights import (
     REGISTRY,
     check_name,
+    find_weights,
     from_registry,
+    load_features,
     load_given,
+    read_weights,
     timm_name,
     whole_names,
 )
