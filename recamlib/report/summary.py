@@ -55,8 +55,8 @@ def _conclusion(run: dict[str, Any]) -> str:
     here, paper = [rows[name]["difference"] for name in recam], [_paper(name) for name in recam]
     control = rows["bce_longer (control)"]["difference"]
     return (
-        f"**On these photographs reactivation changes pseudo masks by {min(here):+.1f} to {max(here):+.1f} "
-        f"points, where the paper has {min(paper, key=float)} to {max(paper, key=float)}; the paper's "
+        f"**On these photographs, with {run['parameters']['backbone']}, reactivation changes pseudo masks by "
+        f"{min(here):+.1f} to {max(here):+.1f} points, where the paper has {min(paper, key=float)} to {max(paper, key=float)}; the paper's "
         f"choice, $w \\otimes w'$, {told}; training BCE for as long changes {control:+.1f}.**"
     )
 
