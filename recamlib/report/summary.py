@@ -56,8 +56,9 @@ def _conclusion(run: dict[str, Any]) -> str:
     control = rows["bce_longer (control)"]["difference"]
     return (
         f"**On these photographs, with {run['parameters']['backbone']}, reactivation changes pseudo masks by "
-        f"{min(here):+.1f} to {max(here):+.1f} points, where the paper has {min(paper, key=float)} to {max(paper, key=float)}; the paper's "
-        f"choice, $w \\otimes w'$, {told}; training BCE for as long changes {control:+.1f}.**"
+        f"{min(here):+.1f} to {max(here):+.1f} points, where the paper has {min(paper, key=float)} to "
+        f"{max(paper, key=float)}; the paper's choice, $w \\otimes w'$, {told}; training BCE for as long "
+        f"changes {control:+.1f}.**"
     )
 
 
