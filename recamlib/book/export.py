@@ -14,6 +14,7 @@ from recamlib.errors import ResultsError, SettingsError, WeightsError, nearest
 from recamlib.files import file_digest, read_yaml, whole_file
 from recamlib.models.segmenters import Segmenter, build_segmenter
 from recamlib.report.tables import describe_data
+from recamlib.stages.base import Stage
 from recamlib.stages.segment import SegmenterStage, TrainUpperBound
 
 _USAGE = {
@@ -25,7 +26,7 @@ _USAGE = {
 _LICENCE = "MIT, as the code; the terms of the images, and of the weights it started from ({}), stay"
 
 
-def trained_stage(run: Mapping[str, Any], row: str, *, seed: int = 0) -> stages.Stage:
+def trained_stage(run: Mapping[str, Any], row: str, *, seed: int = 0) -> Stage:
     """Return the stage that trained what a row of a result is of; `seed` counts the seeds of the run.
 
     Raises
