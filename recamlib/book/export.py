@@ -8,14 +8,17 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from recamlib import paths, stages
+from recamlib import paths
 from recamlib.engine.device import commit, versions
 from recamlib.errors import ResultsError, SettingsError, WeightsError, nearest
 from recamlib.files import file_digest, read_yaml, whole_file
 from recamlib.models.segmenters import Segmenter, build_segmenter
 from recamlib.report.tables import describe_data
 from recamlib.stages.base import Stage
-from recamlib.stages.segment import SegmenterStage, TrainUpperBound
+from recamlib.stages.classify import Reactivate, TrainClassifier
+from recamlib.stages.segment import SegmenterStage, TrainSegmenter, TrainUpperBound
+
+_TRAINED = {c.__name__: c for c in (TrainClassifier, Reactivate, TrainSegmenter, TrainUpperBound)}
 
 _USAGE = {
     "classifier": "`recam run 02 -p dataset={dataset} -p backbone={backbone} -p weights={path}` starts from "
@@ -44,7 +47,7 @@ def trained_stage(run: Mapping[str, Any], row: str, *, seed: int = 0) -> Stage:
     if not (folder / "config.yaml").is_file():
         raise ResultsError(f"{folder} is missing: run the notebook again on this machine")
     settings = _without_infra(read_yaml(folder / "config.yaml"))
-    stage = getattr(stages, settings["stage"].partition("/")[0])(**settings)
+    stage = _TRAINED[settings["stage"].partition("/")[0]](**settings)
     if stage.folder != folder:
         raise ResultsError(f"{folder} was made by another version of the stages: run the notebook again")
     return stage
