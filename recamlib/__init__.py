@@ -9,7 +9,8 @@ _MODULES = {
     "saliency": "method", "walk": "method",
     "beyond": "studies", "table1": "studies", "table2": "studies", "table3": "studies", "table4": "studies",
     "toy": "studies",
-    "cells": "report", "claims": "report", "plots": "report", "results": "report", "tables": "report",
+    "cells": "report", "claims": "report", "plots": "report", "results": "report",
+    "summary": "report", "tables": "report",
     "explorer": "book",
 }  # fmt: skip
 _NAMES = {

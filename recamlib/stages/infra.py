@@ -1,7 +1,4 @@
-"""How stages are computed: exca claims, stores and sends; here is what must hold beyond that.
-
-Where they are computed is no part of a stage's settings, so a result is found whoever made it, and where.
-"""
+"""How stages are computed: exca claims, stores and sends; here is what must hold beyond that."""
 
 import hashlib
 import json

@@ -82,7 +82,8 @@ def on_every_backbone(tables: Mapping[str, Mapping[str, Any]], *, row: str) -> d
         f"{name} {signed(values['difference'], *values['difference_interval'])}"
         for name, values in rows.items()
     )
-    return sentence(answer, text, rule=f"{row} has an interval above BCE only on every backbone")
+    rule = f"{row} has an interval above BCE only on every backbone"
+    return sentence(answer, text, rows=rows.values(), rule=rule)
 
 
 def gain(models: Sequence[Reactivate], settings: Blocks, *, option: str) -> dict[str, dict[str, Any]]:
@@ -104,8 +105,14 @@ def changed(gains: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]
     first, *others = own
     level = 1 - 0.05 / max(1, len(others))
     moves = {name: seed_interval(own[name] - own[first], level=level) for name in others}
+    late = {
+        name: next((g["recam"] for g in (gains[first], gains[name]) if not g["recam"]["converged"]), {})
+        for name in others
+    }
     return {
-        name: {"change": mean, "change_interval": [low, high]} for name, (mean, low, high) in moves.items()
+        name: {"change": mean, "change_interval": [low, high]}
+        | {key: late[name][key] for key in ("converged", "convergence") if key in late[name]}
+        for name, (mean, low, high) in moves.items()
     }
 
 
@@ -126,4 +133,4 @@ def moved(moves: Mapping[str, Any]) -> dict[str, Any]:
     rule = "some change moves ReCAM minus CAM: its interval over seeds, one for all, does not contain zero"
     # an interval that contains zero does not show that nothing changes
     answer = "holds" if any(low > 0 or high < 0 for low, high in spans) else "cannot tell"
-    return sentence(answer, text or "nothing was changed", rule=rule)
+    return sentence(answer, text or "nothing was changed", rows=moves.values(), rule=rule)
