@@ -140,7 +140,7 @@ def build_backbone(
         raise SettingsError(f"output_stride is {output_stride}, expected one of {STRIDES}")
     path = None if weights in (None, REGISTRY) else find_weights(weights)
     state = read_weights(path) if path else {}
-    if any(key.startswith("backbone.body.") for key in state):  # what `recam export` writes
+    if path and any(key.startswith("backbone.body.") for key in state):  # what `recam export` writes
         backbone = build_backbone(name, output_stride=output_stride, checkpointing=checkpointing)
         load_features(backbone, state, source=path)
         return backbone
