@@ -122,7 +122,6 @@ def test_the_whole_pipeline_runs(tmp_path, monkeypatch):
         assert 0 <= score.miou <= 100
     for _, maps, present in rc.ExtractCams(model=again).maps("val"):
         assert maps.shape == (len(present), 40, 48)
-    assert rc.ExtractCams(model=base).cell == 16
 
 
 def test_settings_that_were_added_change_no_key_unless_they_are_used():

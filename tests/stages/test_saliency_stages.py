@@ -172,7 +172,7 @@ def test_a_merge_has_no_threshold_and_feeds_masks_scores_and_networks():
 
 
 def test_a_bad_merge_is_refused():
-    with pytest.raises(SettingsError, match="expected 0 <= alpha <= beta"):
+    with pytest.raises(SettingsError, match="0 <= alpha <= beta"):
         list(rc.SaliencyMerge(cams=cams(), alpha=0.9, beta=0.5).run("train"))
 
 
