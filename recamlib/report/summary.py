@@ -41,24 +41,26 @@ def readme_table(results: Sequence[dict[str, Any]]) -> str:
         text = run["rows"]["recam_w_times_w_prime"]["convergence"]
         notes.append(f"({number}) {describe_data(run)}; converged: {text}.")
     table = markdown_table(["Table 1, VOC", "paper, ResNet-50", *names], rows)
-    return "\n".join([table, "", *notes, "", _conclusion(runs[0])])
+    return "\n".join([table, "", *notes, "", _conclusion(runs)])
 
 
-def _conclusion(run: dict[str, Any]) -> str:
-    """Return in one sentence what a run of Table 1 says of the paper's claim."""
-    rows = {name: run["rows"][name] for name in SHOWN if "difference" in run["rows"].get(name, {})}
-    recam = [name for name in rows if name.startswith("recam_")]
-    said = {"holds": "gains too", "does not hold": "loses", "cannot tell": "cannot be told from zero"}
-    told = said.get(row_verdict(rows[recam[-1]], +1))
-    if told is None:
-        return "**The classifier of this run has not converged, so that it tells nothing.**"
-    here, paper = [rows[name]["difference"] for name in recam], [_paper(name) for name in recam]
-    control = rows["bce_longer (control)"]["difference"]
+def _conclusion(runs: Sequence[dict[str, Any]]) -> str:
+    """Return in one sentence what converged runs of Table 1 say of the paper's claim."""
+    chosen, others = "recam_w_times_w_prime", ("recam_w_plus_w_prime", "recam_w_prime")
+    ready = [run["rows"] for run in runs if row_verdict(run["rows"][chosen], +1) != "not converged"]
+    if not ready:
+        return "**No classifier of these runs has converged, so that they tell nothing.**"
+
+    def span(*names: str) -> str:
+        values = [rows[name]["difference"] for rows in ready for name in names]
+        return " to ".join(sorted({f"{min(values):+.1f}", f"{max(values):+.1f}"}, key=float))
+
+    paper = f"{_paper('recam_w')}, {' to '.join(map(_paper, others))} and {_paper(chosen)}"
     return (
-        f"**On these photographs, with {run['parameters']['backbone']}, reactivation changes pseudo masks by "
-        f"{min(here):+.1f} to {max(here):+.1f} points, where the paper has {min(paper, key=float)} to "
-        f"{max(paper, key=float)}; the paper's choice, $w \\otimes w'$, {told}; training BCE for as long "
-        f"changes {control:+.1f}.**"
+        "**On these photographs reactivation changes pseudo masks of "
+        f"$w$ by {span('recam_w')} points, of $w'$ and $w + w'$ by {span(*others)}, "
+        f"and of the paper's choice, $w \\otimes w'$, by {span(chosen)}, where the paper has {paper}; "
+        f"training BCE for as long changes {span('bce_longer (control)')}.**"
     )
 
 
@@ -180,7 +182,8 @@ def _rows(run: dict[str, Any]) -> str:
         rows.append([
             TITLES.get(name) or words(name), f"{row['mean']:.1f}{span}",
             _difference(row) if "difference" in row else "",
-            f"[{drawn[0]:+.1f}, {drawn[1]:+.1f}]" if drawn else "", MARKS[row_verdict(row, +1)],
+            f"[{drawn[0]:+.1f}, {drawn[1]:+.1f}]" if drawn else "",
+            "" if "control" in name else MARKS[row_verdict(row, +1)],
             f"{row['floor']:.1f}" if "floor" in row else "", row.get("convergence", ""),
         ])  # fmt: skip
     head = ["row", "mIoU", "difference", "over images", "verdict", "floor", "convergence"]
