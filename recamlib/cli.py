@@ -27,8 +27,7 @@ from recamlib.errors import DataError, RecamError
 from recamlib.paths import ROOT, data_dir, results_dir
 
 say = typer.secho
-FIRST = ("01", "02", "04")
-"""Notebooks that a report begins with: the longest ones, and what others take their maps from."""
+FIRST = ("01", "02", "04")  # the longest notebooks, and what others take their maps from
 
 
 class Commands(TyperGroup):
@@ -103,10 +102,10 @@ def report(profile: Profile = "quick", cluster: Cluster = "") -> None:
         profile_parameters(profile, path.stem)
 
     def ran(path: Path) -> bool:
-        return not subprocess.run([*command, path.stem, "--profile", profile], env=environment).returncode
+        command = [sys.executable, "-m", "recamlib.cli", "run", path.stem, "--profile", profile]
+        environment = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"} | os.environ
+        return not subprocess.run(command, env=environment).returncode
 
-    command = [sys.executable, "-m", "recamlib.cli", "run"]
-    environment = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"} | os.environ
     with ThreadPoolExecutor(2) as two:  # at a time: what both need is computed by one of them
         failed = [path.stem for path, good in zip(notebooks, two.map(ran, notebooks)) if not good]
     if failed:

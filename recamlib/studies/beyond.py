@@ -105,13 +105,10 @@ def changed(gains: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]
     first, *others = own
     level = 1 - 0.05 / max(1, len(others))
     moves = {name: seed_interval(own[name] - own[first], level=level) for name in others}
-    late = {
-        name: next((g["recam"] for g in (gains[first], gains[name]) if not g["recam"]["converged"]), {})
-        for name in others
-    }
+    worst = {n: min(gains[first]["recam"], gains[n]["recam"], key=lambda r: r["converged"]) for n in others}
     return {
         name: {"change": mean, "change_interval": [low, high]}
-        | {key: late[name][key] for key in ("converged", "convergence") if key in late[name]}
+        | {key: worst[name][key] for key in ("converged", "convergence")}
         for name, (mean, low, high) in moves.items()
     }
 

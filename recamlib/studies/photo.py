@@ -31,10 +31,9 @@ SEEN = 0.5  # probability above which a class counts as seen
 
 
 class PhotoMaps(NamedTuple):
-    """What the heads say of one photograph.
-
-    ``image`` (H, W, 3) uint8; ``classes`` names, ``scores`` their probabilities; ``cam`` and ``recam``
-    (P, H, W) in [0, 1], one map a class; ``mask`` (H, W) uint8, 0 background, else 1 + the index in VOC.
+    """What the heads say of one photograph: ``image`` (H, W, 3) uint8; ``classes``, and in ``scores`` their
+    probabilities; ``cam`` and ``recam`` (P, H, W) in [0, 1], one map a class; ``mask`` (H, W) uint8,
+    0 background, else 1 + the index in VOC.
     """
 
     image: np.ndarray
