@@ -25,8 +25,8 @@ def form(kind: str) -> Callable[[], Callable[[], list]]:
         options = {"scales": (1.0,), "steps": STEPS}
 
         def literal() -> list:
-            climb = partial(literal_advcam.adversarial_maps, model, weight=fc1, **options)
-            return [climb(i, classes=c)[0] for i, c in zip(images, CLASSES, strict=True)]
+            steps = partial(literal_advcam.adversarial_maps, model, weight=fc1, **options)
+            return [steps(i, classes=c)[0] for i, c in zip(images, CLASSES, strict=True)]
 
         def ours() -> list:
             precision = "bf16-mixed" if "bf16" in kind else "32-true"

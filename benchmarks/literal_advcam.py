@@ -1,4 +1,4 @@
-"""AdvCAM as its authors run it: class after class, Grad-CAM by one backward pass, the climb by another."""
+"""AdvCAM as its authors run it: class after class, Grad-CAM by one backward pass, the step by another."""
 
 import torch
 import torch.nn.functional as F

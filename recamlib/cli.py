@@ -103,8 +103,8 @@ def report(profile: Profile = "quick", cluster: Cluster = "") -> None:
 
     def ran(path: Path) -> bool:
         command = [sys.executable, "-m", "recamlib.cli", "run", path.stem, "--profile", profile]
-        environment = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"} | os.environ
-        return not subprocess.run(command, env=environment).returncode
+        given = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // 2)), "TQDM_DISABLE": "1"}
+        return not subprocess.run(command, env=given | os.environ).returncode
 
     with ThreadPoolExecutor(2) as two:  # at a time: what both need is computed by one of them
         failed = [path.stem for path, good in zip(notebooks, two.map(ran, notebooks)) if not good]
