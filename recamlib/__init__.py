@@ -8,10 +8,8 @@ _MODULES = {
     "boundary": "method", "crf": "method", "losses": "method", "maps": "method", "scores": "method",
     "saliency": "method", "walk": "method",
     "beyond": "studies", "table1": "studies", "table2": "studies", "table3": "studies", "table4": "studies",
-    "toy": "studies",
-    "cells": "report", "claims": "report", "plots": "report", "results": "report",
-    "summary": "report", "tables": "report",
-    "explorer": "book",
+    "toy": "studies", "cells": "report", "claims": "report", "plots": "report", "results": "report",
+    "summary": "report", "tables": "report", "explorer": "book",
 }  # fmt: skip
 _NAMES = {
     "DataSettings": "stages.base",
@@ -22,7 +20,7 @@ _NAMES = {
     **dict.fromkeys(("MULTI_SCALES", "SaliencyScore", "Score", "SegmentationScore"), "stages.score"),
     **dict.fromkeys(("PseudoMasks", "TrainSegmenter", "TrainUpperBound"), "stages.segment"),
     **dict.fromkeys(
-        ("examples", "mask_examples", "prediction_examples", "score_table"), "studies.pictures"
+        ("examples", "mask_examples", "prediction_examples", "score_table"), "studies.common"
     ),
     "checked": "studies.checks", "make": "studies.common", "merged": "studies.checks",
     "export_model": "book.export", "map_photo": "studies.photo", "pipeline_cost": "studies.table2",

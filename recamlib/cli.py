@@ -7,22 +7,13 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from typer.core import TyperGroup
 
-from recamlib.book.parameters import (
-    DEFAULT,
-    fields_of,
-    find_notebook,
-    list_notebooks,
-    list_profiles,
-    parse_assignments,
-    profile_parameters,
-    read_parameters,
-    stages_of,
-)
+from recamlib.book import parameters as params
+from recamlib.book.parameters import DEFAULT, find_notebook, list_notebooks, parse_assignments
 from recamlib.errors import DataError, RecamError
 from recamlib.paths import ROOT, data_dir, results_dir
 
@@ -34,7 +25,6 @@ class Commands(TyperGroup):
     """Turns errors that are the user's to fix into one line and a non-zero exit status."""
 
     def invoke(self, ctx: typer.Context) -> object:
-        """Run the command."""
         try:
             return super().invoke(ctx)
         except (RecamError, OSError) as error:
@@ -45,31 +35,21 @@ class Commands(TyperGroup):
 
 
 app = typer.Typer(
-    cls=Commands,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    help="Class Re-Activation Maps: notebooks, report, data.",
-)
+    cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    rich_markup_mode=None, help="Class Re-Activation Maps: notebooks, report, data.",
+)  # fmt: skip
 data = typer.Typer(no_args_is_help=True, help="Data sets: check, fetch, make.")
 app.add_typer(data, name="data")
 
 Profile = Annotated[str, typer.Option(help="Kind of run: a file in notebooks/profiles.")]
 Notebook = Annotated[str, typer.Argument(help="Number or name, such as 02.")]
-Cluster = Annotated[
-    str,
-    typer.Option(
-        envvar="RECAM_CLUSTER", metavar="KIND[,NAME=VALUE,...]", show_default=False,
-        help="Send stages to slurm, or to processes of this machine (local).",
-    ),
-]  # fmt: skip
-Assignments = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--parameter", "-p", metavar="NAME=VALUE", help="Set a parameter or setting: Reactivate.lr=0.05"
-    ),
-]
+Cluster = Annotated[str, typer.Option(
+    envvar="RECAM_CLUSTER", metavar="KIND[,NAME=VALUE,...]", show_default=False,
+    help="Send stages to slurm, or to processes of this machine (local).",
+)]  # fmt: skip
+Assignments = Annotated[list[str] | None, typer.Option(
+    "--parameter", "-p", metavar="NAME=VALUE", help="Set a parameter or setting: Reactivate.lr=0.05"
+)]  # fmt: skip
 
 
 @app.callback()
@@ -79,18 +59,24 @@ def _main(debug: Annotated[bool, typer.Option(help="Show the traceback of an err
 
 @app.command()
 def run(
-    notebook: Notebook,
-    profile: Profile = DEFAULT,
-    parameter: Assignments = None,
+    notebook: Notebook, profile: Profile = DEFAULT, parameter: Assignments = None,
     output: Annotated[Path | None, typer.Option(help="Folder for the executed copy.")] = None,
     cluster: Cluster = "",
-) -> None:
+) -> None:  # fmt: skip
     """Run one notebook, reusing what has run before.
 
     Stages with the same settings come from the cache. `recam list 02` shows a notebook's parameters.
     """
+    from recamlib.book.run import run_notebook
+
     _send_to(cluster)
-    _run(find_notebook(notebook), profile, parse_assignments(parameter or []), output)
+    name, given = find_notebook(notebook).stem, parse_assignments(parameter or [])
+    settings = params.profile_parameters(profile, name, extra=given)
+    shown = [f"{key}={value!r}" for key, value in settings.items() if key != "profile"]
+    say(", ".join([f"{name}: profile {profile}", *shown]))
+    start = time.monotonic()
+    done = run_notebook(name, profile=profile, parameters=given, output_dir=output)
+    say(f"done in {time.monotonic() - start:.0f} s: {done}")
 
 
 @app.command()
@@ -99,7 +85,7 @@ def report(profile: Profile = "quick", cluster: Cluster = "") -> None:
     _send_to(cluster)
     notebooks = sorted(list_notebooks(), key=lambda path: path.stem[:2] not in FIRST)
     for path in notebooks:  # all of them are checked before the first one runs
-        profile_parameters(profile, path.stem)
+        params.profile_parameters(profile, path.stem)
 
     def ran(path: Path) -> bool:
         command = [sys.executable, "-m", "recamlib.cli", "run", path.stem, "--profile", profile]
@@ -125,9 +111,7 @@ def book() -> None:
 
 @app.command()
 def store(
-    notebook: Annotated[
-        str, typer.Argument(help='A notebook that has run (number or name), a result.json, or "bench".')
-    ],
+    notebook: Annotated[str, typer.Argument(help='Number or name of a run, a result.json, or "bench".')],
     profile: Annotated[str, typer.Option(help="The profile it ran with.")] = "mini",
 ) -> None:
     """Store the numbers of a finished run, or of "bench", in book/measured, tracked and shown.
@@ -152,11 +136,10 @@ def map_photos(
     photos: Annotated[list[Path], typer.Argument(help="Pictures of any size and mode.")],
     classes: Annotated[str, typer.Option(help="Classes they show, such as cat,dog; else those seen.")] = "",
     weights: Annotated[str, typer.Option(help="Weights that ReCAM is read with (Eq. 9).")] = "w*w'",
-    backbone_weights: Annotated[str, typer.Option(help="ImageNet weights of MobileNetV2.")] = (
-        "mobilenet_v2_imagenet"
-    ),
+    backbone_weights: Annotated[
+        str, typer.Option(help="ImageNet weights of MobileNetV2.")] = "mobilenet_v2_imagenet",
     output: Annotated[Path, typer.Option(help="Folder for pictures, masks and npz files.")] = Path("maps"),
-) -> None:
+) -> None:  # fmt: skip
     """CAM, ReCAM and pseudo mask of your own photographs, for the twenty classes of VOC."""
     from recamlib.studies.photo import map_photo, write_photo
 
@@ -217,22 +200,20 @@ def compare(
 
 
 @app.command("list")
-def list_(
-    notebook: Annotated[str | None, typer.Argument(help="Number or name, such as 02.")] = None,
-) -> None:
+def list_(notebook: Annotated[str | None, typer.Argument(help="Number or name, such as 02.")] = None) -> None:
     """List notebooks, or one notebook's parameters."""
     for path in [find_notebook(notebook)] if notebook else list_notebooks():
         say(f"{path.stem}: {_title(path)}")
     if notebook is None:
-        say(f"profiles: {', '.join(list_profiles())}")
+        say(f"profiles: {', '.join(params.list_profiles())}")
         return
-    known = read_parameters(path)
+    known = params.read_parameters(path)
     own = known["settings"].default if "settings" in known else {}
     for item in known.values():
         if item.name != "settings":
             say(f"  {f'{item.name}={item.default!r}':<45} {item.annotation:<12} {item.comment}")
-    for stage in stages_of(known):
-        for name, (kind, default) in fields_of(stage).items():
+    for stage in params.stages_of(known):
+        for name, (kind, default) in params.fields_of(stage).items():
             say(f"  {f'{stage}.{name}={own.get(stage, {}).get(name, default)!r}':<45} {kind}")
 
 
@@ -314,16 +295,13 @@ def make_data(
 
 @app.command()
 def submit(
-    source: Annotated[
-        Path, typer.Argument(help="A network of `recam export`, or a folder of masks ID.png, class indices.")
-    ],
+    source: Annotated[Path, typer.Argument(
+        help="A network of `recam export`, or a folder of masks ID.png, class indices.")],
     archive: Annotated[Path, typer.Argument(help="The .tar.gz or .tgz file to write.")],
     competition: Annotated[str, typer.Option(help="comp5: trained on VOC alone; comp6: on more.")] = "comp6",
-    parameter: Annotated[
-        list[str] | None,
-        typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="Of SegmentationScore: scales=[0.5,1]"),
-    ] = None,
-) -> None:
+    parameter: Annotated[list[str] | None, typer.Option(
+        "--parameter", "-p", metavar="NAME=VALUE", help="Of SegmentationScore: scales=[0.5,1]")] = None,
+) -> None:  # fmt: skip
     """Predict VOC's test split with a trained network and pack the masks for its evaluation server."""
     from recamlib.book.submit import TestImages, predicted, read_predicted, write_submission
     from recamlib.report.claims import SERVER
@@ -353,20 +331,7 @@ def _send_to(cluster: str) -> None:
         os.environ["RECAM_CLUSTER"] = cluster
 
 
-def _run(notebook: Path, profile: str, given: dict[str, Any], output: Path | None = None) -> None:
-    """Run a notebook; say with what, and where the copy is."""
-    from recamlib.book.run import run_notebook
-
-    settings = profile_parameters(profile, notebook.stem, extra=given)
-    shown = [f"{name}={value!r}" for name, value in settings.items() if name != "profile"]
-    say(", ".join([f"{notebook.stem}: profile {profile}", *shown]))
-    start = time.monotonic()
-    done = run_notebook(notebook.stem, profile=profile, parameters=given, output_dir=output)
-    say(f"done in {time.monotonic() - start:.0f} s: {done}")
-
-
 def _title(path: Path) -> str:
-    """Return the first heading of a notebook."""
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     lines = [line for cell in cells if cell["cell_type"] == "markdown" for line in cell["source"]]
     return next((line.removeprefix("# ").strip() for line in lines if line.startswith("# ")), "")

@@ -36,8 +36,6 @@ class MaskAccessError(RecamError):
 def nearest(name: str, options: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` for the option closest to `name`, or an empty string.
 
-    Examples
-    --------
     >>> nearest("hors", ["horse", "cow"])
     " (did you mean 'horse'?)"
     >>> nearest("submarine", ["horse", "cow"])
@@ -50,10 +48,8 @@ def nearest(name: str, options: Iterable[str]) -> str:
 
 
 def check_choice(name: str, value: object, known: Iterable[str]) -> None:
-    """Raise a SettingsError that names the nearest choice unless a value is one of those known.
+    """Raise a SettingsError that names the nearest choice unless a value is known.
 
-    Examples
-    --------
     >>> check_choice("gap", "pixel", ("pixels", "mask"))
     Traceback (most recent call last):
     recamlib.errors.SettingsError: unknown gap 'pixel' (did you mean 'pixels'?): use one of pixels, mask
@@ -69,8 +65,6 @@ def check_shapes(**arrays: tuple[Any, str]) -> None:
 
     An axis may also be a number, its size, or ``name + 1``, one more than another axis.
 
-    Examples
-    --------
     >>> import numpy as np
     >>> check_shapes(map=(np.ones((4, 5)), "h, w"), mask=(np.ones((4, 6)), "h, w"))
     Traceback (most recent call last):

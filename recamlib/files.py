@@ -22,11 +22,8 @@ _STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a path to write to; it takes the place of `path` when the block ends, and goes if it fails.
-
-    What an earlier process of this machine left when it was killed is cleared away.
-    """
-    stem = f"{path.name}.part-{socket.gethostname()}-"
+    """Yield a path to write to; it takes the place of `path` when the block ends, and goes if it fails."""
+    stem = f"{path.name}.part-{socket.gethostname()}-"  # those of killed processes are cleared away
     for old in path.parent.glob(f"{stem}*"):
         if not psutil.pid_exists(int(old.name.removeprefix(stem))):
             old.unlink(missing_ok=True)
@@ -48,11 +45,7 @@ def storage_errors() -> Iterator[None]:
         results = paths.results_dir()
         name, reason = getattr(error, "filename", None), getattr(error, "strerror", None) or error
         inside = isinstance(name, str | Path) and Path(name).is_relative_to(results)
-        if isinstance(error, SafetensorError):
-            known = "os error" in str(error)
-        else:
-            known = error.errno in _STORAGE or inside
-        if not known:
+        if not (inside or getattr(error, "errno", None) in _STORAGE or "os error" in str(error)):
             raise
         raise ResultsError(
             f"{name or f'something in {results}'} cannot be written or read ({reason}); make room, change "

@@ -21,7 +21,7 @@ import yaml
 from recamlib.book.explorer import explorer_page, latest
 from recamlib.book.parameters import DEFAULT, all_parameters, read_parameters
 from recamlib.book.run import executed_dir, kernel_environment
-from recamlib.book.scoreboard import scoreboard_page
+from recamlib.book.scoreboard import scoreboard_page, wide
 from recamlib.errors import RecamError, SettingsError
 from recamlib.paths import book_dir
 from recamlib.report.results import load_measured, load_results, read, result_path
@@ -40,14 +40,9 @@ def build_book(
 ) -> Path:
     """Build the book and return the path of its ``index.html``; only a complete one replaces an earlier one.
 
-    `source` is the folder of ``_config.yml``, ``_toc.yml`` and the pages (``book/``), `executed` that of the
-    executed notebooks (``book/executed``), `pages` text by path inside the book (scoreboard, explorer's
-    data).
-
-    Raises
-    ------
-    BookError
-        If a notebook of the table of contents has not been run, or Sphinx warns about anything.
+    `source` is the folder of its pages (``book/``), `executed` that of the executed notebooks, `pages` text
+    by path inside the book. A notebook that has not run is a BookError, and so is anything that Sphinx warns
+    of.
     """
     source, executed = source or book_dir(), executed or executed_dir()
     notebooks = executed_notebooks(source / "_toc.yml", executed)  # before any work
@@ -74,7 +69,7 @@ def build_book(
 
 
 def pages_of_results() -> dict[str, str]:
-    """Return the parts of the book that are made from results, by their path inside it."""
+    """Return the parts of the book that are made from results, by path."""
     results = load_results()
     return {
         "first_answer.md": readme_table(load_measured()), "scoreboard.md": scoreboard_page(results),
@@ -146,9 +141,9 @@ def _sphinx(staged: Path, output: Path) -> Path:
 
 
 def dress(notebook: Path, static: Path) -> str:
-    """Return an executed notebook as JSON: its command and parameters on top, its provenance at the end.
+    """Return an executed notebook as JSON: command and parameters on top, provenance at the end.
 
-    Every figure becomes an SVG file with its description; files land in ``sections/NOTEBOOK/`` of `static`.
+    Every figure becomes an SVG file, and lands in ``sections/NOTEBOOK/`` of `static`.
     """
     content = nbformat.read(notebook, as_version=4)
     folder, address = static / "sections" / notebook.stem, f"../_static/sections/{notebook.stem}"
@@ -211,8 +206,7 @@ def _provenance(result: dict[str, Any], folder: str, seconds: float | None) -> s
         ["commit", where["commit"] + (" (with changes since)" if where["commit"].endswith("+") else "")],
         ["date", where["date"]], ["device", where["device"]],
         ["versions", ", ".join(f"{name} {number}" for name, number in where["versions"].items())],
-        ["data", f"{parameters['dataset']}: {images}"],
-        ["seeds", ", ".join(map(str, parameters.get("seeds", [parameters.get("seed", 0)])))],
+        ["data", f"{parameters['dataset']}: {images}"], ["seeds", ", ".join(map(str, parameters["seeds"]))],
     ]  # fmt: skip
     if seconds is not None:
         rows.append(["seconds", f"{seconds:.0f}, reading back the steps that had been run before"])
@@ -233,11 +227,6 @@ def _facts(rows: Iterable[Sequence[Any]], head: Sequence[str] = ()) -> str:
         for first, *others in rows
     )  # fmt: skip
     return wide(f'<table class="facts"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>')
-
-
-def wide(table: str) -> str:
-    """Return a table in a box of its own that scrolls, by keyboard too, where the page is too narrow."""
-    return f'<div class="wide" tabindex="0" role="region" aria-label="Table">{table}</div>'
 
 
 def _replace_outputs(content: nbformat.NotebookNode, folder: Path, address: str) -> None:

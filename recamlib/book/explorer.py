@@ -28,19 +28,8 @@ TITLES = {"none": "{}", "irn": "{} + IRN"}  # AdvCAM runs on a part of the image
 def store(result: Path, rows: Mapping[str, Sequence[MapStage]], *, split: Split = "train") -> Path | None:
     """Write what the explorer page shows of Table 2 beside a result; photographs, not ours to show, are left.
 
-    Parameters
-    ----------
-    result
-        The result file that the scenes belong to.
-    rows
-        The cells of Table 2 (:func:`recamlib.studies.table2.systems`); the first seed is taken.
-    split
-        Split that the scenes are from: the first six with one class and the first six with several, those
-        that ReCAM finds best first.
-
-    Returns
-    -------
-    The path of the file, or None if the images are not synthetic.
+    `rows` are its cells (:func:`recamlib.studies.table2.systems`), of which the first seed is taken; shown
+    are the first six scenes with one class and with several, those that ReCAM finds best first.
     """
     content = read(result)
     if content["parameters"]["dataset"] not in SYNTHETIC:

@@ -30,15 +30,7 @@ _LICENCE = "MIT, as the code; the terms of the images, and of the weights it sta
 
 
 def trained_stage(run: Mapping[str, Any], row: str, *, seed: int = 0) -> Stage:
-    """Return the stage that trained what a row of a result is of; `seed` counts the seeds of the run.
-
-    Raises
-    ------
-    SettingsError
-        If the run has no such row or seed.
-    ResultsError
-        If its weights are not in the results folder, or are of another version of this project.
-    """
+    """Return the stage that trained what a row of a result is of; `seed` counts the seeds of the run."""
     rows = {name: values["trained"] for name, values in run["rows"].items() if "trained" in values}
     if row not in rows or not 0 <= seed < len(rows[row]):
         hint = nearest(row, rows) or f"; there are {', '.join(rows) or 'none'}"
@@ -54,10 +46,7 @@ def trained_stage(run: Mapping[str, Any], row: str, *, seed: int = 0) -> Stage:
 
 
 def export_model(stage: Any, path: str | Path, **facts: str) -> list[Path]:
-    """Write what a stage trained as safetensors, and a model card beside it; return both paths.
-
-    A classifier comes with FC1 and, if it was reactivated, FC2. `facts` are further lines of the card.
-    """
+    """Write what a stage trained, and a model card with further `facts`; return both paths."""
     path = Path(path)
     if path.suffix != ".safetensors":
         raise SettingsError(f"{path} has to end in .safetensors")
@@ -98,13 +87,7 @@ def export_row(run: Mapping[str, Any], row: str, path: str | Path, *, seed: int 
 
 
 def read_network(path: Path) -> tuple[Segmenter, tuple[str, ...]]:
-    """Return an exported segmentation network in evaluation mode, and its classes.
-
-    Raises
-    ------
-    WeightsError
-        If the file holds no such network.
-    """
+    """Return an exported segmentation network in evaluation mode, and its classes."""
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}

@@ -23,7 +23,7 @@ Values = Mapping[str, Any]
 
 
 class Parameter(NamedTuple):
-    """One parameter of a notebook: name, annotation, default and the comment behind it."""
+    """One parameter of a notebook, from a line of its cell."""
 
     name: str
     annotation: str
@@ -62,13 +62,7 @@ def list_profiles(folder: Path | None = None) -> list[str]:
 
 
 def read_parameters(notebook: Path) -> dict[str, Parameter]:
-    """Return the parameters of a notebook by name, in the order of its cell.
-
-    Raises
-    ------
-    SettingsError
-        If the file is no notebook, has no cell tagged ``parameters``, or a default is not a literal.
-    """
+    """Return the parameters of a notebook, literals in a cell of that tag, by name and in its order."""
     from papermill import inspect_notebook
 
     try:
@@ -110,8 +104,6 @@ def fields_of(stage: str) -> dict[str, tuple[str, Any]]:
 def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
     """Return ``name=value`` texts as parameters; ``Stage.field=value`` goes into ``settings``.
 
-    Examples
-    --------
     >>> parse_assignments(["sce_weight=0.1", "Reactivate.lr=0.05"])
     {'sce_weight': '0.1', 'settings': {'Reactivate': {'lr': '0.05'}}}
     """
@@ -132,10 +124,7 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
 def profile_parameters(
     profile: str, which: str, *, extra: Values | None = None, folder: Path | None = None
 ) -> dict[str, Any]:
-    """Return the checked parameters of one notebook that differ from its cell; arguments of `all_parameters`.
-
-    A smoke run without `extra` is the notebook as it stands.
-    """
+    """Return those of `all_parameters` that differ from the notebook's cell: none of a plain smoke run."""
     known = read_parameters(find_notebook(which, folder))
     values = all_parameters(profile, which, extra=extra, folder=folder)
     return {name: value for name, value in values.items() if value != known[name].default}
@@ -147,11 +136,6 @@ def all_parameters(
     """Return every parameter of one notebook, checked: of its cell, then of the profile, then `extra`.
 
     Settings are merged field by field, of anything else the last one counts.
-
-    Raises
-    ------
-    SettingsError
-        If the profile does not exist, or a name or a value in it or in `extra` does not fit.
     """
     notebook = find_notebook(which, folder)
     known = read_parameters(notebook)
@@ -199,7 +183,6 @@ def _joined(usual: Values, given: Values) -> dict[str, Any]:
 
 
 def _checked(notebook: Path, known: Mapping[str, Parameter], given: Values) -> dict[str, Any]:
-    """Return some parameters of a notebook in their types."""
     stages = stages_of(known)
     for name in [name for name in given if name not in known]:
         homes = [f"{stage}.{name}" for stage in stages if name in fields_of(stage)]

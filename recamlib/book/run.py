@@ -22,8 +22,8 @@ from recamlib.paths import ROOT, book_dir, data_dir, results_dir, weights_dir
 ALLOCATOR = {
     "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_TOP_PAD_": "268435456",
 }  # fmt: skip
+# Threads that wait sleep: on a busy machine, threads that spin cost thirty times their share.
 WAITING = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
-"""Threads that wait sleep: on a busy machine, threads that spin cost thirty times their share."""
 
 
 class NotebookError(RecamError):
@@ -36,25 +36,14 @@ def executed_dir() -> Path:
 
 
 def run_notebook(
-    which: str,
-    *,
-    profile: str = DEFAULT,
-    parameters: Mapping[str, Any] | None = None,
-    output_dir: Path | None = None,
-    folder: Path | None = None,
-) -> Path:
+    which: str, *, profile: str = DEFAULT, parameters: Mapping[str, Any] | None = None,
+    output_dir: Path | None = None, folder: Path | None = None,
+) -> Path:  # fmt: skip
     """Execute one notebook and return the path of the executed copy.
 
     The copy appears in `output_dir` (``book/executed``) only when the last cell is done. If a cell fails,
     what was executed is put beside it as ``NAME.failed.ipynb`` and an earlier copy stays as it was.
-    `parameters` win over the profile's. The kernel starts in the notebook's own folder, as nbval's does.
-
-    Raises
-    ------
-    SettingsError
-        If a parameter or the profile is wrong; no kernel has been started then.
-    NotebookError
-        If a cell fails: one line with the notebook, the cell and the last line of the error.
+    `parameters` win over the profile's, and are checked before a kernel starts: in the notebook's own folder.
     """
     notebook = find_notebook(which, folder).resolve()
     checked = profile_parameters(profile, notebook.stem, extra=parameters, folder=folder)
@@ -105,15 +94,14 @@ def _execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
 def kernel_environment() -> Iterator[None]:
     """Give kernels started inside absolute RECAM_* folders, this checkout's library and this environment."""
     wanted = {
-        "RECAM_DATA": str(data_dir()),
-        "RECAM_WEIGHTS": str(weights_dir()),
+        "RECAM_DATA": str(data_dir()), "RECAM_WEIGHTS": str(weights_dir()),
         "RECAM_RESULTS": str(results_dir()),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),
         "JUPYTER_PREFER_ENV_PATH": "1",  # a kernel "python3" of the user must not win over ours
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # no debugger warning at each kernel start
         "TQDM_DISABLE": "1",  # bars are for people who watch; a stored copy would keep their debris
         **{name: os.environ.get(name, value) for name, value in (ALLOCATOR | WAITING).items()},
-    }
+    }  # fmt: skip
     with patch.dict(os.environ, wanted):
         os.environ.pop("JUPYTER_PATH", None)
         yield

@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from recamlib.report.cells import BLOCKS, TABLES, place, titled, words
-from recamlib.report.claims import RULE, all_claims, paper_difference, row_verdict
-from recamlib.report.tables import MARKS, row_of, scoreboard
+from recamlib.report.claims import MARKS, RULE, all_claims, row_verdict
+from recamlib.report.tables import row_of, scoreboard
 
 
 def measured(result: Mapping[str, Any]) -> pd.DataFrame:
@@ -24,7 +24,7 @@ def measured(result: Mapping[str, Any]) -> pd.DataFrame:
             continue
         claim = claims.get(name)
         judged = claim is not None and claim.baseline is not None
-        paper = paper_difference(claim) if judged else None
+        paper = claim.difference if judged else None
         change = row.get("difference_interval", (None, None))
         rows[words(name)] = {
             "paper": claim.value if claim else None, "here": row["mean"], "low": row.get("low"),
@@ -59,7 +59,7 @@ def scoreboard_page(results: Iterable[dict[str, Any]]) -> str:
 
 
 def _bar(frame: pd.DataFrame) -> str:
-    """Return the bar of how much of the paper is covered, and what its colours mean."""
+    """Return the bar of how much of the paper is covered."""
     counts = {name: int((frame["verdict"] == name).sum()) for name in MARKS}
     named = ", ".join(f"{count} {name}" for name, count in counts.items())
     parts = "".join(f'<span class="{_css(n)}" style="flex-grow: {c}"></span>' for n, c in counts.items())
@@ -73,7 +73,7 @@ def _bar(frame: pd.DataFrame) -> str:
 
 
 def _table(cells: pd.DataFrame, title: str, runs: Mapping[str, str]) -> str:
-    """Return one block of a table, laid out as the paper prints it."""
+    """Return one block of a table as the paper prints it."""
     rows: dict[str, dict[str, str]] = {}
     for _, cell in cells.iterrows():
         _, _, row, column = place(cell["claim"])
@@ -86,10 +86,14 @@ def _table(cells: pd.DataFrame, title: str, runs: Mapping[str, str]) -> str:
         for name, row in rows.items()
     )  # fmt: skip
     caption = f"<caption>{title}</caption>" if title else ""
-    return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="Table"><table class="paper">{caption}'
-        f"<thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    return wide(
+        f'<table class="paper">{caption}<thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table>'
     )
+
+
+def wide(table: str) -> str:
+    """Return a table in a box of its own that scrolls, by keyboard too, where the page is too narrow."""
+    return f'<div class="wide" tabindex="0" role="region" aria-label="Table">{table}</div>'
 
 
 def _list(cells: pd.DataFrame, runs: Mapping[str, str]) -> str:
@@ -105,22 +109,17 @@ def _list(cells: pd.DataFrame, runs: Mapping[str, str]) -> str:
             f'<tr class="{_css(cell["verdict"])}">' + "".join(f"<td>{html.escape(t)}</td>" for t in texts)
             + f"<td>{cell['paper']:.1f}</td><td>{here}</td><td>{MARKS[cell['verdict']]}</td></tr>"
         )  # fmt: skip
-    return (
-        f"<details><summary>All {len(cells)} printed numbers</summary>"
-        '<div class="wide" tabindex="0" role="region" aria-label="Table"><table class="paper sorted">'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></details>"
-    )
+    table = wide(f'<table class="paper sorted"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>')
+    return f"<details><summary>All {len(cells)} printed numbers</summary>{table}</details>"
 
 
 def _cell(cell: pd.Series, runs: Mapping[str, str]) -> str:
-    """Return one cell: the paper's number, the one here with the letter of its run, the verdict."""
     here = "" if pd.isna(cell["here"]) else f" <strong>{cell['here']:.1f}</strong>{_letter(cell, runs)}"
     word = "" if cell["verdict"] == "reference" else f" <small>{MARKS[cell['verdict']]}</small>"
     return f'<td class="{_css(cell["verdict"])}">{cell["paper"]:.1f}{here}{word}</td>'
 
 
 def _sentence(row: pd.Series, runs: Mapping[str, str]) -> str:
-    """Return one claim made in words, with what was found for it."""
     paper = f" ({row['paper']:g})" if pd.notna(row["paper"]) else ""
     found = "" if pd.isna(row["here"]) else f": {html.escape(titled(str(row['here'])))}{_letter(row, runs)}"
     word = f"<small>{MARKS[row['verdict']]}</small>"

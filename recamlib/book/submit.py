@@ -15,28 +15,19 @@ from recamlib.data.images import image_size, read_image, read_mask, write_mask
 from recamlib.data.labels import VOC12, LabelSpace
 from recamlib.data.voc import devkit, read_ids, space_of
 from recamlib.engine.device import bar
-from recamlib.errors import DataError, SettingsError, nearest
+from recamlib.errors import DataError, SettingsError, check_choice, nearest
 from recamlib.files import whole_file
 from recamlib.stages.score import predicted_masks
 
-#: Images of the official list for segmentation.
-OFFICIAL = 1456
-#: comp5 is for training on the images of VOC alone, comp6 for training on any others as well.
-COMPETITIONS = ("comp5", "comp6")
+OFFICIAL = 1456  # images of the official list for segmentation
+COMPETITIONS = ("comp5", "comp6")  # trained on the images of VOC alone, or on any others as well
 FOLDER = "results/VOC2012/Segmentation/{}_test_cls"
 
 Pairs = Iterable[tuple[str, np.ndarray]]
 
 
 class TestImages:
-    """Images of the test split of a VOC devkit: no labels, no masks, only ids, sizes and pixels.
-
-    Parameters
-    ----------
-    root
-        Folder of the devkit, or a folder above it. The list is ``ImageSets/Segmentation/test.txt``; any
-        subset of the official one will do, and `part` then says so.
-    """
+    """Images of the test split of a VOC devkit, or of a part of it: only ids, sizes and pixels."""
 
     __test__ = False  # pytest takes the name for a class of tests
 
@@ -77,11 +68,6 @@ def predicted(network: Path, images: TestImages, **how: Any) -> Pairs:
     """Return id and mask of every image, predicted one by one by a network that ``recam export`` wrote.
 
     `how` are those of :func:`recamlib.stages.score.predicted_masks`.
-
-    Raises
-    ------
-    DataError
-        If the network knows other classes than the devkit.
     """
     if how.pop("limit", 0):
         raise SettingsError("the server wants the whole list: leave limit out")
@@ -92,13 +78,7 @@ def predicted(network: Path, images: TestImages, **how: Any) -> Pairs:
 
 
 def read_predicted(folder: Path, ids: Sequence[str]) -> Pairs:
-    """Return id and mask of every image of a list, read one by one from ``folder/ID.png``.
-
-    Raises
-    ------
-    DataError
-        If masks are missing; nothing has been read then.
-    """
+    """Return id and mask of every image of a list, read one by one from ``folder/ID.png``."""
     missing = [id for id in ids if not (folder / f"{id}.png").is_file()]
     if missing:
         hint = nearest(missing[0], sorted(path.stem for path in folder.glob("*.png"))[:2000])
@@ -108,59 +88,24 @@ def read_predicted(folder: Path, ids: Sequence[str]) -> Pairs:
 
 
 def write_submission(
-    masks: Pairs,
-    target: Path,
-    *,
-    ids: Sequence[str],
-    size: Callable[[str], tuple[int, int]],
-    space: LabelSpace = VOC12,
-    competition: str = "comp6",
-) -> Path:
-    """Write predicted masks as the archive that the evaluation server takes.
+    masks: Pairs, target: Path, *, ids: Sequence[str], size: Callable[[str], tuple[int, int]],
+    space: LabelSpace = VOC12, competition: str = "comp6",
+) -> Path:  # fmt: skip
+    """Write predicted masks as the archive (``.tar.gz`` or ``.tgz``) that the evaluation server takes.
 
-    One mask is held at a time. The same masks give the same bytes. The archive appears when it is complete:
-    until then, and after an error, there is none (or the earlier one).
-
-    Parameters
-    ----------
-    masks
-        Pairs of id and mask, in the order of `ids`; a mask has shape ``(H, W)``, uint8, values 0 (background)
-        to the number of classes. 255 is refused: the server scores every pixel.
-    target
-        File to write, ``.tar.gz`` or ``.tgz``.
-    ids
-        The whole list of the split.
-    size
-        Gives ``(H, W)`` of an image by its id.
-    space
-        Label space; its palette goes into the files.
-    competition
-        ``comp6`` if anything but the images of VOC was trained on (SBD, ImageNet, COCO), else ``comp5``.
-
-    Returns
-    -------
-    `target`.
-
-    Raises
-    ------
-    SettingsError
-        If the competition or the suffix of the file is unknown.
-    DataError
-        If a mask is missing, out of order, of another size than its image, or holds another value.
+    `masks` are pairs of id and mask in the order of `ids`, the whole list; a mask is ``(H, W)``, uint8, as
+    `size` gives it by id, 0 to the number of classes: the server scores every pixel. One is held at a time.
     """
     target = Path(target)
-    if competition not in COMPETITIONS:
-        hint = nearest(competition, COMPETITIONS)
-        raise SettingsError(f"no competition {competition!r}{hint}; there are {', '.join(COMPETITIONS)}")
+    check_choice("competition", competition, COMPETITIONS)
     if not target.name.endswith((".tar.gz", ".tgz")):
         raise SettingsError(f"{target} has to end in .tar.gz or .tgz, which the server takes")
     target.parent.mkdir(parents=True, exist_ok=True)
     with (
-        whole_file(target) as part,
-        part.open("wb") as raw,
-        gzip.GzipFile("", "wb", 1, raw, mtime=0) as packed,  # PNG is compressed already
+        whole_file(target) as part, part.open("wb") as raw,
+        gzip.GzipFile("", "wb", 1, raw, mtime=0) as packed,  # PNG is compressed already; same bytes each time
         tarfile.open(fileobj=packed, mode="w") as tar,
-    ):
+    ):  # fmt: skip
         for id, mask in _in_order(masks, ids):
             if fault := array_fault(np.asarray(mask), size(id), space):
                 raise DataError(f"mask {id!r} {fault}")

@@ -18,6 +18,7 @@ class Convergence(NamedTuple):
 
     converged: bool
     text: str
+    spoiled: bool = False  # by a reactivation: FC1 classified better before it
 
 
 def convergence(record: Mapping[str, Any]) -> Convergence:
@@ -31,28 +32,27 @@ def convergence(record: Mapping[str, Any]) -> Convergence:
 
     Examples
     --------
-    >>> convergence({"val_map": 70.0, "fc1_map": 68.4})
-    Convergence(converged=True, text='mAP 70.0 of 68.4')
-    >>> convergence({"val_map": 70.0, "fc1_map": 68.4, "fc2_accuracy": 64.0, "softmax_accuracy": 93.0})
-    Convergence(converged=False, text='FC2 64 % of 93 %')
     >>> convergence({"val_map": 15.0, "fc1_map": 62.9})
-    Convergence(converged=False, text='mAP 15.0 of 62.9')
+    Convergence(converged=False, text='mAP 15.0 of 62.9', spoiled=False)
+    >>> convergence({"val_map": 70.0, "fc1_map": 68.4, "fc2_accuracy": 64.0, "softmax_accuracy": 93.0}).text
+    'FC2 64 % of 93 %'
     >>> spoiled = {"val_map_after": 47.9, "fc2_accuracy": 100.0, "softmax_accuracy": 100.0}
     >>> convergence({"val_map": 62.0, "fc1_map": 62.0} | spoiled)
-    Convergence(converged=False, text='mAP 47.9 of 62.0 after reactivation')
+    Convergence(converged=False, text='mAP 47.9 of 62.0 after reactivation', spoiled=True)
     """
     classifier = f"mAP {record['val_map']:.1f} of {record['fc1_map']:.1f}"
     learned = record["val_map"] >= record["fc1_map"]
     if "fc2_accuracy" not in record:
         return Convergence(learned, classifier)
     after = record.get("val_map_after", record["val_map"])
-    if learned and after < record["fc1_map"] - COST:
+    spoiled = learned and after < record["fc1_map"] - COST
+    if spoiled:
         learned, classifier = False, f"mAP {after:.1f} of {record['fc1_map']:.1f} after reactivation"
     head = f"FC2 {record['fc2_accuracy']:.0f} % of {record['softmax_accuracy']:.0f} %"
     followed = record["fc2_accuracy"] >= record["softmax_accuracy"] - MARGIN
     if learned and followed:
         return Convergence(True, f"{classifier}, {head}")
-    return Convergence(False, ", ".join([classifier] * (not learned) + [head] * (not followed)))
+    return Convergence(False, ", ".join([classifier] * (not learned) + [head] * (not followed)), spoiled)
 
 
 def one_class_features(pooled: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:

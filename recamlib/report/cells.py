@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from recamlib.report.claims import all_claims
+from recamlib.report.claims import paper_values
 
 METHODS = {"none": "no refinement", "irn": "IRN", "advcam": "AdvCAM", "advcam_irn": "AdvCAM + IRN"}
 KINDS = {
@@ -66,23 +66,17 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a table: maps of a kind after a refinement, or a network that learnt from their masks.
+    """One cell of a table: maps of a kind after a refinement, or a network that learnt from their masks."""
 
-    `table` is ``"table2"``, ``"table3"`` or ``"table4"``, `method` one of `METHODS` or `TRUE_MASKS`, `kind`
-    one of `KINDS` (empty for true masks), `network` one of `NETWORKS`, empty where maps are scored.
-    """
-
-    table: str
-    method: str
-    kind: str = ""
-    network: str = ""
+    table: str  # table2, table3 or table4
+    method: str  # one of METHODS, or TRUE_MASKS
+    kind: str = ""  # one of KINDS, empty for true masks
+    network: str = ""  # one of NETWORKS, empty where maps are scored
 
     @property
     def row(self) -> str:
         """Name of its row in a stored result.
 
-        Examples
-        --------
         >>> Cell("table2", "irn", "recam").row, Cell("table3", "irn", "cam", "deeplabv2").row
         ('irn.recam_miou', 'irn.deeplabv2_cam_val')
         >>> [Cell("table4", method, "recam", "deeplabv2").row for method in ("irn", "none")]
@@ -132,11 +126,7 @@ def rows_of(table: Mapping[Cell, Any]) -> dict[str, Any]:
 
 
 def columns(row: Mapping[str, Any], number: str, difference: str) -> dict[str, Any]:
-    """Return columns of a stored row: a number and a difference, each with the ends of its interval.
-
-    They are named so that :func:`recamlib.report.tables.shown` puts an interval beside its number; what a row
-    does not have is nan.
-    """
+    """Return columns of a stored row: a number and a difference, nan if absent, each with its interval."""
     low, high = row.get("difference_interval", (np.nan, np.nan))
     return {
         f"{number} here": row.get("mean", np.nan), f"{number} low": row.get("low", np.nan),
@@ -148,11 +138,10 @@ def columns(row: Mapping[str, Any], number: str, difference: str) -> dict[str, A
 def cam_beside_recam(cam: Cell, recam: Cell, result: Mapping[str, Any]) -> dict[str, Any]:
     """Return columns of a row of a table, paper beside measured; none if a cell is not in the result."""
     stored, row = result["rows"], {}
-    paper = {claim.id: claim.value for claim in all_claims()}
     if cam.row in stored and recam.row in stored:
         for place in (cam, recam):
             name = KINDS[place.kind]
-            row[f"{name} paper"] = paper.get(place.claim_id(result["parameters"]["dataset"]))
+            row[f"{name} paper"] = paper_values().get(place.claim_id(result["parameters"]["dataset"]))
             row |= columns(stored[place.row], name, "difference")  # ReCAM's, which comes last
     return row
 
@@ -160,8 +149,6 @@ def cam_beside_recam(cam: Cell, recam: Cell, result: Mapping[str, Any]) -> dict[
 def place(claim: str) -> tuple[str, str, str, str]:
     """Return table, block, row and column of one printed number.
 
-    Examples
-    --------
     >>> place("table1.recam_w.voc12"), place("table3.irn.upernet_cam_val.coco14")
     (('table1', '', 'recam_w', 'voc12'), ('table3', 'coco14', 'irn', 'upernet_cam_val'))
     """
@@ -174,8 +161,6 @@ def place(claim: str) -> tuple[str, str, str, str]:
 def words(name: str) -> str:
     """Return the name of a row or a column as a reader knows it.
 
-    Examples
-    --------
     >>> words("upernet_recam_val"), words("irn.cam_miou"), words("advcam_irn")
     ('UPerNet, ReCAM, val', 'IRN: CAM', 'AdvCAM + IRN')
     """
@@ -190,8 +175,6 @@ def words(name: str) -> str:
 def titled(evidence: str, names: Mapping[str, str] = ROWS) -> str:
     """Return evidence with the rows of Table 1 as a reader knows them.
 
-    Examples
-    --------
     >>> titled("recam_w_prime +1.1 [+1.0, +1.3]")
     "ReCAM, w' +1.1 [+1.0, +1.3]"
     """

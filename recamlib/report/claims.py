@@ -29,9 +29,11 @@ RULE = (
 )
 TABLE4 = {"ReCAM": "IRN", "ReCAM-E": "EPS", "ReCAM-M": "EDAM"}  # rows that are judged, and their baselines
 SERVER = "http://host.robots.ox.ac.uk:8080"  # scores the test split of VOC
-VERDICTS = (
-    "holds", "does not hold", "cannot tell", "not converged", "reference", "entered", "not run"
-)  # fmt: skip
+MARKS = {
+    "holds": "✔ holds", "does not hold": "✘ does not hold", "cannot tell": "? cannot tell",
+    "not converged": "… not converged", "reference": "– reference", "entered": "entered, not measured",
+    "not run": "not run",
+}  # fmt: skip
 SYNTHETIC = {"hoofed"}
 
 
@@ -43,6 +45,11 @@ class Claim:
     where: str
     value: float | None = None
     baseline: str | None = None
+
+    @property
+    def difference(self) -> float:
+        """By how many points the paper's number differs from that of its baseline."""
+        return self.value - paper_values()[self.baseline]
 
 
 def load_paper() -> dict[str, Any]:
@@ -92,13 +99,7 @@ class ServerNumber(pydantic.BaseModel, extra="forbid", frozen=True):
 
 
 def server_numbers() -> dict[str, ServerNumber]:
-    """Return what ``book/measured/server.yml`` holds, by claim; such numbers are entered, not measured.
-
-    Raises
-    ------
-    RecamError
-        If the file holds anything else; it says where.
-    """
+    """Return what ``book/measured/server.yml`` holds, by claim; such numbers are entered, not measured."""
     path = paths.book_dir() / "measured" / "server.yml"
     if not path.is_file():
         return {}
@@ -115,30 +116,19 @@ def server_numbers() -> dict[str, ServerNumber]:
     return numbers
 
 
-def paper_value(claim_id: str) -> float | None:
-    """Return the paper's number for a claim id, or None for a sentence.
+@functools.cache
+def paper_values() -> dict[str, float | None]:
+    """Return the paper's numbers by claim, None for a sentence.
 
-    Examples
-    --------
-    >>> paper_value("table1.bce_only.voc12")
+    >>> paper_values()["table1.bce_only.voc12"]
     48.8
     """
-    values = {claim.id: claim.value for claim in all_claims()}
-    if claim_id not in values:
-        raise RecamError(f"no claim {claim_id!r} in data/claims.yml{nearest(claim_id, values)}")
-    return values[claim_id]
-
-
-def paper_difference(claim: Claim) -> float:
-    """Return by how many points the paper's number for a claim differs from that of its baseline."""
-    return claim.value - paper_value(claim.baseline)
+    return {claim.id: claim.value for claim in all_claims()}
 
 
 def seed_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[float, float, float]:
     """Return mean and t-interval of one number per seed; a single seed has no interval (nan).
 
-    Examples
-    --------
     >>> [round(v, 2) for v in seed_interval([1.0, 2.0, 3.0])]
     [2.0, -0.48, 4.48]
     """
@@ -152,8 +142,6 @@ def seed_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[floa
 def verdict(difference: tuple[float, float], paper_sign: float) -> str:
     """Return the verdict on a difference: its interval (low, high) against the sign of the paper's.
 
-    Examples
-    --------
     >>> verdict((0.5, 2.0), +6.0), verdict((-3.0, -1.0), +6.0), verdict((-1.0, 1.0), +6.0)
     ('holds', 'does not hold', 'cannot tell')
     """
@@ -166,8 +154,6 @@ def verdict(difference: tuple[float, float], paper_sign: float) -> str:
 def joint_verdict(answers: Sequence[str]) -> str:
     """Return the verdict on a claim of several parts: each of them has to hold, and none may not.
 
-    Examples
-    --------
     >>> joint_verdict(["holds", "holds"]), joint_verdict(["holds", "cannot tell"]), joint_verdict([])
     ('holds', 'cannot tell', 'cannot tell')
     """
@@ -179,8 +165,6 @@ def joint_verdict(answers: Sequence[str]) -> str:
 def signed(value: float, low: float, high: float) -> str:
     """Return a difference with its interval, or without where there is none.
 
-    Examples
-    --------
     >>> signed(1.25, -0.5, 3.0), signed(-0.01, float("nan"), float("nan"))
     ('+1.2 [-0.5, +3.0]', '+0.0 (one seed)')
     """
@@ -191,11 +175,8 @@ def signed(value: float, low: float, high: float) -> str:
 def row_verdict(row: dict[str, Any], paper_sign: float) -> str:
     """Return the verdict on a row's difference, if it has one.
 
-    A row that has not ``converged``, or whose baseline has not, is "not converged". One that is no better
-    than its ``floor``, or whose baseline is not, cannot be told.
+    One that is no better than its ``floor``, or whose baseline is not, cannot be told.
 
-    Examples
-    --------
     >>> row = {"mean": 30.0, "difference": 2.0, "difference_interval": [1.0, 3.0], "floor": 17.0}
     >>> [row_verdict(row | more, +6) for more in ({}, {"converged": False}, {"floor": 29.0})]
     ['holds', 'not converged', 'cannot tell']
@@ -210,13 +191,9 @@ def row_verdict(row: dict[str, Any], paper_sign: float) -> str:
 
 
 def table_row(
-    values: Sequence[float],
-    *,
-    baseline: Sequence[float] | None = None,
-    interval: tuple[float, float] | None = None,
-    difference: tuple[float, float] | None = None,
-    **more: Any,
-) -> dict[str, Any]:
+    values: Sequence[float], *, baseline: Sequence[float] | None = None,
+    interval: tuple[float, float] | None = None, difference: tuple[float, float] | None = None, **more: Any,
+) -> dict[str, Any]:  # fmt: skip
     """Return one measured row: mIoU per seed in percent, mean, interval, and its difference to the first row.
 
     With several seeds both intervals are t-intervals over seeds (differences paired by seed); with one seed
@@ -236,15 +213,19 @@ def table_row(
 def sentence(
     answer: str, evidence: str, *, rows: Iterable[Mapping[str, Any]] = (), **numbers: Any
 ) -> dict[str, Any]:
-    """Return the verdict on a claim made in a sentence, with what it rests on.
-
-    If one of the `rows` it rests on has not converged, that is the answer.
-    """
-    check_choice("verdict", answer, VERDICTS)
+    """Return the verdict on a claim made in a sentence: "not converged" if one of the `rows` has not."""
+    check_choice("verdict", answer, MARKS)
     late = next((row["convergence"] for row in rows if row.get("converged") is False), None)
     if late and answer in ("holds", "does not hold", "cannot tell"):
         answer, evidence = "not converged", f"not converged: {late}; {evidence}"
     return {"verdict": answer, "evidence": evidence, "numbers": numbers}
+
+
+def all_rows_hold(rows: Mapping[str, Mapping[str, Any]], rule: str) -> dict[str, Any]:
+    """Judge whether the differences of all rows lie above zero."""
+    answer = joint_verdict([verdict(row["difference_interval"], +1) for row in rows.values()])
+    parts = (f"{n} {signed(row['difference'], *row['difference_interval'])}" for n, row in rows.items())
+    return sentence(answer, "; ".join(parts), rows=rows.values(), rule=rule)
 
 
 def curve(rows: dict[str, dict[str, Any]], *, name: str) -> pd.DataFrame:
@@ -254,13 +235,10 @@ def curve(rows: dict[str, dict[str, Any]], *, name: str) -> pd.DataFrame:
 
 
 def compare(table: str, result: dict[str, Any]) -> pd.DataFrame:
-    """Return paper beside measured for the rows of one table, as a plain frame in percent.
-
-    Rows of the result that the paper does not have (controls) are there, with no paper value.
-    """
+    """Return paper beside measured for the rows of one table in percent; controls have no paper value."""
     data = result["parameters"]["dataset"]
     column = data if data in ("voc12", "coco14") else "voc12"
-    paper, rows = {claim.id: claim.value for claim in all_claims()}, []
+    paper, rows = paper_values(), []
     for name, row in result["rows"].items():
         low, high = row.get("difference_interval", (None, None))
         rows.append({

@@ -23,13 +23,7 @@ PAIRED = ("dataset", "train_images", "seeds")  # what has to agree for seeds to 
 
 
 def load_run(name: str) -> dict[str, Any]:
-    """Return a result by the path of its file, or as NOTEBOOK/PROFILE such as ``02/quick``.
-
-    Raises
-    ------
-    SettingsError
-        If there is none, naming those there are; or if the file is no result.
-    """
+    """Return a result by the path of its file, or as NOTEBOOK/PROFILE such as ``02/quick``."""
     path = Path(name)
     if not path.is_file():
         runs = _runs()
@@ -58,13 +52,7 @@ def _runs() -> dict[str, Path]:
 
 
 def comparison(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
-    """Return the three tables of a comparison by title.
-
-    Raises
-    ------
-    SettingsError
-        If the results are of different notebooks.
-    """
+    """Return the three tables of a comparison, of runs of one notebook, by title."""
     if a["notebook"] != b["notebook"]:
         names = f"{a['notebook']} and {b['notebook']}"
         raise SettingsError(f"{names} have no rows in common: compare runs of one notebook")

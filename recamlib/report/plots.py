@@ -1,6 +1,9 @@
-"""Every figure of the report: takes numbers and an axis, returns the axis, prints nothing."""
+"""Every figure of the report: takes numbers and an axis, returns it; shown as SVG that says what it holds."""
 
+import base64
+import io
 import json
+import re
 import timeit
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,11 +17,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from PIL import Image
 
 from recamlib.data.labels import LabelSpace
 from recamlib.method.walk import random_walk
 from recamlib.paths import book_dir
-from recamlib.report.figures import show_as_svg
 
 # Okabe and Ito's colours, told apart with every kind of colour vision.
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#6E6E6E"
@@ -29,6 +32,8 @@ STYLES = ("-", "--", "-.", ":")
 Grid = tuple[int, int]
 GRIDS: tuple[Grid, ...] = ((24, 31), (47, 62), (94, 125), (133, 177))
 DENSE = "random_walk.json"  # stored by benchmarks/bench_walk.py --large
+LONGEST = 700  # characters of a description
+WIDEST = 620.0  # points of a figure; JupyterLab shows it at its own size and cuts off what is wider
 
 
 def set_style() -> None:
@@ -64,19 +69,14 @@ def gradient_magnitudes(terms: Mapping[str, np.ndarray], grid: np.ndarray, *, ca
 
 
 def bars(
-    frame: pd.DataFrame,
-    *,
-    ax: Axes,
-    label: str,
-    series: Sequence[str] = (),
-    across: bool = False,
+    frame: pd.DataFrame, *, ax: Axes, label: str, series: Sequence[str] = (), across: bool = False,
     numbers: bool = False,
-) -> Axes:
+) -> Axes:  # fmt: skip
     """Draw a bar per row and series with its 95 % interval; the paper's numbers are diamonds.
 
     `frame` has columns ``X here`` of every series ``X``, and where there are any ``X low``, ``X high`` and
-    ``X paper``; a single series may do without the name. `series` are all that there are if none is given,
-    `across` is for bars that lie, `numbers` for bars that carry their numbers.
+    ``X paper``; a single series may do without the name. `series` are all that there are if none is given.
+    Bars lie with `across`, and carry their numbers with `numbers`.
     """
     stems = [f"{name} " for name in series]
     stems = stems or [str(name).removesuffix("here") for name in frame if str(name).endswith("here")]
@@ -203,10 +203,7 @@ def paint(mask: np.ndarray, space: LabelSpace, image: np.ndarray | None = None) 
 
 
 def gallery(rows: Sequence[Mapping[str, Any]], *, width: float = 1.9) -> Figure:
-    """Draw pictures side by side: one row per image, one column per key; values are RGB arrays.
-
-    A row may hold ``"caption"``, written left of it.
-    """
+    """Draw a row per image, a column per key; values are RGB arrays, ``"caption"`` is written on the left."""
     keys = [key for key in rows[0] if key != "caption"]
     height, wide = rows[0][keys[0]].shape[:2]
     size = (width * len(keys) + 0.6, width * height / wide * len(rows) + 0.4)
@@ -255,12 +252,9 @@ def foreground_curve(result: Mapping[str, Sequence[float]], *, ax: Axes, theta: 
     return ax
 
 
-def sparsity(ax: Axes, *, grid: Grid = (9, 14)) -> Axes:
-    """Draw which entries of the transition matrix of a small grid with one wall are not 0.
-
-    Row and column are cells, counted along the rows of the grid; the wall is the middle column of cells.
-    """
-    height, width = grid
+def sparsity(ax: Axes) -> Axes:
+    """Draw which entries of the transition matrix of a small grid, its middle column a wall, are not 0."""
+    height, width = grid = (9, 14)
     cells = height * width
     every = torch.eye(cells).reshape(cells, height, width)  # a walk of one step from each cell is T's row
     wall = torch.zeros(grid)
@@ -289,10 +283,7 @@ def walk_seconds(grids: Sequence[Grid] = GRIDS, *, repeats: int = 3) -> dict[Gri
 
 
 def cost_line(ax: Axes, *, seconds: Mapping[Grid, float] | None = None) -> Axes:
-    """Draw seconds of a walk against cells, and what the dense matrix would take if its stored ratio held.
-
-    `seconds` are measured here and now (`walk_seconds`) unless given.
-    """
+    """Draw seconds of a walk against cells, and what the dense matrix would take if its stored ratio held."""
     seconds = seconds or walk_seconds()
     cells, taken = np.array([h * w for h, w in seconds]), np.array(list(seconds.values()))
     ax.loglog(cells, taken, "o-", color=BLUE, label="sparse series, measured here")
@@ -307,3 +298,98 @@ def cost_line(ax: Axes, *, seconds: Mapping[Grid, float] | None = None) -> Axes:
     ax.set(xlabel="cells of the grid", ylabel="seconds an image", title="256 steps, one class")
     ax.legend(frameon=False, fontsize="small")
     return ax
+
+
+def to_svg(fig: Figure) -> str:
+    """Return a figure as the text of an SVG file, its description in the file's title."""
+    file = io.StringIO()
+    text = {"Title": describe(fig), "Date": None, "Creator": None}
+    with plt.rc_context({"svg.hashsalt": "recam"}):  # else names inside the file change with every run
+        fig.savefig(file, format="svg", bbox_inches="tight", metadata=text)
+    return re.sub(r'(?<=data:image/png;base64,)[^"]+', _lighter, _fitting(file.getvalue()))
+
+
+def _lighter(found: re.Match) -> str:
+    """Return a picture inside an SVG with a palette of 128 colours: a third of the bytes."""
+    picture = Image.open(io.BytesIO(base64.b64decode(found[0]))).convert("RGB")
+    picture = picture.quantize(128, method=Image.Quantize.FASTOCTREE)
+    picture.save(file := io.BytesIO(), "PNG", optimize=True)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def _fitting(picture: str) -> str:
+    """Return an SVG shown no wider than `WIDEST`; what is in it keeps its proportions.
+
+    >>> _fitting('<svg width="1240pt" height="300pt" viewBox="0 0 1240 300">')
+    '<svg width="620pt" height="150pt" viewBox="0 0 1240 300">'
+    """
+    size = re.compile(r'width="([\d.]+)pt" height="([\d.]+)pt"')
+    width, height = map(float, size.search(picture).groups())
+    scale = min(1.0, WIDEST / width)
+    return size.sub(f'width="{scale * width:g}pt" height="{scale * height:g}pt"', picture, count=1)
+
+
+def describe(fig: Figure) -> str:
+    """Return in words what a figure shows: its panels, axes, series and categories.
+
+    >>> fig, ax = plt.subplots()
+    >>> _ = ax.plot([1, 2], label="CAM"), ax.set(title="Cost", xlabel="cells", ylabel="seconds"), ax.legend()
+    >>> _ = fig.suptitle("Two cores")
+    >>> describe(fig)
+    'Two cores. Cost: seconds against cells; series CAM'
+    >>> plt.close(fig)
+    """
+    axes = [ax for ax in fig.axes if ax.get_label() != "<colorbar>" and ax.get_visible()]
+    if axes and all(ax.images and not len(ax.get_xticks()) for ax in axes):
+        text = _pictures(axes)
+    else:
+        text = ". ".join(filter(None, map(_panel, axes)))
+        text = f"Figure of {len(axes)} panels. {text}" if len(axes) > 1 else text or "Figure"
+    if title := _plain(fig.get_suptitle()):
+        text = f"{title}. {text}"
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 2].rsplit(' ', 1)[0]} …"
+
+
+def _panel(ax: Axes) -> str:
+    across, up = _plain(ax.get_xlabel()), _plain(ax.get_ylabel())
+    text = " against ".join(filter(None, (up, across)))
+    text = ": ".join(filter(None, (_plain(ax.get_title()), text)))
+    legend = ax.get_legend()
+    series = [_plain(entry.get_text()) for entry in legend.get_texts()] if legend else []
+    ticks = [*ax.get_xticklabels(), *ax.get_yticklabels()]
+    categories = [label for tick in ticks if not _is_number(label := _plain(tick.get_text()))]
+    named = (("series", series), ("for", categories))
+    return "; ".join([text, *(f"{what} {', '.join(names)}" for what, names in named if names)]).strip("; ")
+
+
+def _pictures(axes: list[Axes]) -> str:
+    columns = [title for ax in axes if (title := _plain(ax.get_title()))]
+    rows = [caption for ax in axes if (caption := _plain(ax.get_ylabel()))]
+    text = f"Grid of pictures. Columns: {', '.join(columns)}" if columns else "Pictures"
+    return f"{text}. Rows: {', '.join(rows)}" if rows else text
+
+
+def _plain(text: str) -> str:
+    """Return a label on one line, without the marks of formulas."""
+    return " ".join(text.replace("$", "").replace("\\", "").split())
+
+
+def _is_number(label: str) -> bool:
+    return not label or not any(c.isalpha() for c in label.replace("mathdefault", "").replace("times", ""))
+
+
+def show_as_svg() -> None:
+    """Let the figures of this notebook appear as SVG with their description; elsewhere nothing happens."""
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    if shell is None:
+        return
+    from matplotlib_inline.config import InlineBackend
+
+    InlineBackend.instance(parent=shell).figure_formats = set()  # its own formats would win over the bundle
+
+    def bundle(fig: Figure, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return {"image/svg+xml": to_svg(fig), "text/plain": describe(fig)}
+
+    shell.display_formatter.mimebundle_formatter.for_type(Figure, bundle)

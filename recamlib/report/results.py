@@ -34,9 +34,7 @@ def result_path(notebook: str, parameters: dict[str, Any]) -> Path:
 def record(notebook: str, *, parameters: dict[str, Any], images: dict[str, int], **content: Any) -> Path:
     """Write ``results/<notebook>/<hash of parameters>/result.json`` and return its path.
 
-    `notebook` is the stem, `images` are counts such as ``{"train": 240, "scored": 80}``. `content` is
-    anything plain: ``rows`` (:func:`recamlib.report.claims.table_row`), ``claims``
-    (:func:`recamlib.report.claims.sentence`), figures' numbers.
+    `images` are counts such as ``{"train": 240}``; `content`, anything plain, has ``rows`` and ``claims``.
     """
     path = result_path(notebook, parameters)
     with storage_errors():
@@ -46,8 +44,7 @@ def record(notebook: str, *, parameters: dict[str, Any], images: dict[str, int],
         "provenance": {
             "commit": commit(), "device": device_name(), "versions": versions(),
             "date": datetime.date.today().isoformat(),
-        },
-        **content,
+        }, **content,
     }  # fmt: skip
     if parameters.get("dataset") == "voc12" and (classes := own_classes(paths.data_dir())):
         result["own_classes"] = list(classes)  # not VOC, so that its numbers are no answer to the paper's
@@ -58,7 +55,6 @@ def record(notebook: str, *, parameters: dict[str, Any], images: dict[str, int],
 
 
 def _plain(value: Any) -> Any:
-    """Turn numpy numbers and arrays into JSON."""
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     raise TypeError(f"a result holds a {type(value).__name__}; use plain numbers, lists and strings")
@@ -114,16 +110,14 @@ def store_benchmarks() -> Path:
 def benchmarks() -> pd.DataFrame:
     """Return what the benchmarks stored with the book say: seconds and memory of our and the literal form."""
     path = paths.book_dir() / "measured" / "benchmarks.json"
+    columns = ["ours", "literal", "times faster", "memory ratio", "difference", "work", "device", "date"]
     rows = {}
     for name, entry in json.loads(path.read_text()).items() if path.is_file() else ():
         ours, literal = entry["forms"]["ours"], entry["forms"]["literal"]
-        rows[name] = {
-            "ours": ours["seconds"], "literal": literal["seconds"],
-            "times faster": literal["seconds"] / ours["seconds"], "memory ratio": literal["memory_ratio"],
-            "difference": literal["difference"], "work": entry["note"], "device": entry["device"],
-            "date": entry["date"],
-        }  # fmt: skip
-    columns = ["ours", "literal", "times faster", "memory ratio", "difference", "work", "device", "date"]
+        rows[name] = [
+            ours["seconds"], literal["seconds"], literal["seconds"] / ours["seconds"],
+            literal["memory_ratio"], literal["difference"], entry["note"], entry["device"], entry["date"],
+        ]  # fmt: skip
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("benchmark")
 
 

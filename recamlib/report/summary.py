@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from recamlib.report.cells import BLOCKS, TABLES, TITLES, place, titled, words
-from recamlib.report.claims import SYNTHETIC, all_claims, load_paper, paper_difference, row_verdict
+from recamlib.report.claims import MARKS, SYNTHETIC, all_claims, load_paper, row_verdict
 from recamlib.report.results import load_measured
-from recamlib.report.tables import MARKS, describe_data, first_measured, markdown_table
+from recamlib.report.tables import describe_data, first_measured, markdown_table
 
 BEGIN, END = "<!-- results: made by `recam results` -->", "<!-- end of results -->"
 SHOWN = (
@@ -65,10 +65,7 @@ def _conclusion(runs: Sequence[dict[str, Any]]) -> str:
 
 
 def beside(number: str, result: dict[str, Any] | None = None):
-    """Return the paper, photographs and a run, row by row of a notebook's table, as displayable Markdown.
-
-    The photographs are those of the best run stored with the book.
-    """
+    """Return paper, photographs (the best stored run) and a run of a notebook's table, row by row."""
     from IPython.display import Markdown
 
     stored = [run for run in load_measured() if run["notebook"].startswith(number)]
@@ -91,7 +88,7 @@ def beside(number: str, result: dict[str, Any] | None = None):
         if any(cells):
             claim = paper.get(row)
             value = f"{claim.value:.1f}" if claim else "–"
-            value += f" ({paper_difference(claim):+.1f})" if claim and claim.baseline else ""
+            value += f" ({claim.difference:+.1f})" if claim and claim.baseline else ""
             lines.append([words(row), value, *cells])
     return Markdown(" ".join(told) + "\n\n" + markdown_table(["", "paper", *shown], lines))
 
@@ -196,7 +193,7 @@ def _paper_tables(results: Sequence[dict[str, Any]]) -> str:
     for claim in all_claims():
         if claim.where.startswith("Table"):
             table, block, row, column = place(claim.id)
-            text = f"{claim.value:.1f}" + (f" ({paper_difference(claim):+.1f})" if claim.baseline else "")
+            text = f"{claim.value:.1f}" + (f" ({claim.difference:+.1f})" if claim.baseline else "")
             if found := first_measured(claim, results):
                 text += f"; **{found[0]}** {MARKS[found[2]]}"
             blocks.setdefault((table, block), {}).setdefault(row, {})[column] = text

@@ -8,12 +8,8 @@ from typing import Any
 import pandas as pd
 
 from recamlib.data.access import ImageSet
-from recamlib.report.claims import SYNTHETIC, Claim, all_claims, paper_difference, row_verdict, server_numbers
+from recamlib.report.claims import MARKS, SYNTHETIC, Claim, all_claims, row_verdict, server_numbers
 from recamlib.report.results import seeds_of
-
-MARKS = {"holds": "✔ holds", "does not hold": "✘ does not hold", "cannot tell": "? cannot tell",
-         "not converged": "… not converged",
-         "reference": "– reference", "entered": "entered, not measured", "not run": "not run"}  # fmt: skip
 
 
 def describe_data(result: dict[str, Any]) -> str:
@@ -116,8 +112,6 @@ def answer(claims: dict[str, Any], name: str):
 def escaped(text: Any) -> str:
     """Escape text for Markdown, a table cell too: strings from data stay strings.
 
-    Examples
-    --------
     >>> escaped("a_b | <i>c</i>")
     'a&#95;b \\\\| &lt;i&gt;c&lt;/i&gt;'
     """
@@ -132,10 +126,7 @@ def _code(name: str) -> str:
 
 
 def scoreboard(results: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """Return one row per claim of the paper: paper, best comparable measurement, data, verdict.
-
-    The test columns hold what has been entered from the evaluation server: no run can measure them.
-    """
+    """Return paper, best comparable measurement or server's number, data and verdict of every claim."""
     results = [result for result in results if "own_classes" not in result]
     rows, entered = [], server_numbers()
     for claim in all_claims():
@@ -143,11 +134,8 @@ def scoreboard(results: Iterable[dict[str, Any]]) -> pd.DataFrame:
         if number := entered.get(claim.id):
             data = f"entered from the server: {number.link}, {number.date}"
             here, answer = round(number.value, 1), "entered"
-        rows.append({
-            "claim": claim.id, "where": claim.where, "paper": claim.value, "here": here, "data": data,
-            "verdict": answer,
-        })  # fmt: skip
-    return pd.DataFrame(rows)
+        rows.append((claim.id, claim.where, claim.value, here, data, answer))
+    return pd.DataFrame(rows, columns=["claim", "where", "paper", "here", "data", "verdict"])
 
 
 def first_measured(claim: Claim, results: Iterable[dict[str, Any]]) -> tuple[Any, str, str] | None:
@@ -165,7 +153,7 @@ def _measured(claim: Claim, result: dict[str, Any]) -> tuple[Any, str, str] | No
     entry = row_of(claim, result)
     if entry is None or "mean" not in entry or entry.get("converged") is False:
         return None
-    answer = row_verdict(entry, paper_difference(claim)) if claim.baseline else "reference"
+    answer = row_verdict(entry, claim.difference) if claim.baseline else "reference"
     return round(entry["mean"], 1), describe_data(result), answer
 
 

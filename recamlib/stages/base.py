@@ -59,11 +59,9 @@ class Settings(pydantic.BaseModel):
 class DataSettings(Settings):
     """Which images: a data set, narrowed to some classes, to single-label images or to a random part.
 
-    ``train_labels`` narrows ``train_aug`` alone, to images with one class or with several, so that runs which
-    learn from either kind are still scored on the same images.
-
-    ``fingerprint`` identifies the ids and labels found on disk, so that results of a part of VOC are never
-    mistaken for results of the whole; it is filled in, not typed.
+    ``train_labels`` narrows ``train_aug`` alone: runs that learn from images with one class or with several
+    are scored on the same ones. ``fingerprint``, of the ids and labels found on disk, is filled in: a part of
+    VOC is never mistaken for the whole.
     """
 
     name: Literal["hoofed", "voc12", "coco14"] = "hoofed"
@@ -89,8 +87,8 @@ class DataSettings(Settings):
     ) -> "DataSettings":
         """Return settings from a notebook's parameters.
 
-        `train_images` is the number of embedded scenes (a third as many to validate on), or the size of a
-        random part of an official set; 0 means the default number, or all.
+        `train_images` is the number of embedded scenes (a third as many for val), or the size of a random
+        part of an official set; 0 is the default number, or all.
         """
         if name == "hoofed" and train_images:
             more |= {"train_count": train_images, "val_count": max(24, train_images // 3)}
@@ -102,9 +100,7 @@ class DataSettings(Settings):
         if self.name != "hoofed":
             return {}
         count = self.val_count if split == "val" else self.train_count
-        return {
-            "count": count, "size": self.size, "seed": self.scene_seed, "single_share": self.single_share,
-        }  # fmt: skip
+        return {"count": count, "size": self.size, "seed": self.scene_seed, "single_share": self.single_share}
 
     def images(self, split: Split, *, limit: int = 0) -> ImageSet:
         """Open images and image-level labels of a split, or of a random part: the same one for all stages."""
@@ -150,10 +146,9 @@ def _fingerprint(name: str, root: str) -> str:
 class Stage(Settings):
     """One step of the pipeline; its settings are the key of its cache.
 
-    Subclasses hold their upstream stage and their name with a version, ``stage: Literal["Walk/2"]``: with a
-    new one, what the stage gives is made again, and all that is made from it. ``work`` says how a stage is
-    sent to a cluster, ``step`` what the time column calls it: without a name, it is no part of that.
-    Results live under :func:`recamlib.paths.results_dir`.
+    Subclasses hold their upstream stage, and their name with a version, ``stage: Literal["Walk/2"]``: a new
+    one has it made again with all that is made from it. ``work`` says how a stage is sent to a cluster,
+    ``step`` what the time column calls it, if it is part of that.
     """
 
     work: ClassVar[Work] = "images"
@@ -174,11 +169,13 @@ class Stage(Settings):
         self.__dict__[DISCRIMINATOR_FIELD] = "stage"
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:  # type: ignore[override]
-        """Yield names and values of the settings, so that ``dict(stage)`` makes another one.
-
-        pydantic's own yields all that lies in ``__dict__``: exca's mark, and a result that was read, too.
-        """
+        """Yield names and values of the settings, so that ``dict(stage)`` makes another one."""
+        # pydantic's own yields all that lies in __dict__: exca's mark, and a result that was read, too
         return ((name, getattr(self, name)) for name in type(self).model_fields)
+
+    def make(self, *requests: Any) -> Any:
+        """Compute what is stored: a dictionary for each (split, id), or the one result that there is."""
+        raise NotImplementedError
 
     def describe(self) -> str:
         """Return the settings that differ from the defaults, one per line, upstream stages indented."""
@@ -202,10 +199,7 @@ class Stage(Settings):
         return {f"{type(self).__name__}={self.stage}"}.union(*(stage.versions() for stage in self.upstream))
 
     def prepare(self, items: Sequence[Any]) -> None:
-        """Compute what must be there before `items` are sent to other processes: all trainings they need.
-
-        What is made image by image on the way is left to who makes the items.
-        """
+        """Compute what must be there before `items` are sent to other processes: all trainings they need."""
         for stage in self.upstream:
             if stage.work == "images":
                 stage.prepare(items)
@@ -225,7 +219,7 @@ class Stage(Settings):
 
 
 class ImageStage(Stage):
-    """A stage with a result per image. Subclasses have a ``make``, which computes what is stored."""
+    """A stage with a result per image."""
 
     infra: StageCache = StageCache()
 
@@ -240,13 +234,9 @@ class ImageStage(Stage):
         """Return the settings that change nothing that is stored."""
         return ()
 
-    def make(self, requests: Sequence[Request]) -> Iterator[dict]:
-        """Yield a dictionary of numbers, lists and arrays for each (split, id)."""
-        raise NotImplementedError
-
 
 class WholeStage(Stage):
-    """A stage with one result. Subclasses have a ``make``, which computes it."""
+    """A stage with one result."""
 
     work: ClassVar[Work] = "whole"
     key: ClassVar[str] = "score"
@@ -256,10 +246,6 @@ class WholeStage(Stage):
     def run(self, items: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Yield the one result that there is."""
         yield from (self.make() for _ in items)
-
-    def make(self) -> dict[str, Any]:
-        """Compute the result."""
-        raise NotImplementedError
 
     @cached_property
     def result(self) -> dict[str, Any]:
@@ -276,10 +262,7 @@ class WholeStage(Stage):
 
 
 class Training(WholeStage):
-    """A stage that trains: settings of the optimizer, the loop, and the weights as a safetensors file.
-
-    Subclasses know their ``dataset``.
-    """
+    """A stage that trains on a ``dataset``: optimizer, loop, and the weights as a safetensors file."""
 
     work: ClassVar[Work] = "training"
     key: ClassVar[str] = "model"
@@ -299,7 +282,6 @@ class Training(WholeStage):
         return [("train_aug", name) for name in self.images().ids]
 
     def prepare(self, items: Sequence[Any]) -> None:
-        """Compute what training needs."""
         for stage in self.upstream:
             _ = stage.items(self.requests) if stage.work == "images" else stage.result
 
@@ -320,11 +302,8 @@ class Training(WholeStage):
         return history, cost | {"seconds": history.pop("seconds"), "waited_seconds": history.pop("waited")}
 
     def store(self, module: nn.Module, history: dict, cost: dict, *, images: int) -> dict[str, Any]:
-        """Store trained weights, clear the checkpoint and return what a training stage keeps.
-
-        Of several processes that trained together the first one stores.
-        """
-        if process_group()[0] > 0:
+        """Store trained weights, clear the checkpoint and return what a training stage stores."""
+        if process_group()[0] > 0:  # of several that trained together the first one stores
             return {}
         path = self.folder / f"{self.key}.safetensors"
         tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}

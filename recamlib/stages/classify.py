@@ -1,7 +1,6 @@
 """Stages that train: the classifier (Eq. 1, 4), its reactivation (Eq. 5 to 8), and what they classify."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -38,21 +37,25 @@ LINEAR: dict[str, Any] = {
 PROBED = 200  # training images, whole, that show after every epoch how far FC2 is
 SCORED = 300  # training images that the classifier's mean average precision is taken on
 OTHER_DRAWS = 7919  # reactivation draws its crops and their order with this added to the seed of its base
+ONE_CLASS = (
+    "reactivation needs two classes or more: softmax over one class is 1 whatever its score, so that its "
+    "loss has no gradient; add a class for what the images show otherwise, or use CAM alone"
+)
+Logits = Callable[[Split, ImageSet], Any]  # to the logits (N, K) of some images of a split
 
 
 class TrainClassifier(Training):
     """Train backbone and FC1 on image-level labels (Eq. 1 and 4; rows 1 to 3 of Table 1).
 
-    Defaults train the small embedded network from scratch; profiles hold the paper's settings.
-    With pre-trained ``weights``, BatchNorm keeps its running statistics (scale and shift are trained) and the
-    stem stays fixed, as in the authors' code. ``probe`` stores the logits of the val images after every
-    epoch, for Figure 4. With ``saliency`` there is one more channel, for the background, and
-    ``saliency_weight`` times the loss of EPS is added (Table 4); what is reactivated from such a classifier
-    keeps that loss. ``checkpointing`` saves memory, not time, and is for transformers.
+    Defaults train the small embedded network from scratch; profiles hold the paper's settings. With
+    pre-trained ``weights``, BatchNorm keeps its running statistics and the stem stays fixed, as in the
+    authors' code. ``probe`` stores the logits of the val images after every epoch, for Figure 4. With
+    ``saliency`` there is one more channel, for the background, and ``saliency_weight`` times the loss of EPS
+    is added (Table 4), in reactivation too. ``checkpointing`` saves memory, and is for transformers.
 
     ``train="heads"`` leaves the backbone as loaded: FC1 is trained on features of whole images, resized by
-    ``scale``, that are computed once. ``fc_init="linear"`` starts FC1 from that layer and then trains
-    everything. ``scale`` is also the size at which convergence is measured.
+    ``scale``, computed once. ``fc_init="linear"`` starts FC1 from that layer and then trains everything.
+    ``scale`` is also the size at which convergence is measured.
     """
 
     dataset: DataSettings = DataSettings()
@@ -85,7 +88,6 @@ class TrainClassifier(Training):
 
     @property
     def upstream(self) -> tuple[Stage, ...]:
-        """Saliency maps, stored features and the layer fitted on them, where they are used."""
         maps = (self.salient,) if self.saliency else ()
         features = (self.features,) if self.train == "heads" else ()
         return maps + features + ((self.linear,) if self.fc_init == "linear" else ())
@@ -96,15 +98,11 @@ class TrainClassifier(Training):
         return SaliencyMaps(dataset=self.dataset, saliency=self.saliency)
 
     def views(self, *, draws: int = 0) -> LabelledViews:
-        """Return the training crops of this run, from images and image-level labels alone.
-
-        The long side is drawn from 0.625 to 1.25 crops, as the published [320, 640] for a crop of 512.
-        `draws` is added to the seed that crops are drawn with.
-        """
+        """Return the training crops of this run; `draws` is added to the seed that they are drawn with."""
         images, seed = self.images(), self.seed + draws
-        sizes: dict[str, Any] = {
-            "crop": self.crop, "long_side": (round(0.625 * self.crop), round(1.25 * self.crop)),
-        }  # fmt: skip
+        # the long side is from 0.625 to 1.25 crops, as the published [320, 640] for a crop of 512
+        sides = round(0.625 * self.crop), round(1.25 * self.crop)
+        sizes: dict[str, Any] = {"crop": self.crop, "long_side": sides}
         if self.saliency is None:
             return LabelledViews(images, TrainView(**sizes), seed=seed)
         return SaliencyViews(images, self.salient.reader("train_aug"), **sizes, seed=seed)
@@ -112,10 +110,8 @@ class TrainClassifier(Training):
     @property
     def features(self) -> Features:
         """Features of whole images from the backbone as it was loaded."""
-        return Features(
-            dataset=self.dataset, backbone=self.backbone, weights=self.weights, scale=self.scale,
-            output_stride=self.output_stride,
-        )  # fmt: skip
+        names = ("dataset", "backbone", "weights", "scale", "output_stride")
+        return Features(**{name: getattr(self, name) for name in names})
 
     @property
     def linear(self) -> "TrainClassifier":
@@ -193,19 +189,19 @@ class TrainClassifier(Training):
             record_of=lambda net: self._record(self.logits_of(net.fc1)),
         )  # fmt: skip
 
-    def logits_of(self, fc1: nn.Linear) -> "Logits":
-        """Return a function to the logits (N, K) of some images of a split, from the stored features."""
+    def logits_of(self, fc1: nn.Linear) -> Logits:
+        """Return a function to the logits of images, from their stored features."""
         fc1.cpu()
         return lambda split, images: fc1(self.features.pooled(split, images.ids))
 
-    def _record(self, logits: "Logits") -> dict[str, float]:
+    def _record(self, logits: Logits) -> dict[str, float]:
         """Return the mean average precision, percent, on training and val images, and that of FC1 alone."""
         record, linear = self.precision_of(logits), self.linear
         same = self.model_dump(exclude={"infra"}) == linear.model_dump(exclude={"infra"})
         return {**record, "fc1_map": (record if same else linear.result["convergence"])["val_map"]}
 
-    def precision_of(self, logits: "Logits") -> dict[str, float]:
-        """Return the mean average precision, percent, of logits (N, K) on training and val images."""
+    def precision_of(self, logits: Logits) -> dict[str, float]:
+        """Return the mean average precision, percent, on training and val images."""
         record = {}
         parts: tuple[tuple[str, Split, int], ...]
         parts = ("train_map", "train_aug", SCORED), ("val_map", "val", 0)
@@ -221,15 +217,12 @@ class TrainClassifier(Training):
         return self.load_into(_fc1(*self.result["shape"])).fc1
 
     def load(self) -> tuple[CamClassifier, None]:
-        """Return the trained classifier on the CPU in evaluation mode."""
+        """Return the trained classifier."""
         model = self.build()
         if self.train == "all":
             return self.load_into(model).eval(), None
         model.backbone, model.fc1 = self.features.build(), self.fc1()
         return model.eval(), None
-
-
-Logits = Callable[[Split, ImageSet], Any]
 
 
 def _fc1(classes: int, channels: int) -> nn.ModuleDict:
@@ -270,7 +263,7 @@ def _train(
     if not answer.converged:
         print(
             f"{type(stage).__name__} has not converged ({answer.text}), so that it carries no verdict: "
-            f"try {'a lower' if 'after' in answer.text else 'a higher'} rate (lr) or more epochs"
+            f"try {'a lower' if answer.spoiled else 'a higher'} rate (lr) or more epochs"
         )
     shape = next(v.shape for k, v in model.state_dict().items() if k.endswith("fc1.weight"))
     return {**result, "convergence": record, "shape": list(shape)}
@@ -280,12 +273,10 @@ class Reactivate(Training):
     """Reactivate a converged BCE classifier with SCE (Eq. 5 to 8).
 
     ``sce_weight=0`` is the control of Table 1: as many further epochs at the same rates, with BCE alone.
-    A base that was trained with saliency keeps the loss of EPS beside the two: ReCAM-E of Table 4.
-    ``lr`` is the rate of FC2; backbone and FC1 have ``base_lr_factor`` times that.
-    The maps of Eq. 5 pass gradients to FC1 and the backbone, as in the authors' code, unless ``detach_maps``.
-    ``gap`` is what Eq. 5 divides by (:func:`recamlib.method.maps.class_features`).
-    ``train="heads"`` trains FC1 and FC2 on the features of a base that was itself trained so.
-    Crops and their order are drawn anew, not as its base drew them.
+    ``lr`` is the rate of FC2; backbone and FC1 have ``base_lr_factor`` times that. The maps of Eq. 5 pass
+    gradients to both, as in the authors' code, unless ``detach_maps``; ``gap`` is what Eq. 5 divides by
+    (:func:`recamlib.method.maps.class_features`). ``train="heads"`` trains FC1 and FC2 on the features of a
+    base that was itself trained so. Crops and their order are drawn anew, not as the base drew them.
     """
 
     base: TrainClassifier = TrainClassifier()
@@ -307,11 +298,10 @@ class Reactivate(Training):
                 "its backbone: use 'all'"
             )
         if len(self.dataset.classes) == 1:
-            raise SettingsError(_ONE_CLASS)
+            raise SettingsError(ONE_CLASS)
 
     @property
     def dataset(self) -> DataSettings:
-        """Data settings of the base classifier."""
         return self.base.dataset
 
     @property
@@ -327,10 +317,10 @@ class Reactivate(Training):
         return nn.ModuleDict({"classifier": classifier, "head": head})
 
     def make(self) -> dict[str, Any]:
-        """Train from the base's weights and return file, digest, history, convergence and cost."""
+        """Train from the base's weights and return what `_train` does."""
         _ = self.base.result  # trains what has to be there first
         if len(self.images().space) == 1:
-            raise SettingsError(_ONE_CLASS)
+            raise SettingsError(ONE_CLASS)
         torch.manual_seed(self.seed + OTHER_DRAWS)
         step: Callable
         if self.train == "heads":
@@ -354,8 +344,8 @@ class Reactivate(Training):
         start = model.head.fc2.weight.detach().clone()
         return _train(
             self, model, views, step, groups, seed=self.seed + OTHER_DRAWS, precision=self.base.precision,
-            after_epoch=partial(self._after_epoch, start=start, views=views) if self.sce_weight else None,
-            record_of=partial(self._record, start=start, views=views),
+            after_epoch=(lambda net, _: self._fc2(net, views, start, PROBED)[1]) if self.sce_weight else None,
+            record_of=lambda net: self._record(net, views, start),
         )  # fmt: skip
 
     def _step(self, net: nn.Module, views: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -383,7 +373,7 @@ class Reactivate(Training):
         return {"loss": bce + self.sce_weight * sce, "bce": bce, "sce": sce}
 
     def _fixed_step(self, net: nn.Module, samples: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Return the loss of FC2 on class features ``(B, K, 1, C)`` where FC1 does not train."""
+        """Return the loss on class features ``(B, K, 1, C)`` where FC1 does not train."""
         sce = reactivation_loss(samples[:, :, 0], labels, classifier=net.head)
         return {"loss": self.sce_weight * sce, "sce": sce}
 
@@ -404,73 +394,58 @@ class Reactivate(Training):
         rows = pooled.new_zeros(*labels.shape, pooled.shape[2])
         return rows.scatter(1, present[..., None].expand_as(pooled), pooled)
 
-    def _one_class(self, net: Any, views: Any, *, limit: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-        """Return pooled features of training images as FC2 sees them, their classes and their shares."""
+    @torch.no_grad()
+    def _fc2(
+        self, net: Any, views: Any, start: Tensor, limit: int = 0
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], dict[str, float]]:
+        """Return what FC2 sees of training images (`one_class_features`), and how far it is trained on it."""
         if self.train == "heads":
             rows = self._all_class_features(net.fc1.weight.detach().cpu(), views, limit=limit)
-            return one_class_features(rows, views.labels[: limit or None])
-        images = self.dataset.images("train_aug", limit=limit)
-        weight = net.classifier.fc1.weight.detach().cpu()
-        parts = [
-            one_class_features(class_features(f, class_activation_maps(f, weight), gap=self.gap), row[None])
-            for f, row in zip(
-                _whole(net.classifier, images, scale=self.base.scale), torch.from_numpy(images.label_matrix())
-            )
-        ]
-        return tuple(torch.cat(column) for column in zip(*parts))
+            pooled = one_class_features(rows, views.labels[: limit or None])
+        else:
+            weight = net.classifier.fc1.weight.detach().cpu()
+            images = self.dataset.images("train_aug", limit=limit)
+            found = _whole(net.classifier, images, scale=self.base.scale)
+            pairs = zip(found, torch.from_numpy(images.label_matrix()))
+            parts = [
+                one_class_features(class_features(f, class_activation_maps(f, weight), gap=self.gap), y[None])
+                for f, y in pairs
+            ]
+            pooled = tuple(torch.cat(column) for column in zip(*parts))
+        fc2 = net.head.fc2.weight.detach().cpu()
+        return pooled, {
+            **head_numbers(*pooled, fc2), "length": float(pooled[0].norm(dim=1).mean()),
+            "cosine": float(F.cosine_similarity(fc2.flatten(), start.flatten(), dim=0)),
+        }  # fmt: skip
 
-    def _after_epoch(self, net: Any, epoch: int, *, start: Tensor, views: Any) -> dict[str, float]:
-        """Return what shows how far FC2 is trained, on a part of the training images."""
-        with torch.no_grad():
-            return _head_numbers(self._one_class(net, views, limit=PROBED), net.head, start)
-
-    def _record(self, net: Any, *, start: Tensor, views: Any) -> dict[str, Any]:
+    def _record(self, net: Any, views: Any, start: Tensor) -> dict[str, Any]:
         """Return what shows whether the base and FC2 have converged, and how well FC1 classifies after it."""
 
         def logits(_: Split, images: ImageSet) -> np.ndarray:
             return image_logits(net.classifier, images, scale=self.base.scale)
 
         after = self.base.precision_of(self.base.logits_of(net.fc1) if self.train == "heads" else logits)
-        record: dict[str, Any] = dict(self.base.result["convergence"])
+        record = dict(self.base.result["convergence"])
         record |= {f"{name}_after": value for name, value in after.items()}
         if not self.sce_weight:
             return record
-        with torch.no_grad():
-            pooled = self._one_class(net, views)
-            mine = _head_numbers(pooled, net.head, start)
+        pooled, mine = self._fc2(net, views, start)
         classes = net.head.fc2.out_features
-        fitted = head_numbers(
-            *pooled, fit_softmax(*pooled, classes=classes, weight_decay=self.weight_decay)
-        )
-        record["fc2_accuracy"] = mine.pop("accuracy")
+        softmax = fit_softmax(*pooled, classes=classes, weight_decay=self.weight_decay)
+        fitted = head_numbers(*pooled, fc2=softmax)
         return {
-            **record, **mine, "softmax_accuracy": fitted["accuracy"], "softmax_sce": fitted["sce"],
-            "ln_k": float(np.log(classes)),
+            **record, "fc2_accuracy": mine.pop("accuracy"), **mine, "softmax_accuracy": fitted["accuracy"],
+            "softmax_sce": fitted["sce"], "ln_k": float(np.log(classes)),
         }  # fmt: skip
 
     def load(self) -> tuple[CamClassifier, Tensor]:
-        """Return the reactivated classifier and FC2's weight (K, C), on the CPU in evaluation mode."""
+        """Return the reactivated classifier and FC2's weight (K, C)."""
         if self.train == "all":
             model = self.load_into(self.build()).eval()
             return model.classifier, model.head.fc2.weight.detach()
         classifier, heads = self.base.load()[0], self.load_into(_heads(self.base.fc1()))
         classifier.fc1.load_state_dict(heads.fc1.state_dict())
         return classifier, heads.head.fc2.weight.detach()
-
-
-def _head_numbers(pooled: tuple[Tensor, Tensor, Tensor], head: nn.Module, start: Tensor) -> dict[str, float]:
-    """Return SCE and accuracy of FC2, the length of its features, and its cosine to where it started."""
-    fc2 = head.fc2.weight.detach().cpu()
-    return {
-        **head_numbers(*pooled, fc2), "length": float(pooled[0].norm(dim=1).mean()),
-        "cosine": float(F.cosine_similarity(fc2.flatten(), start.flatten(), dim=0)),
-    }  # fmt: skip
-
-
-_ONE_CLASS = (
-    "reactivation needs two classes or more: softmax over one class is 1 whatever its score, so that its "
-    "loss has no gradient; add a class for what the images show otherwise, or use CAM alone"
-)
 
 
 def _whole(classifier: CamClassifier, images: ImageSet, *, scale: float) -> Iterator[Tensor]:
@@ -485,10 +460,7 @@ def _whole(classifier: CamClassifier, images: ImageSet, *, scale: float) -> Iter
 
 
 class Classify(WholeStage):
-    """Logits of a trained classifier on whole images: accuracy of Figure 1a, mean average precision.
-
-    ``scale`` resizes the images: a network trained on small crops does not know objects at their full size.
-    """
+    """Logits of a trained classifier on whole images, resized by ``scale``: accuracy of Figure 1a."""
 
     model: TrainClassifier | Reactivate = pydantic.Field(TrainClassifier(), discriminator="stage")
     split: Split = "val"
@@ -497,7 +469,6 @@ class Classify(WholeStage):
     key = "logits"
 
     def make(self) -> dict[str, Any]:
-        """Return logits and labels, both (N, K), and cost."""
         images = self.model.dataset.images(self.split)
         model = self.model.load()[0].to(default_device(), memory_format=torch.channels_last)
         with measured() as cost, labels_only():

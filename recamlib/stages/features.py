@@ -21,9 +21,9 @@ WINDOW = 32  # images decoded at once, so that equal sizes share a batch; a kill
 
 
 class Features(ImageStage):
-    """Features of whole images, resized by ``scale``, from a backbone as it was loaded; half precision.
+    """Features (V, C, h, w) of whole images, resized by ``scale``, from a backbone as it was loaded; float16.
 
-    With ``mirror`` those of the mirror image come after them. ``weights=None`` is a backbone as initialised.
+    V is 2 with ``mirror``: those of the mirror image come last. ``weights=None`` is as initialised.
     """
 
     dataset: DataSettings = DataSettings()
@@ -35,13 +35,12 @@ class Features(ImageStage):
     stage: Literal["Features/1"] = "Features/1"
 
     def build(self) -> Backbone:
-        """Return the backbone as it was loaded; without weights, the same one every time."""
-        with torch.random.fork_rng(devices=[]):
+        """Return the backbone."""
+        with torch.random.fork_rng(devices=[]):  # without weights, the same one every time
             torch.manual_seed(0)
             return build_backbone(self.backbone, output_stride=self.output_stride, weights=self.weights)
 
     def make(self, requests: Sequence[Request]) -> Iterator[dict[str, Any]]:
-        """Yield for each (split, id) features (V, C, h, w), V 2 with mirror, and cost."""
         backbone = fold_batch_norm(self.build().eval())
         backbone.to(default_device(), memory_format=torch.channels_last)
         for start in range(0, len(requests), WINDOW):
@@ -64,10 +63,9 @@ class Features(ImageStage):
 
 
 class FeatureViews(Dataset):
-    """Features of training images as samples of the training loop, padded to one number of cells.
+    """Features of training images as samples ``(features (C + 1, 1, n), labels (K,), index)``, in memory.
 
-    A sample is ``(features (C + 1, 1, n), labels (K,), index)``; its last channel is 1 in cells of the image
-    and 0 in padding (:func:`split_cells`). All lie in memory in the layout that training takes them in.
+    They are padded to n cells; the last channel is 1 in cells of the image and 0 in padding.
     """
 
     def __init__(self, images: ImageSet, features: Sequence[Tensor]) -> None:
@@ -82,7 +80,7 @@ class FeatureViews(Dataset):
         self.pooled: Tensor | None = None  # (N, K, 1, C), if samples are class features that do not change
 
     def set_epoch(self, epoch: int) -> None:
-        """Do nothing: no view is drawn."""
+        pass  # no view is drawn
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -94,14 +92,10 @@ class FeatureViews(Dataset):
 
     @staticmethod
     def collate(batch: Any) -> Any:
-        """Return a batch as it is."""
         return batch
 
 
 def split_cells(samples: Tensor) -> tuple[Tensor, Tensor]:
-    """Return features ``(B, C, 1, n)``, 0 in padding, and n over the cells of each image, ``(B, 1, 1)``.
-
-    A mean over all cells times that is the mean over the image.
-    """
+    """Return features ``(B, C, 1, n)``, 0 in padding, and what makes their mean an image's, ``(B, 1, 1)``."""
     inside = samples[:, -1:]
     return samples[:, :-1], samples.shape[-1] / inside.sum((2, 3))[..., None]

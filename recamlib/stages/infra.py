@@ -29,15 +29,14 @@ from recamlib.errors import RecamError, ResultsError, SettingsError
 from recamlib.files import storage_errors
 
 Work = Literal["images", "training", "whole", "here"]
-"""How a stage is sent: as an array of jobs over its images, as a job that trains, as a job, or not at all."""
+"""How a stage is sent: as jobs over its images, as a job that trains, as a job, or not at all."""
 
 logging.getLogger("exca.map").setLevel(logging.WARNING)  # its lines hold whole keys
 
 
 def read_cluster(text: str) -> dict[str, Any]:
-    """Return the settings of ``slurm,NAME=VALUE,...`` or ``local,...``; names are those of `exca.MapInfra`.
-
-    Of ``slurm_partition`` and the like the end is enough. A job is one process.
+    """Return the settings of ``slurm,NAME=VALUE,...`` or ``local,...``; names are those of `exca.MapInfra`,
+    with or without ``slurm_``.
     """
     kind, *rest = (part.strip() for part in text.split(","))
     if kind not in ("slurm", "local"):
@@ -60,10 +59,8 @@ def read_cluster(text: str) -> dict[str, Any]:
 
 
 def job_settings(work: Work) -> dict[str, Any] | None:
-    """Return exca's settings of the jobs a stage is sent as, or None if it is computed in this process.
-
-    A job never sends jobs of its own: one that waits for another could keep it from starting.
-    """
+    """Return exca's settings of the jobs a stage is sent as, or None if it is computed in this process."""
+    # a job never sends jobs of its own: one that waits for another could keep it from starting
     text = os.environ.get("RECAM_CLUSTER", "")
     if not text or work == "here" or "SUBMITIT_FOLDER" in os.environ:
         return None
@@ -89,10 +86,7 @@ def job_error(stage: str, error: Exception, folder: Path) -> RecamError:
 
 
 class Process(Liveness):
-    """A process told from a later one of the same number, and from one that is a zombie.
-
-    exca's own knows neither: in a container, a claim of a killed run would be waited for for ever.
-    """
+    """A process told from a later one of the same number, and from a zombie; exca's own waits for ever."""
 
     host: str
     pid: int
@@ -106,7 +100,6 @@ class Process(Liveness):
         return cls(host=socket.gethostname(), pid=os.getpid(), started=psutil.Process().create_time())
 
     def is_alive(self) -> bool | None:
-        """Return whether it runs; None if it is another machine's."""
         if self.host != socket.gethostname():
             return None
         with suppress(psutil.NoSuchProcess):
@@ -128,7 +121,7 @@ class _Reader(DumpContext):
         return factory()  # a map from when another run was writing to the file may end within an entry
 
     def delete(self, info: Any) -> None:
-        """Do nothing: entries share files, and exca removes a file with its last entry."""
+        pass  # entries share files, and exca removes a file with its last entry
 
 
 class StageCache(exca.MapInfra):
@@ -229,10 +222,7 @@ class StageCache(exca.MapInfra):
 
 
 def _blank_damaged_lines(index: Path) -> None:
-    """Blank lines that are no entries, as exca does deleted ones: for one of them it refuses the whole index.
-
-    What they stood for is made again. A last line without an end is being written, or never was.
-    """
+    """Blank lines that are no entries, as exca does deleted ones: for one it refuses the whole index."""
 
     def is_entry(line: bytes) -> bool:
         with suppress(ValueError, TypeError):

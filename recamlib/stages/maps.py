@@ -22,9 +22,8 @@ from recamlib.stages.features import WINDOW, Features
 
 WeightOption = Literal["w", "w'", "w+w'", "w*w'", "relu(w)", "w*w", "w*random", "relu(w)*relu(w')"]
 OPTIONS: tuple[WeightOption, ...] = ("w", "w'", "w+w'", "w*w'")
-# Options of our own that need no FC2, and all of them where there is one.
-UNTRAINED: tuple[WeightOption, ...] = ("relu(w)", "w*w", "w*random")
-CONTROLS: tuple[WeightOption, ...] = (*UNTRAINED, "relu(w)*relu(w')")
+UNTRAINED: tuple[WeightOption, ...] = ("relu(w)", "w*w", "w*random")  # our own that need no FC2
+CONTROLS: tuple[WeightOption, ...] = (*UNTRAINED, "relu(w)*relu(w')")  # all of our own
 FEW = 4  # images of AdvCAM between two writes: a killed run loses at most these
 BACKGROUND = {"cam": 0.15, "recam": 0.21, "eps": 0.20}  # published thresholds; 0.21 is ReCAM's on VOC
 Extractor = Callable[[Sequence[Request], list[Tensor], list[Tensor]], Sequence[Sequence[Tensor]]]
@@ -34,12 +33,13 @@ Extractor = Callable[[Sequence[Request], list[Tensor], list[Tensor]], Sequence[S
 class MapStage(ImageStage):
     """What every stage that makes maps has in common: whole splits, single images, thresholds.
 
-    ``published`` are background thresholds. None fits the embedded scenes: ``embedded`` was chosen with the
+    None of the ``published`` background thresholds fits the embedded scenes: ``embedded`` was chosen with the
     profile quick on scenes of another seed.
     """
 
     published: ClassVar[dict[str, float]] = BACKGROUND
     embedded: ClassVar[float] = 0.55
+    thresholds: ClassVar[tuple[float, ...]] = THRESHOLDS  # that masks of these maps are scored at
 
     @property
     def dataset(self) -> DataSettings:
@@ -53,8 +53,11 @@ class MapStage(ImageStage):
 
     def merge(self, item: dict, *, stride: int | None = None) -> Tensor:
         """Return the normalised maps (P, H, W) of a stored item, at image size or at a stride."""
-        if not item["scales"]:  # an image without a class has no map
-            return no_maps(item["size"], stride)
+        if not item["classes"]:
+            return torch.zeros(0, *(-(-side // (stride or 1)) for side in item["size"]))
+        return self._merged(item, stride)
+
+    def _merged(self, item: dict, stride: int | None) -> Tensor:
         scales = [torch.from_numpy(np.array(m)) for m in item["scales"]]  # (P, h_s, w_s)
         cell = getattr(self.model, "base", self.model).output_stride
         return merge_scales(scales, tuple(item["size"]), stride=stride, cell=cell)
@@ -75,11 +78,6 @@ class MapStage(ImageStage):
         if self.dataset.name == "hoofed":
             return self.embedded
         return self.published["recam" if self.reactivated and self.dataset.name == "voc12" else "cam"]
-
-    @property
-    def thresholds(self) -> tuple[float, ...]:
-        """Background thresholds that masks of these maps are scored at."""
-        return THRESHOLDS
 
     def images(self, split: Split, *, limit: int = 0) -> ImageSet:
         """Return the images of a split, or a random part of them."""
@@ -104,7 +102,7 @@ class MapStage(ImageStage):
 
 
 class ModelMaps(MapStage):
-    """What the maps that a model gives itself share: weight option, scales, and how they are stored."""
+    """Maps that a model gives itself: weight option, scales, and how they are stored."""
 
     model: TrainClassifier | Reactivate = pydantic.Field(TrainClassifier(), discriminator="stage")
     weights: WeightOption = "w"
@@ -124,7 +122,6 @@ class ModelMaps(MapStage):
         return (*OPTIONS, *CONTROLS) if self.reactivated else ("w", *UNTRAINED)
 
     def make(self, requests: Sequence[Request]) -> Iterator[dict]:
-        """Yield for each (split, id) the maps of every scale, classes present, size and cost."""
         count, maps_of = self.extractor()
         for start in range(0, len(requests), count):
             window = requests[start : start + count]
@@ -146,11 +143,10 @@ class ModelMaps(MapStage):
 class ExtractCams(ModelMaps):
     """Multi-scale, mirrored class activation maps of the classes in each image's label (Eq. 2 and 9).
 
-    All weight options come from the same features, so one forward pass fills the cache for the four of them:
-    ``weights`` chooses what is read and is no part of the cache key. What is stored per image are the ReLU'd,
-    un-normalised maps of every scale at the network's own resolution (about a thirtieth of a full-size map);
-    :meth:`maps` merges them. ``reading="softmax"`` takes the share of a class in a softmax over all classes
-    and the background instead, as EPS does; it needs a model that was trained with saliency.
+    Stored per image are the ReLU'd, un-normalised maps of every scale at the network's own resolution (about
+    a thirtieth of a full-size map), of all weight options from one forward pass: ``weights`` chooses what is
+    read and is no part of the cache key. ``reading="softmax"`` takes the share of a class in a softmax over
+    all classes and the background instead, as EPS does; it needs a model that was trained with saliency.
     """
 
     reading: Literal["relu", "softmax"] = "relu"
@@ -174,11 +170,9 @@ class ExtractCams(ModelMaps):
 
     @property
     def fixed_threshold(self) -> float:
-        """The published background threshold for these maps."""
         return BACKGROUND["eps"] if self.reading == "softmax" else super().fixed_threshold
 
     def not_in_key(self) -> tuple[str, ...]:
-        """Return the weights: all options are stored."""
         return ("weights",)
 
     def extractor(self) -> tuple[int, Extractor]:
@@ -204,18 +198,16 @@ class ExtractCams(ModelMaps):
         pairs = zip(*[[torch.from_numpy(np.array(i["features"])).float() for i in c] for c in columns])
         return [[pair_maps(p, weights, k) for p in scales] for scales, k in zip(pairs, classes)]
 
-    def merge(self, item: dict, *, stride: int | None = None) -> Tensor:
-        """Merge the option's maps of one stored item at image size, or at a stride; (P, H, W) in [0, 1]."""
+    def _merged(self, item: dict, stride: int | None) -> Tensor:
         option = self.stored.index(self.weights)
-        return super().merge({**item, "scales": [maps[option] for maps in item["scales"]]}, stride=stride)
+        return super()._merged({**item, "scales": [maps[option] for maps in item["scales"]]}, stride)
 
 
 class AdvCams(ModelMaps):
     """Maps of images moved to where their class is recognised better (Eq. 10), with any weight option.
 
-    Unlike in :class:`ExtractCams`, the weights are part of the key: every option moves its own way.
-    ``score`` and ``penalty`` say in which units Eq. 10 is taken
-    (:func:`recamlib.method.advcam.advcam_gain`); the defaults are of AdvCAM's code, where mu is 7.
+    Here the weights are part of the key: every option moves its own way. ``score`` and ``penalty`` are the
+    units of :func:`recamlib.method.advcam.advcam_gain`; the defaults are those of AdvCAM's code, with mu 7.
     """
 
     steps: int = pydantic.Field(27, ge=1)
@@ -254,8 +246,3 @@ def open_window(data: DataSettings, requests: Sequence[Request]) -> tuple[list[T
     sets = [(data.images(split), name) for split, name in requests]
     present = [torch.from_numpy(np.flatnonzero(images.labels(name))) for images, name in sets]
     return present, [images.image(name) for images, name in sets]
-
-
-def no_maps(size: Sequence[int], stride: int | None) -> Tensor:
-    """Return the maps of an image without a class: none, at the size they would have."""
-    return torch.zeros(0, *(-(-side // (stride or 1)) for side in size))

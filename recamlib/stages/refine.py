@@ -22,7 +22,7 @@ from recamlib.method.walk import random_walks
 from recamlib.models.backbones import build_backbone
 from recamlib.models.irnet import BoundaryNet
 from recamlib.stages.base import DataSettings, ImageStage, Request, Stage, Training
-from recamlib.stages.maps import AdvCams, ExtractCams, RefinedMaps, no_maps
+from recamlib.stages.maps import AdvCams, ExtractCams, RefinedMaps
 from recamlib.stages.saliency import Saliency, SaliencyMaps
 
 Cams = ExtractCams | AdvCams
@@ -46,14 +46,14 @@ class _Confident(Stage):
 class ConfidentLabels(_Confident, ImageStage):
     """Pixels that maps are sure about: dense CRF at a high and at a low threshold, where they agree.
 
-    Stored per image is the label map (0 background, k + 1 class k, 255 neither) as the bytes of a PNG.
+    The label map (0 background, k + 1 class k, 255 neither) is stored as PNG bytes, its labelled share
+    beside.
     """
 
     stage: Literal["ConfidentLabels/2"] = "ConfidentLabels/2"
     step = "confident labels"
 
     def make(self, requests: Sequence[Request]) -> Iterator[dict]:
-        """Yield for each (split, id) the label map as PNG bytes, the share of pixels labelled, and cost."""
         self.cams.items(requests)  # what is missing upstream is made first, and not read
         stored, images = self.cams.items(requests), self._labelled(requests)
         solved = crf_many(crf_labels, images) if self.crf else (i["labels"] for i in images)  # two maps each
@@ -66,7 +66,7 @@ class ConfidentLabels(_Confident, ImageStage):
             yield {"png": png, "kept": float((labels != 255).mean()), "cost": per_image(cost, 1)}
 
     def _labelled(self, requests: Sequence[Request]) -> Iterator[dict[str, Any]]:
-        """Yield the arguments of the CRF: two label maps (2, H, W), at the high and at the low threshold.
+        """Yield the arguments of the CRF: label maps (2, H, W) at the high and at the low threshold.
 
         Their values are local: 0 for the background and p + 1 for the p-th class present.
         """
@@ -82,12 +82,10 @@ class ConfidentLabels(_Confident, ImageStage):
 
 
 class TrainBoundary(_Confident, Training):
-    """Train IRN's boundary branch on confident labels of the training images.
+    """Train IRN's boundary branch on confident labels of the training images, or of ``limit`` of them.
 
-    ``trunk`` chooses the frozen backbone: ``"pretrained"`` is the classifier's architecture with its
-    pre-trained weights, as published; ``"classifier"`` is the trained classifier's own, the only choice where
-    there are no pre-trained weights; ``"auto"`` takes the first where it can. ``limit`` trains on a random
-    part of the images.
+    The frozen backbone, ``trunk``, is ``"pretrained"``, the classifier's architecture with its pre-trained
+    weights, as published; ``"classifier"``, the trained classifier's own; or ``"auto"``, the first if it can.
     """
 
     trunk: Literal["auto", "pretrained", "classifier"] = "auto"
@@ -104,12 +102,10 @@ class TrainBoundary(_Confident, Training):
 
     @property
     def upstream(self) -> tuple[Stage, ...]:
-        """The stage that makes the labels, which has the maps before it."""
         return (self.labels,)
 
     @property
     def dataset(self) -> DataSettings:
-        """Data settings of the classifier at the root."""
         return self.cams.dataset
 
     @property
@@ -129,7 +125,7 @@ class TrainBoundary(_Confident, Training):
         return BoundaryNet(backbone)
 
     def make(self) -> dict[str, Any]:
-        """Train and return file, digest, history, share of confident pixels and cost; of the branch alone."""
+        """Train; of the network the branch alone is stored, beside the share of confident pixels."""
         images = self.images()
         stored = dict(zip(images.ids, self.labels.items(self.requests)))
         view = PairedView(crop=self.crop, scale=self.scale, stride=STRIDE)
@@ -152,21 +148,20 @@ class TrainBoundary(_Confident, Training):
         }  # fmt: skip
 
     def load(self) -> BoundaryNet:
-        """Return the trained network on the CPU in evaluation mode."""
+        """Return the trained network."""
         net = self.build()
         self.load_into(net.branch)
         return net.eval()
 
 
 class BoundaryMaps(ImageStage):
-    """Boundary probabilities of whole images at stride 4, image and mirror averaged; stored as half."""
+    """Boundary probabilities (ceil(H/4), ceil(W/4)) of whole images, image and mirror averaged; float16."""
 
     net: TrainBoundary = TrainBoundary()
     stage: Literal["BoundaryMaps/2"] = "BoundaryMaps/2"
     step = "boundary maps"
 
     def make(self, requests: Sequence[Request]) -> Iterator[dict]:
-        """Yield for each (split, id) the boundary map (ceil(H/4), ceil(W/4)) and cost."""
         net = self.net.load().to(default_device(), memory_format=torch.channels_last)
         for split, name in requests:
             with labels_only(), torch.inference_mode(), measured() as cost:
@@ -180,11 +175,9 @@ class BoundaryMaps(ImageStage):
 
 class Walk(RefinedMaps):
     """Random walk of maps over the image (Eq. 11): the maps that become the pseudo masks.
-
-    ``power`` is applied to the maps before they walk: 1.5 is AdvCAM's, which IRN's labels do not get.
-
-    Stored per image are the walked maps at stride 4, half precision, divided by the largest value of all
-    classes, as published.
+    ``power`` is applied to the maps before they walk: 1.5 is AdvCAM's, which IRN's labels do not get. Stored
+    are walked maps (P, ceil(H/4), ceil(W/4)), float16, over the largest value of all classes, as published.
+    published.
     """
 
     cams: Cams = pydantic.Field(ExtractCams(), discriminator="stage")
@@ -200,7 +193,6 @@ class Walk(RefinedMaps):
 
     @property
     def upstream(self) -> tuple[Stage, ...]:
-        """The stages that give maps and boundaries."""
         return self.cams, self.boundaries
 
     @property
@@ -209,8 +201,7 @@ class Walk(RefinedMaps):
         return BoundaryMaps(net=self.boundary)
 
     def make(self, requests: Sequence[Request]) -> Iterator[dict]:
-        """Yield for each (split, id) the walked maps (P, ceil(H/4), ceil(W/4)), classes, size and cost."""
-        stored, held = self.cams.items(requests), self.boundaries.items(requests)
+        stored, held = (stage.items(requests) for stage in self.upstream)
         for start in range(0, len(requests), BATCH):
             window = requests[start : start + BATCH]
             upstream = [next(stored) for _ in window]
@@ -237,10 +228,7 @@ class Walk(RefinedMaps):
                     "classes": item["classes"], "size": item["size"], "cost": per_image(cost, len(window)),
                 }  # fmt: skip
 
-    def merge(self, item: dict, *, stride: int | None = None) -> Tensor:
-        """Return the walked maps (P, H, W) of a stored item, stretched to image size, peak 1."""
-        if not item["classes"]:
-            return no_maps(item["size"], stride)
+    def _merged(self, item: dict, stride: int | None) -> Tensor:
         maps = torch.from_numpy(np.array(item["maps"], dtype=np.float32))
         if stride == STRIDE:
             return maps
@@ -253,9 +241,8 @@ class Walk(RefinedMaps):
 class SaliencyMerge(RefinedMaps):
     """EDAM's merge of maps with saliency: on ReCAM's maps it is ReCAM-M (Table 4).
 
-    It is a post-processing: the last step before masks, after IRN's walk where there is one, and IRN itself
-    does not take it (its labels need maps that say how sure they are, and these are 0 or 1). There is no
-    threshold to choose either.
+    It is the last step before masks, after IRN's walk where there is one: IRN's labels need maps that say how
+    sure they are, and these are 0 or 1.
     """
 
     cams: ExtractCams | AdvCams | Walk = pydantic.Field(ExtractCams(), discriminator="stage")
@@ -265,24 +252,17 @@ class SaliencyMerge(RefinedMaps):
     beta: float = pydantic.Field(0.99999, gt=0)
     stage: Literal["SaliencyMerge/2"] = "SaliencyMerge/2"
     step = "merge with saliency"
+    thresholds = (0.5,)  # between the two values that there are
 
     @property
     def fixed_threshold(self) -> float:
-        """Between the two values that there are."""
-        return 0.5
-
-    @property
-    def thresholds(self) -> tuple[float, ...]:
-        """That one alone: there is nothing to choose."""
-        return (self.fixed_threshold,)
+        return self.thresholds[0]
 
     @property
     def upstream(self) -> tuple[Stage, ...]:
-        """The stages that give maps and saliency."""
         return self.cams, SaliencyMaps(dataset=self.dataset, saliency=self.saliency)
 
     def make(self, requests: Sequence[Request]) -> Iterator[dict]:
-        """Yield for each (split, id) which of its classes wins as PNG bytes, classes, size and cost."""
         _, salient = self.upstream
         for item, grey in zip(self.cams.items(requests), salient.items(requests), strict=True):
             with labels_only(), measured() as cost:
@@ -297,9 +277,6 @@ class SaliencyMerge(RefinedMaps):
                 "cost": per_image(cost, 1),
             }  # fmt: skip
 
-    def merge(self, item: dict, *, stride: int | None = None) -> Tensor:
-        """Return maps (P, H, W) of 0 and 1, at image size or every so many pixels of it."""
-        if not item["classes"]:
-            return no_maps(item["size"], stride)
+    def _merged(self, item: dict, stride: int | None) -> Tensor:
         mask = torch.from_numpy(labels_from_png(item["png"]))[:: stride or 1, :: stride or 1]  # (H, W)
         return (mask == torch.arange(1, len(item["classes"]) + 1)[:, None, None]).float()

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -18,9 +17,8 @@ from recamlib.stages.base import DataSettings, ImageStage, Request, Settings, Sp
 class Saliency(Settings):
     """Where saliency maps come from: a folder of PNGs, or OpenCV's fine-grained saliency if none is named.
 
-    ``source``, ``fingerprint`` (of the files' names and contents) and ``peak`` (the value that means 1: 255
-    or 100) are filled in, not typed. They are part of the cache key, and the place of the folder is not, so
-    that a folder may be moved but not changed.
+    ``source``, ``fingerprint`` (of the files' names and contents) and ``peak`` (the value that means 1) are
+    filled in, and in the cache key; the place of the folder is not: it may be moved but not changed.
     """
 
     _exclude_from_cls_uid: ClassVar[tuple[str, ...]] = ("folder",)
@@ -34,7 +32,7 @@ class Saliency(Settings):
         folder = data.get("folder")
         data.setdefault("source", "folder" if folder else "fine_grained")
         if folder and "fingerprint" not in data:
-            data |= SaliencyFolder(folder_of(folder)).survey()._asdict()
+            data |= SaliencyFolder(paths.data_dir() / folder).survey()._asdict()
         super().__init__(**data)
 
     def describe(self) -> str:
@@ -44,23 +42,14 @@ class Saliency(Settings):
         return f"folder of PNGs {self.fingerprint}, values 0 to {self.peak}"
 
 
-def folder_of(name: str) -> Path:
-    """Return a folder of saliency maps; one that is not absolute lies in the data folder."""
-    return paths.data_dir() / name
-
-
 class SaliencyMaps(ImageStage):
-    """Saliency maps at the size of their images; stored as the bytes of a grey PNG.
-
-    Every missing file is listed before the first one is read.
-    """
+    """Saliency maps (H, W) of images; stored as the bytes of a grey PNG, 255 for 1."""
 
     dataset: DataSettings = DataSettings()
     saliency: Saliency = Saliency()
     stage: Literal["SaliencyMaps/2"] = "SaliencyMaps/2"
 
     def make(self, requests: Sequence[Request]) -> Iterator[dict]:
-        """Yield for each (split, id) the map (H, W) as PNG bytes, 255 for 1, and cost."""
         files = self._files(name for _, name in requests)
         for split, name in requests:
             with labels_only(), measured() as cost:
@@ -75,8 +64,8 @@ class SaliencyMaps(ImageStage):
         """Return the folder, if there is one, with a map for each of these images."""
         if self.saliency.source != "folder":
             return None
-        files = SaliencyFolder(folder_of(self.saliency.folder))
-        files.check(names)
+        files = SaliencyFolder(paths.data_dir() / self.saliency.folder)
+        files.check(names)  # what is missing is listed before the first one is read
         return files
 
     def check(self, *splits: Split) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pydantic
@@ -34,8 +34,7 @@ from recamlib.stages.saliency import Saliency, SaliencyMaps
 from recamlib.stages.segment import TrainSegmenter, TrainUpperBound
 
 Mask = tuple[str, np.ndarray]
-MULTI_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-"""Scales of multi-scale evaluation, each with its mirror image."""
+MULTI_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # of evaluation, each with its mirror image
 
 
 def fold_of(name: str) -> int:
@@ -44,10 +43,9 @@ def fold_of(name: str) -> int:
 
 
 class _Counted(WholeStage):
-    """What all scores share: counts per image, and intervals from drawing the images again.
+    """A score: mean IoU of counts per image, with intervals from drawing the images again; in percent."""
 
-    The number is the mean IoU of what is counted.
-    """
+    counted: ClassVar[str] = "counts"  # where they are in the result
 
     @property
     def images(self) -> ImageSet:
@@ -57,34 +55,31 @@ class _Counted(WholeStage):
     @property
     def counts(self) -> np.ndarray:
         """Intersection, prediction and truth per image and class, shape (N, C, 3)."""
-        return np.asarray(self.result["counts"], dtype=np.int64)
+        return np.asarray(self.result[self.counted], dtype=np.int64)
 
     @property
     def miou(self) -> float:
-        """mIoU in percent."""
+        """Mean IoU."""
         return 100 * _mean(self.counts)
 
     @property
     def floor(self) -> float:
-        """mIoU in percent that needs no map: all background, or one label of each image all over it."""
+        """Mean IoU that needs no map: all background, or one label of each image all over it."""
         return 100 * floor_iou(self.counts)
 
     def per_class(self) -> dict[str, float]:
-        """IoU in percent of background and every class."""
+        """Return the IoU of background and every class."""
         return dict(zip(self.images.space.names, (100 * iou_from_counts(self.counts.sum(0))).tolist()))
 
     def interval(self) -> tuple[float, float]:
-        """95 % bootstrap interval over images of the number in percent."""
+        """Return the 95 % bootstrap interval over images."""
         low, high = bootstrap_interval(self.counts, seed=0)
         return 100 * low, 100 * high
 
     def interval_of_difference(
         self, other: "_Counted", *, among: np.ndarray | slice = slice(None)
     ) -> tuple[float, float]:
-        """95 % paired bootstrap interval over images of the difference to another score, percent.
-
-        `among` chooses images ``(N,)``; the default is all of them.
-        """
+        """Return the 95 % paired bootstrap interval of the difference to another, `among` images (N,)."""
         low, high = bootstrap_difference(self.counts[among], other.counts[among], seed=0)
         return 100 * low, 100 * high
 
@@ -96,11 +91,10 @@ def _mean(counts: np.ndarray) -> float:
 class Score(_Counted):
     """Score pseudo masks of a split against the true masks, at every background threshold.
 
-    There are three thresholds: ``fixed`` is the published one (for the embedded scenes, one chosen on
-    scenes of another seed); ``best`` is swept on the scored images themselves, as published; ``cross`` scores
-    either half of the images at the threshold that is best on the other half, so that nothing is chosen on
-    the images it is reported on.
-    ``limit`` scores a random part of the split, the same one for every method.
+    Of three thresholds ``fixed`` is the published one (for the embedded scenes, one chosen on scenes of
+    another seed), ``best`` is swept on the scored images themselves, as published, and ``cross`` scores
+    either half of the images at the best of the other half: nothing is chosen on the images it is reported
+    on. ``limit`` scores a random part of the split, the same one for every method.
     """
 
     of: ExtractCams | AdvCams | Walk | SaliencyMerge = pydantic.Field(ExtractCams(), discriminator="stage")
@@ -108,9 +102,9 @@ class Score(_Counted):
     limit: int = pydantic.Field(0, ge=0)
     stage: Literal["Score/3"] = "Score/3"
     work = "here"
+    counted = "cross"
 
     def make(self) -> dict[str, Any]:
-        """Return mIoU per threshold, and counts per image (N, K + 1, 3), cross-fitted and fixed."""
         images, truth = self.images, self.of.dataset.masks(self.split)
         classes, thresholds = images.space.with_background, self.of.thresholds
         halves = [ThresholdSweep(classes, thresholds=thresholds) for _ in range(2)]
@@ -133,11 +127,6 @@ class Score(_Counted):
             "images": len(images.ids), "cost": cost,
         }  # fmt: skip
 
-    @property
-    def counts(self) -> np.ndarray:
-        """Intersection, prediction and truth per image and class, shape (N, C, 3), cross-fitted."""
-        return np.asarray(self.result["cross"], dtype=np.int64)
-
     @cached_property
     def masked(self) -> bool:
         """Whether any image of the split has a true mask."""
@@ -145,12 +134,12 @@ class Score(_Counted):
 
     @property
     def fixed(self) -> float:
-        """mIoU in percent at the published threshold."""
+        """Mean IoU at the published threshold."""
         return 100 * _mean(np.asarray(self.result["fixed"], dtype=np.int64))
 
     @property
     def best(self) -> float:
-        """mIoU in percent at the threshold that is best on the scored images themselves."""
+        """Mean IoU at the threshold that is best on the scored images themselves."""
         return 100 * max(self.result["miou"])
 
     @property
@@ -159,20 +148,19 @@ class Score(_Counted):
         return self.result["thresholds"][int(np.argmax(self.result["miou"]))]
 
     def by_label_count(self) -> dict[str, float]:
-        """mIoU in percent of the images with one class, and of those with several (Figure 6b)."""
+        """Return the mean IoU of the images with one class, and of those with several (Figure 6b)."""
         return {name: 100 * _mean(self.counts[mask]) for name, mask in self.groups().items()}
 
     def groups(self) -> dict[str, np.ndarray]:
-        """Which images (N,) have one class and which several, where there are any."""
+        """Return which images (N,) have one class and which several, where there are any."""
         masks = zip(("single", "multi"), split_single_multi(self.images.label_matrix()))
         return {name: mask for name, mask in masks if mask.any()}
 
 
 class SegmentationScore(_Counted):
-    """mIoU of a segmentation network: scales, mirror image and CRF are settings, so each is a number apart.
+    """Score of a segmentation network: scales, mirror image and CRF are settings, so each is a number apart.
 
-    Nothing is chosen on the scored images: there is no threshold. Memory does not grow with the split, but
-    for three counts per class and image.
+    There is no threshold: nothing is chosen on the scored images. None of the masks is held.
     """
 
     of: TrainSegmenter | TrainUpperBound = pydantic.Field(TrainSegmenter(), discriminator="stage")
@@ -194,13 +182,10 @@ class SegmentationScore(_Counted):
 
     def predictions(self) -> Iterator[Mask]:
         """Yield (id, predicted mask (H, W), uint8) for every image."""
-        return predicted_masks(
-            self.of.load(), self.images, scales=self.scales, mirror=self.mirror, crf=self.crf,
-            window=self.window, precision=self.precision,
-        )  # fmt: skip
+        how = {name: getattr(self, name) for name in ("scales", "mirror", "crf", "window", "precision")}
+        return predicted_masks(self.of.load(), self.images, **how)
 
     def make(self) -> dict[str, Any]:
-        """Return the counts per image (N, K + 1, 3), cost and number of images."""
         images, truth = self.images, self.of.dataset.masks(self.split)
         _ = self.of.result  # the network is trained before the clock starts: it has a record of its own
         with measured() as cost:
@@ -213,9 +198,9 @@ class SegmentationScore(_Counted):
 
 
 def predicted_masks(net: Segmenter, images: Any, *, crf: bool = False, **how: Any) -> Iterator[Mask]:
-    """Yield (id, predicted mask (H, W), uint8) of every image, none of them kept.
+    """Yield id and predicted mask (H, W), uint8, of every image; `images` has ``ids`` and ``image(id)``.
 
-    `images` has ``ids`` and ``image(id)``; `how` are those of :func:`recamlib.engine.predict.segment_image`.
+    `how` are those of :func:`recamlib.engine.predict.segment_image`.
     """
     net = fold_batch_norm(net).to(default_device(), memory_format=torch.channels_last)
 
@@ -231,10 +216,7 @@ def predicted_masks(net: Segmenter, images: Any, *, crf: bool = False, **how: An
 
 
 class SaliencyScore(_Counted):
-    """How well saliency maps find the objects of all classes together: IoU of the foreground.
-
-    ``theta`` is the threshold that EDAM merges with; the IoU at every threshold is counted beside it.
-    """
+    """How well saliency maps find the objects of all classes together: IoU of the foreground at ``theta``."""
 
     dataset: DataSettings = DataSettings()
     saliency: Saliency = Saliency()
@@ -245,7 +227,6 @@ class SaliencyScore(_Counted):
 
     @property
     def upstream(self) -> tuple[Stage, ...]:
-        """The stage that makes the saliency maps."""
         return (SaliencyMaps(dataset=self.dataset, saliency=self.saliency),)
 
     def make(self) -> dict[str, Any]:
@@ -269,5 +250,5 @@ class SaliencyScore(_Counted):
 
     @property
     def counts(self) -> np.ndarray:
-        """Intersection, prediction and truth per image, of the foreground at theta, (N, 1, 3)."""
-        return np.asarray(self.result["counts"], dtype=np.int64)[:, 1:]
+        """Those of the foreground alone, (N, 1, 3)."""
+        return super().counts[:, 1:]

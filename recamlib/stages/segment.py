@@ -24,8 +24,8 @@ from recamlib.stages.refine import SaliencyMerge, Walk
 class PseudoMasks(ImageStage):
     """0-1 masks of maps: the class with the highest map where it is above the threshold, else background.
 
-    ``threshold`` is that of ``fixed`` in :class:`Score` unless given: one that was swept on true masks of the
-    same images would let those masks reach the training that follows.
+    Unless given, the threshold is the fixed one of :class:`Score`: one swept on true masks of the same images
+    would let those masks reach the training that follows.
     """
 
     maps: ExtractCams | AdvCams | Walk | SaliencyMerge = pydantic.Field(ExtractCams(), discriminator="stage")
@@ -33,7 +33,6 @@ class PseudoMasks(ImageStage):
     stage: Literal["PseudoMasks/2"] = "PseudoMasks/2"
 
     def make(self, requests: Sequence[Request]) -> Iterator[dict[str, Any]]:
-        """Yield for each (split, id) the mask as PNG bytes, its pixels per class and ignored, and cost."""
         threshold = self.maps.fixed_threshold if self.threshold is None else self.threshold
         space = self.maps.dataset.images("train_aug").space
         values = [*range(space.with_background), space.ignore]
@@ -50,14 +49,9 @@ class PseudoMasks(ImageStage):
         return labels_from_png(np.asarray(next(iter(self.items([(split, name)])))["png"]))
 
     def training_set(self, *, limit: int = 0) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-        """Return the PNG bytes of the training images' masks by id, and the share of the pixels of each kind.
+        """Return the training images' masks by id, PNG bytes, and the shares of pixels (:meth:`balance`).
 
-        The kinds are background, every class, and what is ignored.
-
-        Raises
-        ------
-        DataError
-            If not one pixel belongs to a class: there is nothing to learn.
+        A DataError if not one pixel belongs to a class: there is nothing to learn.
         """
         images = self.maps.images("train_aug", limit=limit)
         stored = list(self.items([("train_aug", name) for name in images.ids]))
@@ -76,10 +70,7 @@ class PseudoMasks(ImageStage):
 
 
 class SegmenterStage(Training):
-    """What training on pseudo masks and the upper bound share: network, optimizer, views, loop.
-
-    Subclasses have a ``dataset`` and a ``make`` that calls :meth:`learn`.
-    """
+    """What training on pseudo masks and the upper bound share: network, optimizer, views, loop."""
 
     arch: str = "deeplabv2_small"
     backbone: str | None = None
@@ -102,13 +93,11 @@ class SegmenterStage(Training):
     checkpoint_every: int = pydantic.Field(200, ge=0)
     seed: int = pydantic.Field(0, ge=0)
 
-    def build(self, weights: str | None = None, *, fixed_norm: bool = False) -> Segmenter:
-        """Return the untrained network."""
+    def build(self, **start: Any) -> Segmenter:
+        """Return the untrained network; `start` has the weights it starts from."""
         classes = self.images().space.with_background
         torch.manual_seed(self.seed)
-        return build_segmenter(
-            self.arch, num_classes=classes, backbone=self.backbone, weights=weights, fixed_norm=fixed_norm
-        )
+        return build_segmenter(self.arch, num_classes=classes, backbone=self.backbone, **start)
 
     def learn(self, masks: dict[str, np.ndarray]) -> dict[str, Any]:
         """Train on masks, PNG bytes by id, and return file, digest, history and cost."""
@@ -116,7 +105,7 @@ class SegmenterStage(Training):
             crop=self.crop, scale=self.scale, short_side=self.short_side, stride=1, jitter=self.jitter
         )
         views = PairedViews(self.images(), lambda id: labels_from_png(masks[id]), view, seed=self.seed)
-        net = self.build(self.weights, fixed_norm=self.fixed_norm)
+        net = self.build(weights=self.weights, fixed_norm=self.fixed_norm)
         if self.steps == 0 and not net.head_loaded:  # nothing is trained: an export is taken as it is
             raise WeightsError(f"steps=0 needs a whole network with these classes, {self.weights} holds none")
         history, cost = self.fit(
@@ -127,7 +116,7 @@ class SegmenterStage(Training):
         return self.store(net, history, cost, images=len(views))
 
     def load(self) -> Segmenter:
-        """Return the trained network on the CPU in evaluation mode."""
+        """Return the trained network."""
         return self.load_into(self.build()).eval()
 
 
@@ -138,22 +127,16 @@ def _step(net: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
 
 
 class TrainSegmenter(SegmenterStage):
-    """Train a segmentation network on pseudo masks, which come from image-level labels alone (Eq. 3).
-
-    Defaults train a small network from scratch; profiles hold the paper's settings. A set of masks that holds
-    background alone is refused.
-    """
+    """Train a segmentation network on pseudo masks, which come from image-level labels alone (Eq. 3)."""
 
     masks: PseudoMasks = PseudoMasks()
     stage: Literal["TrainSegmenter/2"] = "TrainSegmenter/2"
 
     @property
     def dataset(self) -> DataSettings:
-        """Data settings of the classifier at the root."""
         return self.masks.maps.dataset
 
     def make(self) -> dict[str, Any]:
-        """Train and return file, digest, history, class balance of the pseudo masks and cost."""
         masks, balance = self.masks.training_set(limit=self.limit)
         shares = ", ".join(f"{key} {share:.1%}" for key, share in balance.items())
         print(f"{len(masks)} pseudo masks to learn from: {shares}")
@@ -163,15 +146,14 @@ class TrainSegmenter(SegmenterStage):
 class TrainUpperBound(SegmenterStage):
     """Train a segmentation network on *true* masks: fully supervised, what weak methods are measured against.
 
-    It breaks the rule that masks are for metrics only, on purpose and alone: no stage but
-    :class:`recamlib.stages.score.SegmentationScore` accepts it, and everything it gives is labelled as such.
+    It alone breaks the rule that masks are for metrics only: no stage but
+    :class:`recamlib.stages.score.SegmentationScore` takes it, and all that it gives is labelled so.
     """
 
     dataset: DataSettings = DataSettings()
     stage: Literal["TrainUpperBound/2"] = "TrainUpperBound/2"
 
     def make(self) -> dict[str, Any]:
-        """Train and return file, digest, history and cost."""
         truth = self.dataset.masks("train_aug")
         # read before the loop starts, which shuts access to masks
         masks = {id: labels_to_png(truth.mask(id)) for id in self.images().ids}

@@ -6,13 +6,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recamlib.report.claims import joint_verdict, seed_interval, sentence, signed, verdict
+from recamlib.report.claims import all_rows_hold, seed_interval, sentence, signed
 from recamlib.stages.base import DataSettings
 from recamlib.stages.classify import Reactivate, TrainClassifier
 from recamlib.stages.maps import ExtractCams
 from recamlib.stages.score import Score
-from recamlib.studies.common import Blocks, make
-from recamlib.studies.pictures import score_table
+from recamlib.studies.common import Blocks, make, score_table
 from recamlib.studies.table1 import ROWS
 
 
@@ -28,11 +27,7 @@ def trained(data: DataSettings, settings: Blocks, *, seeds: Sequence[int], **giv
 
 
 def table1(models: Sequence[Reactivate], settings: Blocks) -> dict[str, dict[str, Any]]:
-    """Return Table 1's row of BCE and those of ReCAM, with what they cost.
-
-    ``seconds`` holds those of training the classifier, of reactivating it and of the maps of one image; mean
-    over seeds, on the device and with the load of the run.
-    """
+    """Return Table 1's row of BCE and those of ReCAM, with ``seconds`` of trainings and an image's maps."""
     scores = {"bce_only": _scored([model.base for model in models], settings)}
     scores |= {row: _scored(models, settings, option) for option, row in ROWS.items()}
     table = score_table(scores, baseline="bce_only")
@@ -67,7 +62,7 @@ def table1_frame(tables: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def _numbers(title: str, row: Mapping[str, Any]) -> dict[str, float]:
-    """Return the columns of a number with its interval: of mIoU, ``"difference"`` or ``"change"``."""
+    """Return the columns of a number with its interval."""
     if title in ("difference", "change"):
         low, high = row.get(f"{title}_interval", (np.nan, np.nan))
         return {title: row.get(title, np.nan), f"{title} low": low, f"{title} high": high}
@@ -76,14 +71,8 @@ def _numbers(title: str, row: Mapping[str, Any]) -> dict[str, float]:
 
 def on_every_backbone(tables: Mapping[str, Mapping[str, Any]], *, row: str) -> dict[str, Any]:
     """Return whether one of ReCAM's rows lies above BCE on every backbone."""
-    rows = {name: table[row] for name, table in tables.items()}
-    answer = joint_verdict([verdict(values["difference_interval"], +1) for values in rows.values()])
-    text = "; ".join(
-        f"{name} {signed(values['difference'], *values['difference_interval'])}"
-        for name, values in rows.items()
-    )
     rule = f"{row} has an interval above BCE only on every backbone"
-    return sentence(answer, text, rows=rows.values(), rule=rule)
+    return all_rows_hold({name: table[row] for name, table in tables.items()}, rule)
 
 
 def gain(models: Sequence[Reactivate], settings: Blocks, *, option: str) -> dict[str, dict[str, Any]]:

@@ -4,21 +4,9 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
+import pydantic
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    NonNegativeInt,
-    PositiveFloat,
-    StringConstraints,
-    ValidationError,
-    WrapValidator,
-    create_model,
-    model_validator,
-)  # fmt: skip
+from pydantic import BaseModel, Field, NonNegativeInt, ValidationError, create_model
 
 import recamlib as library
 from recamlib.errors import SettingsError, nearest
@@ -35,7 +23,8 @@ SETTABLE = {
     "TrainSegmenter": ("arch",), "Score": (), "SaliencyScore": ("theta",), "SegmentationScore": (),
 }  # fmt: skip
 _NEVER = ("seed", "split", "stage", "infra")
-_CLOSER = {"scales": Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]}  # than the stages' own
+# closer than the stages' own
+_CLOSER = {"scales": Annotated[tuple[pydantic.PositiveFloat, ...], Field(min_length=1)]}
 _PLAIN = {
     "str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict,
     "list[str]": list[str], "list[int]": list[int], "list[float]": list[float],
@@ -45,9 +34,9 @@ _PLAIN = {
 class _Names(BaseModel):
     """Values by name, of which any may be left out; an unknown name gets the nearest."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    @model_validator(mode="before")
+    @pydantic.model_validator(mode="before")
     @classmethod
     def _known(cls, values: Any) -> Any:
         known = cls.model_fields
@@ -61,8 +50,6 @@ class _Names(BaseModel):
 def merged(first: Any, second: Any) -> Any:
     """Return two nested mappings as one; the second wins, and so does whatever is no mapping.
 
-    Examples
-    --------
     >>> merged({"Reactivate": {"lr": 0.1, "epochs": 4}}, {"Reactivate": {"lr": 0.2}})
     {'Reactivate': {'lr': 0.2, 'epochs': 4}}
     """
@@ -74,8 +61,6 @@ def merged(first: Any, second: Any) -> Any:
 def checked(**parameters: Any) -> dict[str, Any]:
     """Return the parameters of a notebook in their types; errors are those of `fitted`.
 
-    Examples
-    --------
     >>> checked(seeds=[0, 1], settings={"Reactivate": {"lr": 1}})
     {'seeds': [0, 1], 'settings': {'Reactivate': {'lr': 1.0}}}
     """
@@ -88,12 +73,8 @@ def fitted(
     """Return some parameters in their types, lists and mappings as in JSON; text is read as YAML if need be.
 
     `known` has all parameters of the notebook with their annotations, which count where a name has no kind
-    here; `stages` are those that ``settings`` may name.
-
-    Raises
-    ------
-    SettingsError
-        Naming the parameter or setting whose name or value does not fit, what fits, and what came.
+    here; `stages` are those that ``settings`` may name. A SettingsError names what does not fit, and what
+    does.
     """
     try:
         model = _parameters(tuple(known.items()), tuple(stages)).model_validate(dict(given))
@@ -152,7 +133,7 @@ def _spelt(value: Any, fits: Any) -> Any:
         return fits(plain(value))
 
 
-_SPELT = WrapValidator(_spelt)
+_SPELT = pydantic.WrapValidator(_spelt)
 
 
 def _distinct(values: list) -> list:
@@ -162,7 +143,7 @@ def _distinct(values: list) -> list:
 
 
 def _several(kind: Any, *, at_least: int = 1) -> Any:
-    return Annotated[list[kind], Field(min_length=at_least), AfterValidator(_distinct)]
+    return Annotated[list[kind], Field(min_length=at_least), pydantic.AfterValidator(_distinct)]
 
 
 def _named(value: Any) -> Any:
@@ -193,16 +174,16 @@ def _kinds() -> dict[str, Any]:
     backbone = create_model("backbone", __base__=settable("TrainClassifier"), weights=(str, ""))
     networks = dict[Literal[tuple(RECIPES)], settable("TrainSegmenter")]
     return {
-        "profile": Annotated[str, StringConstraints(pattern=r"^[\w.-]+$")],
+        "profile": Annotated[str, pydantic.StringConstraints(pattern=r"^[\w.-]+$")],
         "dataset": field(library.DataSettings, "name"), "train_images": NonNegativeInt,
         "groups": _several(Literal["hoofed", "all"]), "weights": str,
-        "backbone": Annotated[str, StringConstraints(min_length=1)],
+        "backbone": Annotated[str, pydantic.StringConstraints(min_length=1)],
         "seeds": _several(field(library.TrainClassifier, "seed")), "sce_weight": weight,
         "sweep": _several(weight, at_least=0), "methods": _several(Literal[tuple(METHODS)]),
-        "networks": Annotated[networks, Field(min_length=1), BeforeValidator(_named)],
-        "backbones": Annotated[dict[str, backbone], BeforeValidator(_named)],
-        "advcam_images": NonNegativeInt,
-        "upper_bound": bool, "kind_images": NonNegativeInt, "saliency_folder": str, "irn": bool,
-        "reading": field(library.ExtractCams, "reading"), "network": Literal["deeplabv2", "deeplabv2_small"],
-        "segmented": _several(Literal[tuple(KINDS)], at_least=0), "scored": NonNegativeInt,
+        "networks": Annotated[networks, Field(min_length=1), pydantic.BeforeValidator(_named)],
+        "backbones": Annotated[dict[str, backbone], pydantic.BeforeValidator(_named)],
+        "advcam_images": NonNegativeInt, "upper_bound": bool, "kind_images": NonNegativeInt,
+        "saliency_folder": str, "irn": bool, "reading": field(library.ExtractCams, "reading"),
+        "network": Literal["deeplabv2", "deeplabv2_small"],
+        "segmented": _several(Literal[tuple(KINDS)], at_least=0),
     }  # fmt: skip

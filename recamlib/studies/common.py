@@ -1,28 +1,37 @@
-"""What notebooks share: stages put together from what a table gives and what settings say."""
+"""What studies share: stages from settings, rows of tables and rows of pictures from scored stages."""
 
-from collections.abc import Mapping
-from typing import Any, TypeVar
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeVar
 
+import joblib
+import numpy as np
+import torch
+
+from recamlib.engine.device import bar
 from recamlib.errors import SettingsError
 from recamlib.method.crf import usable
-from recamlib.stages.base import Settings
+from recamlib.method.scores import iou_from_counts, masked_argmax
+from recamlib.report.claims import table_row
+from recamlib.report.plots import overlay, paint
+from recamlib.stages.base import Settings, Split
+from recamlib.stages.maps import MapStage
+from recamlib.stages.saliency import Saliency, SaliencyMaps
+from recamlib.stages.score import Score, SegmentationScore, fold_of
 
 S = TypeVar("S", bound=Settings)
+MEANS = ("fixed", "best", "best_threshold")  # of a score that a row has the mean of
 Blocks = Mapping[str, Mapping[str, Any]]  # settings by name: of a stage's class, or of a network
+Rule = Literal["iou", "false_positives", "false_negatives"]
+RULES = {"iou": "IoU", "false_positives": "false +", "false_negatives": "false −"}
 
 
 def make(stage: type[S], settings: Blocks, **given: Any) -> S:
     """Return a stage from what a table gives it and the settings under its class's name.
 
-    A dense CRF that is wanted and not there is left out, with a warning.
+    A dense CRF that is wanted and not there is left out, with a warning; a setting that the table also gives,
+    so that one would be ignored, is an error.
 
-    Raises
-    ------
-    SettingsError
-        If a setting is also given, so that one of the two would be ignored; or one does not fit the stage.
-
-    Examples
-    --------
     >>> from recamlib.stages.classify import TrainClassifier
     >>> make(TrainClassifier, {"TrainClassifier": {"lr": 0.05}}, seed=1).lr
     0.05
@@ -34,3 +43,184 @@ def make(stage: type[S], settings: Blocks, **given: Any) -> S:
     if "crf" in stage.model_fields:
         values["crf"] = usable(values.get("crf", stage.model_fields["crf"].default))
     return stage(**values)
+
+
+def score_table(
+    scores: Mapping[str, Sequence[Score]], *, baseline: str | Mapping[str, str] | None = None
+) -> dict[str, dict[str, Any]]:
+    """Score rows, one score per seed each, and return them for :func:`recamlib.report.results.record`.
+
+    `baseline` is the row that every other one is compared with, or the row to compare each row with. Of a row
+    ``floor`` needs no map, ``converged`` is of its baseline too, and ``difference_over_images`` is of the
+    first seed. Where no image has a true mask, a row tells how training went and nothing else.
+    """
+    masked = next(iter(scores.values()))[0].masked
+    even = len({len(row) for row in scores.values()}) == 1
+    _compute(list(zip(*scores.values())) if even and masked else [])
+    table: dict[str, dict[str, Any]] = {}
+    for name, mine in bar(scores.items(), desc="rows"):
+        partner = baseline.get(name) if isinstance(baseline, Mapping) else baseline
+        base = scores.get(partner or "") if name != partner else None
+        records = [s.of.model.result["convergence"] for s in mine]
+        shared: dict[str, Any] = {
+            "images": len(mine[0].images), "records": records, "trained": [s.of.model.uid for s in mine],
+            "average_precision": [r.get("val_map_after", r["val_map"]) for r in records],
+            **convergence_of([s.of for s in (*mine, *(base or ()))]),
+        }  # fmt: skip
+        if not masked:
+            table[name] = {"seeds": len(mine), **shared}
+            continue
+        if base:
+            shared["difference_over_images"] = list(mine[0].interval_of_difference(base[0]))
+        table[name] = scored_row(
+            mine, base, threshold_curve=np.mean([s.result["miou"] for s in mine], 0).tolist(),
+            by_label_count=mine[0].by_label_count(), **shared,
+            **{name: float(np.mean([getattr(s, name) for s in mine])) for name in MEANS},
+        )  # fmt: skip
+    return table
+
+
+def scored_row(mine: Sequence[Any], partner: Sequence[Any] | None, **more: Any) -> dict[str, Any]:
+    """Return a row of scores, one a seed: mIoU, interval, difference to its partner, classes, floor."""
+    return table_row(
+        [s.miou for s in mine], baseline=[s.miou for s in partner] if partner else None,
+        interval=mine[0].interval(),
+        difference=mine[0].interval_of_difference(partner[0]) if partner else None,
+        per_class=mine[0].per_class(), floor=mine[0].floor, **more,
+    )  # fmt: skip
+
+
+def convergence_of(maps: Sequence[MapStage]) -> dict[str, Any]:
+    """Return whether all have converged; in words, the first that has not, or the first."""
+    answers = [stage.convergence for stage in maps]
+    worst = next((a for a in answers if not a.converged), answers[0])
+    return {"converged": worst.converged, "convergence": worst.text}
+
+
+def _compute(by_seed: Sequence[Sequence[Score]]) -> None:
+    """Score what is missing, seeds side by side where photographs and cores make that worth it."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    if min(cores, len(by_seed)) < 2 or by_seed[0][0].of.dataset.name == "hoofed" or torch.cuda.is_available():
+        return
+    with joblib.parallel_config("loky", n_jobs=min(cores, len(by_seed)), inner_max_num_threads=1):
+        joblib.Parallel()(joblib.delayed(_all_results)(seed) for seed in by_seed)
+
+
+def _all_results(scores: Sequence[Score]) -> None:
+    for score in scores:
+        _ = score.result
+
+
+def examples(
+    cam: MapStage, recam: MapStage, *, split: Split, count: int = 4, rule: Rule = "iou", limit: int = 0
+) -> list[dict[str, Any]]:
+    """Return picture rows (image, CAM, ReCAM, both masks, truth) chosen by rule, not by hand.
+
+    Masks are at the cross-fitted thresholds. By ``"iou"`` they are the images whose IoU over their classes
+    changes most, half of them the largest gains and half the largest losses; by ``"false_positives"`` or
+    ``"false_negatives"`` those in which the share of pixels wrongly given to a class, or withheld from one,
+    falls most. Where no image has a true mask, they are the first, with masks at the fixed threshold.
+    """
+    scores = {
+        title: Score(of=stage, split=split, limit=limit) for title, stage in (("CAM", cam), ("ReCAM", recam))
+    }
+
+    def columns(name: str, picture: np.ndarray) -> dict[str, np.ndarray]:
+        maps = {
+            title: overlay(picture, score.of.one(split, name)[0].numpy().max(0, initial=0))
+            for title, score in scores.items()
+        }
+        return maps | {f"{title} mask": _painted(score, name, picture) for title, score in scores.items()}
+
+    if not scores["CAM"].masked:
+        first = dict.fromkeys(range(min(count, len(scores["CAM"].images))), np.nan)
+        return _picture_rows(scores["CAM"], first, columns)
+    picked = _picked([score.counts for score in scores.values()], rule, count)
+    return _picture_rows(scores["CAM"], picked, columns, what=RULES[rule])
+
+
+def mask_examples(
+    stages: Mapping[str, MapStage], *, split: Split, saliency: Saliency, count: int = 4
+) -> list[dict[str, Any]]:
+    """Return picture rows (image, saliency map, each stage's mask, truth) by IoU, first to last stage."""
+    scores = {title: Score(of=stage, split=split) for title, stage in stages.items()}
+    first, *_, last = scores.values()
+    salient = SaliencyMaps(dataset=first.of.dataset, saliency=saliency)
+
+    def columns(name: str, picture: np.ndarray) -> dict[str, np.ndarray]:
+        grey = np.repeat(salient.one(split, name)[..., None], 3, axis=2)  # (H, W, 3)
+        return {"saliency": grey} | {t: _painted(score, name, picture) for t, score in scores.items()}
+
+    return _picture_rows(first, _picked([first.counts, last.counts], "iou", count), columns)
+
+
+def prediction_examples(
+    cam: SegmentationScore, recam: SegmentationScore, *, count: int = 4
+) -> list[dict[str, Any]]:
+    """Return picture rows (image, pseudo mask and prediction of either, truth) by IoU, CAM's to ReCAM's."""
+    picked = _picked([cam.counts, recam.counts], "iou", count)
+    names, space = {cam.images.ids[index] for index in picked}, cam.images.space
+    masks = {
+        title: (score, {name: mask for name, mask in score.predictions() if name in names})
+        for title, score in (("CAM", cam), ("ReCAM", recam))
+    }
+
+    def columns(name: str, picture: np.ndarray) -> dict[str, np.ndarray]:
+        row = {}
+        for title, (score, predicted) in masks.items():
+            row[f"{title} pseudo mask"] = paint(score.of.masks.one(score.split, name), space, picture)
+            row[f"{title} network"] = paint(predicted[name], space, picture)
+        return row
+
+    return _picture_rows(cam, picked, columns)
+
+
+def _picture_rows(
+    score: Score | SegmentationScore, picked: Mapping[int, float],
+    columns: Callable[[str, np.ndarray], dict[str, np.ndarray]], what: str = "IoU",
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Return caption, image, `columns` and truth of each picked image."""
+    images, masked = score.images, score.of.dataset.masked(score.split)
+    truth = score.of.dataset.masks(score.split) if masked else None
+    rows = []
+    for index, change in picked.items():
+        name = images.ids[index]
+        picture = images.image(name).permute(1, 2, 0).numpy()  # (H, W, 3)
+        caption = f"{name}\n{what} {change:+.0f}" if truth else name
+        row = {"caption": caption, "image": picture, **columns(name, picture)}
+        rows.append(row | ({"truth": paint(truth.mask(name), images.space, picture)} if truth else {}))
+    return rows
+
+
+def _picked(counts: Sequence[np.ndarray], rule: Rule, number: int) -> dict[int, float]:
+    """Return the index of images that a rule picks to the change of what it looks at, from counts of two."""
+    before, after = (_per_image(part, rule) for part in counts)
+    change = after - before
+    order = np.argsort(-change if rule == "iou" else change, kind="stable").tolist()
+    if rule == "iou":
+        order = [*order[: (number + 1) // 2], *order[len(order) - number // 2 :]]
+    return {index: change[index] for index in (order if rule == "iou" else order[:number])}
+
+
+def _painted(score: Score, name: str, picture: np.ndarray) -> np.ndarray:
+    """Return the mask (H, W, 3) of an image in colours, at the cross-fitted threshold or the fixed one."""
+    maps, classes = score.of.one(score.split, name)
+    chosen = score.result["cross_thresholds"][fold_of(name)] if score.masked else score.of.fixed_threshold
+    return paint(to_mask(maps.numpy(), classes, chosen), score.images.space, picture)
+
+
+def to_mask(maps: np.ndarray, classes: Sequence[int], threshold: float) -> np.ndarray:
+    """Return the mask (H, W) of maps (P, H, W): the highest class where it is above the threshold, else 0."""
+    return np.array([0, *(k + 1 for k in classes)], dtype=np.uint8)[masked_argmax(maps, threshold)]
+
+
+def _per_image(counts: np.ndarray, rule: Rule) -> np.ndarray:
+    """Return per image (N,), in percent, IoU over the true classes or share of wrong pixels."""
+    both, predicted, true = np.moveaxis(counts[:, 1:], -1, 0)  # (N, K) each
+    pixels = np.maximum(counts[..., 2].sum(1), 1)
+    if rule != "iou":
+        wrong = (predicted if rule == "false_positives" else true) - both
+        return 100 * wrong.sum(1) / pixels
+    present = true > 0
+    values = np.where(present, np.nan_to_num(iou_from_counts(counts[:, 1:])), 0)
+    return 100 * values.sum(1) / np.maximum(present.sum(1), 1)

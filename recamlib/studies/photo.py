@@ -8,24 +8,21 @@ import numpy as np
 import torch
 from matplotlib.colors import to_rgb
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from recamlib.data.images import read_image, write_mask
 from recamlib.data.labels import VOC12
 from recamlib.engine.extract import image_features, pair_maps
 from recamlib.errors import RecamError, nearest
-from recamlib.files import whole_file
 from recamlib.method.maps import combine_weights, merge_scales
 from recamlib.method.scores import masked_argmax
 from recamlib.models import __path__ as models_path
 from recamlib.models.backbones import build_backbone
 from recamlib.models.fold import fold_batch_norm
 from recamlib.report.plots import CLASS_COLOURS, gallery, overlay
-from recamlib.stages.classify import Reactivate
 from recamlib.stages.maps import BACKGROUND, WeightOption
 
-HEADS = Path(models_path[0]) / "voc12_heads_mobilenet_v2.safetensors"
+HEADS = Path(models_path[0]) / "voc12_heads_mobilenet_v2.safetensors"  # made by scripts/pack_heads.py
 LONG_SIDE = 250  # pixels: half of a usual VOC photograph, the size that the heads were trained at
 SEEN = 0.5  # probability above which a class counts as seen
 
@@ -50,17 +47,10 @@ def map_photo(
 ) -> PhotoMaps:  # fmt: skip
     """Return CAM, ReCAM and pseudo mask of a photograph, for the twenty classes of VOC.
 
-    The heads are those of ``recam run 02 --profile mini``: FC1 and FC2 on fixed features
-    (:func:`heads_facts`). Thresholds are the published ones, 0.15 and 0.21.
-
-    A rotation in the file's EXIF data is applied. Without `classes` those count that FC1 is surer of than
-    not. `weights` are those that ReCAM is read with (Eq. 9), `backbone_weights` of MobileNetV2: a file, a
-    name in the weights folder, or ``"imagenet"``.
-
-    Raises
-    ------
-    RecamError
-        If a class is unknown, or none is named and none is seen: the likeliest are named.
+    The heads are those of ``recam run 02 --profile mini`` (:func:`heads_facts`), the threshold the published
+    0.21. Without `classes` those count that FC1 is surer of than not; if there is none, a RecamError names
+    the likeliest. `weights` are those that ReCAM is read with (Eq. 9), `backbone_weights` of MobileNetV2: a
+    file, a name in the weights folder, or ``"imagenet"``. A rotation in the file's EXIF data is applied.
     """
     for name in classes:
         if name not in VOC12.classes:
@@ -119,22 +109,6 @@ def write_photo(maps: PhotoMaps, folder: Path, stem: str) -> list[Path]:
         classes=np.array(maps.classes), scores=np.array(maps.scores), mask=maps.mask,
     )  # fmt: skip
     return [picture, mask, arrays]
-
-
-def store_heads(model: Reactivate, path: Path) -> None:
-    """Write FC1 and FC2 of a reactivation with ``train="heads"`` as safetensors, with facts."""
-    classifier, fc2 = model.load()
-    record = model.result["convergence"]
-    facts = {
-        "classes": ",".join(model.dataset.images("train_aug").space.classes), "seed": str(model.seed),
-        "backbone": f"{model.base.backbone}, {model.base.weights}", "scale": str(model.base.scale),
-        "images": str(model.result["images"]), "val_map": f"{record['val_map']:.1f}",
-        "fc2_accuracy": f"{record['fc2_accuracy']:.1f} of {record['softmax_accuracy']:.1f}",
-        "made_by": "recam run 02 --profile mini, seed 0",
-    }  # fmt: skip
-    tensors = {"fc1": classifier.fc1.weight.detach().half(), "fc2": fc2.half()}
-    with whole_file(path) as part:
-        save_file({name: t.contiguous() for name, t in tensors.items()}, part, metadata=facts)
 
 
 def heads_facts() -> dict[str, Any]:

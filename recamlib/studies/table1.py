@@ -7,21 +7,19 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from recamlib.report.claims import joint_verdict, paper_value, seed_interval, sentence, signed, verdict
+from recamlib.report import claims
+from recamlib.report.claims import joint_verdict, seed_interval, sentence, signed, verdict
 from recamlib.stages.maps import OPTIONS, WeightOption
 
+# weight option to the row of Table 1 that reads the reactivated maps with it
 ROWS: dict[WeightOption, str] = dict(
     zip(OPTIONS, ("recam_w", "recam_w_prime", "recam_w_plus_w_prime", "recam_w_times_w_prime"))
 )
-"""Weight option to the row of Table 1 that reads the reactivated maps with it."""
-
-
+# weight options of our own to the end of their rows' names; those of the base need no FC2
 CONTROLS: dict[WeightOption, str] = {
     "relu(w)": "relu_w", "w*w": "w_times_w", "w*random": "w_times_random",
     "relu(w)*relu(w')": "relu_w_times_relu_w_prime",
 }  # fmt: skip
-"""Weight options of our own to the end of their rows' names; those of the base need no FC2."""
-
 BASE_ROWS: dict[WeightOption, str] = {o: f"bce_{row} (ours)" for o, row in CONTROLS.items() if "w'" not in o}
 OUR_ROWS: dict[WeightOption, str] = {o: f"recam_{row} (ours)" for o, row in CONTROLS.items()}
 
@@ -41,21 +39,16 @@ def option_of(dataset: str) -> WeightOption:
 
 
 def any_option_beats_cam(rows: Mapping[str, Any]) -> dict[str, Any]:
-    """Judge ``any_option_beats_cam``: holds if all four differences lie above zero, fails if any is below."""
+    """Judge ``any_option_beats_cam``."""
     judged = {name: rows[name] for name in ROWS.values()}
-    answer = joint_verdict([verdict(row["difference_interval"], +1) for row in judged.values()])
-    text = "; ".join(
-        f"{name} {signed(row['difference'], *row['difference_interval'])}" for name, row in judged.items()
-    )
     rule = "every reactivated row has an interval above BCE only"
-    return {"prose.any_option_beats_cam": sentence(answer, text, rows=judged.values(), rule=rule)}
+    return {"prose.any_option_beats_cam": claims.all_rows_hold(judged, rule)}
 
 
 def reactivation_or_weights(rows: Mapping[str, Any]) -> dict[str, Any]:
     """Judge a question of our own: is the gain of ``w*w'`` reactivation, or how weights are combined?
 
-    It is reactivation if ``w*w'`` lies above each of relu(w), w*w and w*random of the classifier before it;
-    it is not if it lies below one of them. Differences are paired by seed; with one seed nothing is told.
+    Differences are paired by seed; with one seed nothing is told.
     """
     parts, answers = [], []
     for name, other in PAIRS:
@@ -72,8 +65,6 @@ def reactivation_or_weights(rows: Mapping[str, Any]) -> dict[str, Any]:
 def _plain(row: str) -> str:
     """Return the name of a row as people write it.
 
-    Examples
-    --------
     >>> _plain("recam_relu_w_times_relu_w_prime (ours)"), _plain("bce_only")
     ("ReCAM relu(w)*relu(w')", 'BCE w')
     """
@@ -85,8 +76,7 @@ def _plain(row: str) -> str:
 def lambda_sweep(curve: Mapping[str, Any], *, margin: float = 2.0) -> dict[str, Any]:
     """Judge ``lambda_insensitive``, rows keyed by lambda: are the values equivalent within `margin` points?
 
-    Holds if every interval of the difference to lambda 1, paired by seed, lies within the margin; does not
-    hold if one lies wholly outside it; else it cannot be told: a merely wide interval is no evidence.
+    It does not hold if an interval lies wholly outside the margin: a merely wide one is no evidence.
     """
     rule = f"every interval of the difference to lambda 1, paired by seed, lies within {margin:g} points"
     text = ", ".join(f"lambda {name}: {row['mean']:.1f}" for name, row in curve.items())
@@ -105,12 +95,8 @@ def lambda_sweep(curve: Mapping[str, Any], *, margin: float = 2.0) -> dict[str, 
 
 
 def single_label_share(labels: np.ndarray, *, dataset: str) -> dict[str, Any]:
-    """Judge ``single_label_share_coco`` on the labels ``(N, K)`` of training images, and only on COCO 2014.
-
-    It holds if the 95 % interval (Wilson's) lies within 3 points of the paper's share, does not if the two do
-    not meet.
-    """
-    value, margin = paper_value("prose.single_label_share_coco"), 0.03
+    """Judge ``single_label_share_coco`` on the labels ``(N, K)`` of training images of COCO 2014."""
+    value, margin = claims.paper_values()["prose.single_label_share_coco"], 0.03
     rule = f"on COCO 2014, the 95 % interval lies within {100 * margin:.0f} points of the paper's {value:.0%}"
     alone = int((labels.sum(1) == 1).sum())
     low, high = stats.binomtest(alone, len(labels)).proportion_ci(method="wilson")

@@ -13,12 +13,11 @@ from recamlib.errors import SettingsError, check_choice
 from recamlib.method.scores import masked_argmax
 from recamlib.report.cells import KINDS as TITLES
 from recamlib.report.cells import METHODS, Cell, cam_beside_recam
-from recamlib.report.claims import joint_verdict, paper_value, sentence, signed, verdict
+from recamlib.report.claims import joint_verdict, paper_values, sentence, signed, verdict
 from recamlib.stages.base import Request, Split, Stage
 from recamlib.stages.maps import AdvCams, ExtractCams, MapStage
 from recamlib.stages.refine import TrainBoundary, Walk
-from recamlib.studies.common import Blocks, make
-from recamlib.studies.pictures import convergence_of
+from recamlib.studies.common import Blocks, convergence_of, make
 
 KINDS = ("cam", "recam")
 POWER = 1.5  # of AdvCAM's maps before the random walk; IRN's labels come from the maps as they are
@@ -31,36 +30,31 @@ class MixedDevicesWarning(UserWarning):
 
 
 def cell(method: str, kind: str) -> Cell:
-    """Return a cell of Table 2."""
     return Cell("table2", method, kind)
 
 
 def systems(
-    cams: Mapping[str, Sequence[ExtractCams]],
-    settings: Blocks,
-    *,
-    methods: Sequence[str] = tuple(METHODS),
+    cams: Mapping[str, Sequence[ExtractCams]], settings: Blocks, *, methods: Sequence[str] = tuple(METHODS),
     advcam_images: int = 0,
-) -> dict[Cell, list[MapStage]]:
+) -> dict[Cell, list[MapStage]]:  # fmt: skip
     """Return the cells of Table 2 as stages, one per seed.
 
-    `cams` has ``"cam"`` and ``"recam"`` to the maps of one trained model per seed; `advcam_images` is the
-    size of the random part of the images that AdvCAM runs on, 0 for all.
+    `cams` has ``"cam"`` and ``"recam"`` to the maps of one model per seed; AdvCAM runs on a random part of
+    the images, of the size `advcam_images`, 0 for all.
     """
     for method in methods or [""]:
         check_choice("refinement", method, METHODS)
     return {
         cell(method, kind): [refined(maps, method, settings, advcam_images) for maps in stages]
-        for method in methods
-        for kind, stages in cams.items()
-    }
+        for method in methods for kind, stages in cams.items()
+    }  # fmt: skip
 
 
 def refined(maps: ExtractCams, method: str, settings: Blocks, advcam_images: int = 0) -> MapStage:
     """Return maps after a refinement: AdvCAM's of the same model, IRN's walk, or both.
 
-    IRN's boundary network learns from a part of the images if ``TrainBoundary.limit`` says so, and AdvCAM's
-    from `advcam_images`, for as many steps as from all of them.
+    IRN's boundary network learns from ``TrainBoundary.limit`` images, AdvCAM's from `advcam_images`, if
+    either is given, for as many steps as from all of them.
     """
     advanced, block = method.startswith("advcam"), settings.get("TrainBoundary", {})
     if advanced:
@@ -82,12 +76,8 @@ def refined(maps: ExtractCams, method: str, settings: Blocks, advcam_images: int
 def image_counts(train: int, scored: int, *, methods: Sequence[str], advcam_images: int) -> dict[str, int]:
     """Return how many images a run trains on, scores and, if its methods do that at all, runs AdvCAM on.
 
-    Examples
-    --------
     >>> image_counts(600, 600, methods=["none", "advcam"], advcam_images=24)
     {'train': 600, 'scored': 600, 'advcam': 24}
-    >>> image_counts(600, 600, methods=["none", "irn"], advcam_images=24)
-    {'train': 600, 'scored': 600}
     """
     counts = {"train": train, "scored": scored}
     return counts | ({"advcam": advcam_images or scored} if any("advcam" in m for m in methods) else {})
@@ -99,30 +89,11 @@ def part_of(cell: Cell, advcam_images: int) -> int:
 
 
 def pipeline_cost(stage: MapStage, *, split: Split, limit: int = 0) -> dict[str, Any]:
-    """Return what it takes to go from nothing to the 0-1 masks of all training images.
+    """Return what it takes to go from nothing to the 0-1 masks of all training images (Table 2).
 
-    Training stages count with the seconds they recorded, cached or not. Stages per image count with the mean
-    of their records on the images named here, times the number of training images.
-
-    Parameters
-    ----------
-    stage
-        What makes the maps; computed if it is not there yet.
-    split, limit
-        Images whose records are averaged.
-
-    Returns
-    -------
-    ``seconds``, ``parts`` (step to seconds), ``peak_memory_mib`` and ``devices``.
-
-    Warns
-    -----
-    MixedDevicesWarning
-        If the records come from different devices.
-
-    Notes
-    -----
-    Source: Table 2, "from training to 0-1 masks of all training images".
+    Training stages count with the seconds they recorded, cached or not; stages per image with the mean of
+    their records on the images named here, times the number of training images. ``parts`` has step to
+    seconds; records of several ``devices`` are warned of.
     """
     images = len(stage.dataset.images("train_aug"))
     records = _records(stage, [(split, name) for name in stage.images(split, limit=limit).ids])
@@ -146,10 +117,7 @@ def pipeline_cost(stage: MapStage, *, split: Split, limit: int = 0) -> dict[str,
 
 
 def _records(stage: Stage, requests: Sequence[Request]) -> dict[str, tuple[str, list[dict[str, Any]]]]:
-    """Return step to kind of work and recorded costs, upstream steps first.
-
-    What a training is made from counts with the images it trains on.
-    """
+    """Return step to kind of work and costs, upstream first; before a training on what it trains on."""
     if not stage.step:
         return {}
     records: dict[str, tuple[str, list[dict[str, Any]]]] = {}
@@ -182,10 +150,9 @@ def unit_times(
         times[place] = {
             "seconds": float(np.mean([cost["seconds"] for cost in costs])),
             "parts": {part: float(np.mean([c["parts"][part] for c in costs])) for part in costs[0]["parts"]},
-            "peak_memory_mib": max(cost["peak_memory_mib"] for cost in costs),
+            "peak_memory_mib": max(cost["peak_memory_mib"] for cost in costs), "seeds": len(costs),
             "devices": sorted({device for cost in costs for device in cost["devices"]}),
-            "seeds": len(costs),
-        }
+        }  # fmt: skip
     unit = times[cell("none", "cam")]["seconds"]
     return {place: {"mean": row["seconds"] / unit, **row} for place, row in times.items()}
 
@@ -199,7 +166,7 @@ def frame(result: Mapping[str, Any]) -> pd.DataFrame:
             row["images"] = stored[cells[1].row]["images"]
             for place in cells:
                 name = place.claim_id(result["parameters"]["dataset"]).replace(place.row, place.time_row)
-                row[f"{TITLES[place.kind]} ut paper"] = paper_value(name)
+                row[f"{TITLES[place.kind]} ut paper"] = paper_values()[name]
                 row[f"{TITLES[place.kind]} ut here"] = stored[place.time_row]["mean"]
             rows[title] = row
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("refinement")
@@ -219,10 +186,9 @@ def recam_against_advcam(
 ) -> dict[str, Any]:
     """Judge ``recam_vs_advcam_speed`` and ``recam_extra_hours_voc`` on the time column of Table 2.
 
-    The first is a ratio of times on one device and holds if it reaches half of the paper's; with fewer than
-    the published 27 steps of AdvCAM it is not judged. The second is a time on the paper's hardware.
+    The first is a ratio of times on one device; the second is a time on the paper's hardware.
     """
-    recam, paper = times[cell("none", "recam")]["mean"], paper_value("prose.recam_vs_advcam_speed")
+    recam, paper = times[cell("none", "recam")]["mean"], paper_values()["prose.recam_vs_advcam_speed"]
     cost = times[cell("none", "recam")]["seconds"] - times[cell("none", "cam")]["seconds"]
     answer, text = "not run", f"ReCAM takes {recam:.1f} ut, AdvCAM was not run"
     if (place := cell("advcam", "cam")) in times:
@@ -233,23 +199,16 @@ def recam_against_advcam(
             f"ReCAM takes {recam:.1f} ut, AdvCAM {advcam:.1f} with {steps} steps: "
             f"{advcam / recam:.1f} times as long, both as implemented here"
         )
+    rule = f"with 27 steps or more, AdvCAM takes at least half of the paper's {paper:g} times as long"
+    hours, device = f"{cost / 3600:.3f} hours more than CAM here", "needs the paper's data and device"
     return {
-        "prose.recam_vs_advcam_speed": sentence(
-            answer, text,
-            rule=f"with 27 steps or more, AdvCAM takes at least half of the paper's {paper:g} times as long",
-        ),
-        "prose.recam_extra_hours_voc": sentence(
-            "cannot tell", f"{cost / 3600:.3f} hours more than CAM here",
-            rule="needs the paper's data and device",
-        ),
+        "prose.recam_vs_advcam_speed": sentence(answer, text, rule=rule),
+        "prose.recam_extra_hours_voc": sentence("cannot tell", hours, rule=device),
     }
 
 
 def single_and_multi_label(scores: Mapping[Cell, Any]) -> dict[str, Any]:
-    """Judge Figure 6b on scores of the first seed, CAM and ReCAM without refinement and with IRN.
-
-    It holds if all four differences lie above zero, fails if any lies below, and needs IRN's two.
-    """
+    """Judge Figure 6b on scores of the first seed: CAM and ReCAM, without refinement and with IRN."""
     parts, answers, rows = [], [], []
     for method in [name for name in ("none", "irn") if cell(name, "recam") in scores]:
         cam, recam = scores[cell(method, "cam")], scores[cell(method, "recam")]

@@ -12,13 +12,12 @@ from recamlib.method.crf import usable
 from recamlib.method.scores import bootstrap_contrast
 from recamlib.report.cells import KINDS as TITLES
 from recamlib.report.cells import METHODS, NETWORKS, TRUE_MASKS, Cell, cam_beside_recam
-from recamlib.report.claims import seed_interval, sentence, signed, table_row, verdict
+from recamlib.report.claims import seed_interval, sentence, signed, verdict
 from recamlib.stages.base import DataSettings
 from recamlib.stages.maps import MapStage
 from recamlib.stages.score import MULTI_SCALES, SegmentationScore
 from recamlib.stages.segment import PseudoMasks, TrainSegmenter, TrainUpperBound
-from recamlib.studies.common import Blocks, make
-from recamlib.studies.pictures import convergence_of
+from recamlib.studies.common import Blocks, convergence_of, make, scored_row
 from recamlib.studies.table2 import part_of
 
 # Chosen on true masks of embedded scenes alone, where they reach 52.9, 59.2 and 55.5 mIoU on val against 13.4
@@ -35,17 +34,12 @@ RECIPES: dict[str, dict[str, Any]] = {
     "deeplabv3plus_small": _SMALL | {"lr": 2e-3, "steps": 200, "fixed_norm": True},
     "upernet_small": _SMALL | {"lr": 2e-3, "power": 1.0, "steps": 250, "fixed_norm": True},
 }  # fmt: skip
-"""Settings of each network, those of the paper (Section 5) for the large ones, quick ones for the small.
+"""Settings of each network: the paper's (Section 5) for the large ones, quick ones for the small.
 
-The paper gives none for DeepLabV3+ (its supplement does): those here are usual ones, with DeepLabV2's steps.
+Those of DeepLabV3+, which are in the supplement alone, are usual ones with DeepLabV2's steps.
 """
-
-COCO_STEPS = {"deeplabv2": 100_000, "deeplabv3plus": 100_000, "upernet_swin": 80_000}
-"""Steps on COCO, where they differ from those in `RECIPES`."""
-
-COLUMNS = {"deeplabv2": "deeplabv2", "upernet_swin": "upernet", "deeplabv3plus": "deeplabv3plus"}
-"""Network to its name in the paper's table; a small one stands in its large one's column."""
-
+COCO_STEPS = {"deeplabv2": 100_000, "deeplabv3plus": 100_000, "upernet_swin": 80_000}  # instead, on COCO
+COLUMNS = {"upernet_swin": "upernet"}  # names of networks in the paper's table, where they differ
 ABOVE_FLOOR = 20  # points that a network on true masks has to be above its floor to have converged
 
 
@@ -58,8 +52,6 @@ def column(arch: str) -> str:
 def recipe(arch: str, data: DataSettings, own: Mapping[str, Any], settings: Blocks) -> dict[str, Any]:
     """Return the settings of a network on some data: its recipe, then its own, then those of all networks.
 
-    Examples
-    --------
     >>> recipe("deeplabv2_small", DataSettings(), {"lr": 0.01}, {"TrainSegmenter": {"steps": 5}})["lr"]
     0.01
     """
@@ -74,7 +66,7 @@ def networks(
     """Return the cells of Table 3 as stages, with the seeds of the maps.
 
     `maps` are rows of :func:`recamlib.studies.table2.systems`, `archs` networks by name, each with settings
-    of its own; `advcam_images` is the size of the random part that AdvCAM's rows learn from, 0 for all.
+    of its own; AdvCAM's rows learn from `advcam_images`, 0 for all.
     """
     rows: dict[Cell, list[TrainSegmenter]] = {}
     for arch, own in archs.items():
@@ -97,17 +89,16 @@ def upper_bounds(
         bound(column(arch)): [
             TrainUpperBound(dataset=data, arch=arch, seed=seed, **recipe(arch, data, own, settings))
             for seed in seeds
-        ]
-        for arch, own in archs.items()
-    }
+        ] for arch, own in archs.items()
+    }  # fmt: skip
 
 
 def evaluations(scores: Mapping[str, SegmentationScore], *, limit: int = 0) -> pd.DataFrame:
     """Return how much the kind of evaluation changes the number: one row per kind, one column per network.
 
-    mIoU in percent on the images of the given scores, or on `limit` random ones of them: at one scale and at
-    the published six with mirror images, without and with the CRF. All scales are times that of the scores
-    if they have one: a network trained on small pictures does not know objects at their full size.
+    On the images of the scores, or on `limit` random ones: at one scale and at the published six with mirror
+    images, without and with the CRF. All scales are times that of the scores: a network trained on small
+    pictures does not know objects at their full size.
     """
     columns = {}
     for name, score in scores.items():
@@ -123,7 +114,6 @@ def evaluations(scores: Mapping[str, SegmentationScore], *, limit: int = 0) -> p
 
 
 def cell(method: str, kind: str, network: str) -> Cell:
-    """Return a cell of Table 3."""
     return Cell("table3", method, kind, network)
 
 
@@ -153,25 +143,18 @@ def table(scores: Mapping[Cell, Sequence[SegmentationScore]]) -> dict[Cell, dict
 def score_row(
     mine: Sequence[SegmentationScore], partner: Sequence[SegmentationScore] | None, **more: Any
 ) -> dict[str, Any]:
-    """Return a network's row, one score per seed: mIoU, interval, difference to its partner, per class.
-
-    Whether it has ``converged`` is that of the classifiers behind its masks; true masks need none.
-    """
+    """Return a network's row; it has ``converged`` if the classifiers behind its masks have."""
     maps = [s.of.masks.maps for s in (*mine, *(partner or ())) if isinstance(s.of, TrainSegmenter)]
     more |= convergence_of(maps) if maps else {}
     more["records"] = [stage.model.result["convergence"] for stage in maps[: len(mine)]]
-    return table_row(
-        [s.miou for s in mine],
-        baseline=[s.miou for s in partner] if partner else None,
-        interval=mine[0].interval(),
-        difference=mine[0].interval_of_difference(partner[0]) if partner else None,
-        per_class=mine[0].per_class(), evaluation=mine[0].label, images=mine[0].result["images"],
-        floor=mine[0].floor, trained=[s.of.uid for s in mine], **more,
+    first = mine[0]
+    return scored_row(
+        mine, partner, evaluation=first.label, images=first.result["images"],
+        trained=[s.of.uid for s in mine], **more,
     )  # fmt: skip
 
 
 def _cost(score: SegmentationScore) -> dict[str, float]:
-    """Return seconds of training, the share of them spent waiting for data, peak memory, scoring time."""
     cost = score.of.result["cost"]
     return {
         "train_seconds": cost["seconds"], "waited_share": cost["waited_seconds"] / (cost["seconds"] or 1),
@@ -187,7 +170,7 @@ def recipe_frame(data: DataSettings, archs: Blocks, settings: Blocks) -> pd.Data
 
 
 def balance_frame(shares: Mapping[Cell, Mapping[str, float]]) -> pd.DataFrame:
-    """Return the share of pixels of every class, and ignored, in percent: one row per set of pseudo masks."""
+    """Return the share of pixels per class, and ignored, in percent: one row per set of pseudo masks."""
     titles = {place.title: share for place, share in shares.items()}
     return 100 * pd.DataFrame.from_dict(titles, orient="index")
 
@@ -233,9 +216,8 @@ def margin_of_the_stronger(
     """Judge ``larger_margin_on_stronger`` on scores of Table 3, one per seed.
 
     Holds if ReCAM's margin over CAM on UPerNet, less that on DeepLabV2, both without refinement, lies above
-    zero; where both upper bounds are there and UPerNet's is not the higher, it is not the stronger network
-    and nothing can be told. The other refinements are shown, not judged. `rows` of :func:`table` say what
-    has converged.
+    zero; nothing can be told where the upper bound of UPerNet is there and not the higher. The other
+    refinements are shown, not judged. `rows` of :func:`table` say what has converged.
     """
     rule = (
         "margin on UPerNet less margin on DeepLabV2, no refinement, lies above zero; UPerNet is the stronger"

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
 from recamlib.report.cells import KINDS as SYSTEMS
 from recamlib.report.cells import PARTNERS, Cell, columns, rows_of
-from recamlib.report.claims import all_claims, load_paper, row_verdict, sentence, signed
+from recamlib.report.claims import load_paper, paper_values, row_verdict, sentence, signed
 from recamlib.stages.maps import ExtractCams, MapStage, WeightOption
 from recamlib.stages.refine import SaliencyMerge
 from recamlib.stages.saliency import Saliency
@@ -18,23 +18,17 @@ from recamlib.studies.common import Blocks, make
 from recamlib.studies.table2 import refined
 from recamlib.studies.table3 import networks, score_row
 
-Reading = Literal["softmax", "relu"]
 METHODS = {"none": "maps", "irn": "with IRN"}
-MERGED = {"edam": "cam", "recam_m": "recam"}
-"""System to the one whose maps are merged with saliency."""
+MERGED = {"edam": "cam", "recam_m": "recam"}  # system to the one whose maps are merged with saliency
 
 
 def cell(method: str, kind: str, network: str = "") -> Cell:
-    """Return a cell of Table 4: maps, or the network that learnt from their masks."""
     return Cell("table4", method, kind, network)
 
 
-def how_read(*, weights: WeightOption, reading: Reading = "softmax") -> dict[str, dict[str, Any]]:
-    """Return how the maps of each kind of model are read, as settings of `ExtractCams`.
-
-    Those of EPS and ReCAM-E are read as EPS does, by a softmax with FC1's weights (the background has no
-    others), or as CAM and ReCAM, with ReCAM's weight option for ReCAM-E.
-    """
+def how_read(*, weights: WeightOption, reading: str = "softmax") -> dict[str, dict[str, Any]]:
+    """Return how the maps of each kind of model are read: settings of `ExtractCams`."""
+    # by a softmax with FC1's weights, since the background has no others
     return {
         "cam": {}, "recam": {"weights": weights}, "eps": {"reading": reading},
         "recam_e": {"reading": reading, "weights": "w" if reading == "softmax" else weights},
@@ -97,7 +91,7 @@ def mask_frame(result: Mapping[str, Any]) -> pd.DataFrame:
 
 def frame(result: Mapping[str, Any]) -> pd.DataFrame:
     """Return Table 4, mIoU of DeepLabV2 in percent: every row of the paper, and what was measured here."""
-    paper, measured = {claim.id: claim.value for claim in all_claims()}, result["rows"]
+    paper, measured = paper_values(), result["rows"]
     rows = []
     for side, block in load_paper()["table4"].items():
         own = [name for name in measured if name.startswith(f"{side}.")]
@@ -112,10 +106,7 @@ def frame(result: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def plugged_in(table: Mapping[Cell, Any]) -> dict[str, Any]:
-    """Judge Table 4: ReCAM against IRN, ReCAM-E against EPS, ReCAM-M against EDAM's merge of CAM.
-
-    Each by the rule of the scoreboard, from networks on val; one that is not there has not run.
-    """
+    """Judge Table 4: ReCAM against IRN, ReCAM-E against EPS, ReCAM-M against EDAM's merge of CAM."""
     claims, rows = {}, rows_of(table)
     for side, name in (("without", "ReCAM"), ("with", "ReCAM-E"), ("with", "ReCAM-M")):
         row, rule = rows.get(f"{side}_saliency.{name}"), "DeepLabV2's difference on val lies above zero"

@@ -17,7 +17,7 @@ from recamlib.report.claims import seed_interval, sentence, signed, table_row, v
 from recamlib.stages.base import DataSettings
 from recamlib.stages.classify import Classify, TrainClassifier
 from recamlib.stages.score import Score
-from recamlib.studies.pictures import examples as _examples
+from recamlib.studies.common import examples as _examples
 
 LOSSES = {"bce": bce_gradient, "sce": sce_gradient}
 
@@ -34,10 +34,7 @@ def group_data(dataset: str, group: str, *, train_images: int = 0, **more: Any) 
 
 
 def magnitude_grid(*, limit: float, points: int = 97) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return the four gradient magnitudes over a square of logits, and the values of either logit.
-
-    Rows are ``z_q``, columns ``z_p``, as :func:`recamlib.report.plots.gradient_magnitudes` draws them.
-    """
+    """Return the four gradient magnitudes over logits z_q (rows) and z_p (columns), and the logits."""
     grid = torch.linspace(-limit, limit, points, dtype=torch.float64)
     zq, zp = torch.meshgrid(grid, grid, indexing="ij")
     logits = torch.stack([zp.flatten(), zq.flatten()], 1)  # (n*n, 2)
@@ -53,8 +50,7 @@ def magnitude_grid(*, limit: float, points: int = 97) -> tuple[dict[str, np.ndar
 def pair_gradients(logits: np.ndarray, labels: np.ndarray, *, loss: str) -> dict[str, float]:
     """Return the mean gradient (Eq. 12) on the target's logit and on the most confusing class's (Figure 4).
 
-    `logits` and `labels` are (N, K), every image of one class; the confusing one is the negative class with
-    the highest logit.
+    Both are (N, K), every image of one class; the confusing one is the negative class of the highest logit.
     """
     z, y = (torch.tensor(np.array(values), dtype=torch.float64) for values in (logits, labels))
     gradients = LOSSES[loss](z, y)  # (N, K)
@@ -70,8 +66,7 @@ def measured(
 ) -> dict[str, Any]:
     """Return what one group of classes gives, by loss: one number per seed, percent, and gradients per epoch.
 
-    `classifiers` has loss to one classifier per seed, trained with ``probe``; `scores` split to loss to the
-    scores of their maps. ``gradients[loss][which]`` is (seeds, epochs + 1).
+    `classifiers` has loss to one classifier per seed, with ``probe``; `scores` split to loss to their scores.
     """
     trained = [model for models in classifiers.values() for model in models]
     worst = min((convergence(m.result["convergence"]) for m in trained), key=lambda record: record.converged)
@@ -87,14 +82,11 @@ def measured(
     for loss, models in classifiers.items():
         results = [Classify(model=model).result for model in bar(models, desc=f"{loss} seeds")]
         labels = torch.tensor(np.array(results[0]["labels"]))
-        study["accuracy"][loss] = [
-            100 * accuracy(torch.tensor(np.array(one["logits"])), labels) for one in results
-        ]
-        pairs = [
-            [pair_gradients(z, labels.numpy(), loss=loss) for z in model.result["probe_logits"]]
-            for model in models
-        ]
-        study["gradients"][loss] = {
+        logits = [torch.tensor(np.array(one["logits"])) for one in results]
+        study["accuracy"][loss] = [100 * accuracy(z, labels) for z in logits]
+        probes = [model.result["probe_logits"] for model in models]
+        pairs = [[pair_gradients(z, labels.numpy(), loss=loss) for z in probe] for probe in probes]
+        study["gradients"][loss] = {  # (seeds, epochs + 1)
             which: np.array([[epoch[which] for epoch in row] for row in pairs])
             for which in ("target", "confusing")
         }
@@ -102,7 +94,6 @@ def measured(
 
 
 def _measures(part: Mapping[str, Any]) -> dict[str, Mapping[str, Sequence[float]]]:
-    """Return measure to loss to numbers per seed of one group of classes."""
     return {"accuracy": part["accuracy"], **{f"miou_{split}": v for split, v in part["miou"].items()}}
 
 
@@ -146,8 +137,6 @@ def examples(part: Mapping[str, Any], *, count: int) -> list[dict[str, Any]]:
 def gradient_cases(cases: Mapping[str, tuple[float, float]]) -> dict[str, dict[str, float]]:
     """Return the four gradient magnitudes of Section 4.2 (Eq. 12 at K = 2) for each case ``(z_p, z_q)``.
 
-    Examples
-    --------
     >>> {name: round(value, 3) for name, value in gradient_cases({"c1": (10.0, 10.0)})["c1"].items()}
     {'BCE p': 0.0, 'BCE q': 0.5, 'SCE p': 0.5, 'SCE q': 0.5}
     """
@@ -176,12 +165,11 @@ def toy_gradients(cases: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
 
 
 def toy_study(
-    accuracy: Mapping[str, Sequence[float]],
-    miou: Mapping[str, Mapping[str, Sequence[float]]],
-    *,
+    accuracy: Mapping[str, Sequence[float]], miou: Mapping[str, Mapping[str, Sequence[float]]], *,
     trained: Mapping[str, Any] | None = None,
-) -> dict:
+) -> dict:  # fmt: skip
     """Judge Figure 1's claims on one group of classes, from what `measured` returns of it."""
+
     def difference(values: Mapping[str, Sequence[float]]) -> tuple[str, str]:
         delta, *span = seed_interval(np.subtract(values["sce"], values["bce"]))
         return verdict(span, +1), signed(delta, *span)
@@ -191,9 +179,8 @@ def toy_study(
     parts = {split: difference(values) for split, values in miou.items()}
     answers = {answer for answer, _ in parts.values()}
     return {
-        "prose.five_hoofed_bce_weaker": sentence(
-            answer, f"accuracy of SCE minus BCE {text}", rows=rest_on, rule=rule
-        ),
+        "prose.five_hoofed_bce_weaker":
+            sentence(answer, f"accuracy of SCE minus BCE {text}", rows=rest_on, rule=rule),
         "prose.sce_cam_higher_miou": sentence(
             answers.pop() if len(answers) == 1 else "cannot tell",
             "mIoU of SCE's maps minus BCE's: " + ", ".join(f"{s} {text}" for s, (_, text) in parts.items()),

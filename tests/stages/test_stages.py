@@ -13,7 +13,7 @@ from recamlib.errors import DataError, MaskAccessError, SettingsError
 from recamlib.method.scores import confusion, mean_iou
 from recamlib.stages import classify, maps, refine, saliency, score
 from recamlib.stages.base import Stage
-from recamlib.studies import pictures as tables
+from recamlib.studies import common as tables
 
 
 @pytest.mark.parametrize(("kind", "given", "message"), [
@@ -136,7 +136,7 @@ def test_access_to_masks_is_shut_while_stages_train_and_extract(empty, monkeypat
 
 def test_only_the_metric_side_names_masks():
     library = Path(rc.__file__).parent
-    allowed = {"cli.py", "stages/base.py", "stages/score.py", "studies/pictures.py"}
+    allowed = {"cli.py", "stages/base.py", "stages/score.py", "studies/common.py"}
     allowed |= {"book/explorer.py"}  # the page that shows IoU per image
     allowed |= {"stages/segment.py"}  # the upper bound, once; cli.py writes devkits
     before, bound = (library / "stages/segment.py").read_text().split("class TrainUpperBound")
