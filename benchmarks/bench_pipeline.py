@@ -108,7 +108,7 @@ def alone() -> Callable[[], dict]:
     import torch
 
     from recamlib.data.views import normalise, rescale
-    from recamlib.models.fold import fold_batch_norm
+    from recamlib.models.base import fold_batch_norm
 
     os.environ["RECAM_RESULTS"] = str(PLACE / "32-true")
     made = stages("32-true")

@@ -15,7 +15,7 @@ def form(kind: str) -> Callable[[], Callable[[], list]]:
         from literal_segment import network, probabilities
 
         from recamlib.engine.predict import segment_image
-        from recamlib.models.fold import fold_batch_norm
+        from recamlib.models.base import fold_batch_norm
 
         net = network().eval()
         image = torch.randint(0, 256, (3, *SIZE), dtype=torch.uint8)

@@ -285,7 +285,7 @@ def make_data(
 ) -> None:
     """Write the embedded scenes as a VOC devkit."""
     from recamlib.data.access import open_images, open_masks
-    from recamlib.data.export import write_voc
+    from recamlib.data.voc import write_voc
 
     for split, count in (("train", train), ("val", val)):
         options = {"count": count, "size": size, "seed": seed}

@@ -9,7 +9,7 @@ import threading
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import torch
 
 from recamlib import paths
 from recamlib.data.labels import SPACES, LabelSpace
-from recamlib.errors import DataError, MaskAccessError, SettingsError, nearest
+from recamlib.errors import DataError, MaskAccessError, check_choice, nearest
 
 #: Options that each data set takes beyond name, split and root.
 DATASETS = {"hoofed": ("count", "size", "seed", "single_share"), "voc12": ("space",), "coco14": ()}
@@ -63,14 +63,6 @@ def _check_guard() -> None:
         )
 
 
-def check_name(name: str) -> None:
-    """Raise an error that names the nearest data set if there is none of this name."""
-    if name not in DATASETS:
-        raise SettingsError(
-            f"no data set {name!r}{nearest(name, DATASETS)}; choose one of {', '.join(DATASETS)}"
-        )
-
-
 class ImageSet(ABC):
     """Images and image-level labels, in the order of `ids`. Has no way to a mask.
 
@@ -111,30 +103,16 @@ class ImageSet(ABC):
         return np.stack([self.labels(id) for id in self.ids])
 
     def select(
-        self,
-        *,
-        classes: Iterable[str] = (),
-        single_label: bool = False,
-        multi_label: bool = False,
-        limit: int = 0,
-        seed: int = 0,
-    ) -> "ImageSet":
+        self, *, classes: Iterable[str] = (), single_label: bool = False, multi_label: bool = False,
+        limit: int = 0, seed: int = 0,
+    ) -> "ImageSet":  # fmt: skip
         """Return the images that show a class, or fewer; what is left out for want of one is warned of.
 
-        Parameters
-        ----------
-        classes
-            Keep images with at least one of these classes, and these labels alone, in this order.
-        single_label, multi_label
-            Keep images with exactly one class, or with several, in the full space: a horse with its rider is
-            no single-label image even where only horses are asked for.
-        limit
-            Keep this many images at most, drawn with `seed`, in their old order; 0 keeps all.
-
-        Raises
-        ------
-        DataError
-            If a class is unknown or no image is left.
+        With `classes`, images of at least one of these classes stay, with these labels alone, in this order.
+        With `single_label` or `multi_label`, those of exactly one class, or of several, in the full space: a
+        horse with its rider is no single-label image even where only horses are asked for. `limit` keeps this
+        many images at most, drawn with `seed`, in their old order; 0 keeps all. A DataError says that a class
+        is unknown or that no image is left.
         """
         if limit < 0:
             raise DataError(f"limit must be 0 (all images) or more, got {limit}")
@@ -232,13 +210,8 @@ class MaskSet(ABC):
     def mask(self, id: str) -> np.ndarray:
         """Return one mask, shape ``(H, W)``, uint8: 0 background, ``k + 1`` class ``k``, 255 ignore.
 
-        Raises
-        ------
-        MaskAccessError
-            Inside `labels_only`.
-        DataError
-            If the mask is not as large as its image or holds a value outside the label space, or if the
-            masks of the set as a whole do not mean what they should, see `doubt`.
+        A DataError says that it is not as large as its image, that it holds a value outside the label space,
+        or that the masks of the set as a whole do not mean what they should, see `doubt`.
         """
         _check_guard()
         if self.doubt:
@@ -250,32 +223,27 @@ class MaskSet(ABC):
         """Why the masks cannot be what the labels name, or nothing: looks at `COMPARED` of them, once."""
         compared, blank, unlike = 0, 0, []
         for id in self.ids[:: -(-len(self.ids) // COMPARED)]:
-            try:
+            with suppress(DataError):  # named when it is asked for
                 if (labels := self._labels(id)) is None:
                     continue
                 values = np.unique(self.read(id))
-            except DataError:  # named when it is asked for
-                continue
-            compared += 1
-            blank += bool(labels.any()) and values.max() == self.space.ignore and not any(values[:-1])
-            if disagree(labels, values, self.space):
-                unlike.append((id, labels, values))
+                compared += 1
+                blank += bool(labels.any()) and values.max() == self.space.ignore and not any(values[:-1])
+                if disagree(labels, values, self.space):
+                    unlike.append((id, labels, values))
         names = self.space.names
         numbers = ", ".join(f"{v} {name}" for v, name in enumerate(names[:4])) + " ..." * (len(names) > 4)
         if 2 * blank > compared:
-            return (
-                f"{self.source}: {blank} of {compared} masks hold 0 and 255 alone, and 255 means 'not "
-                f"scored'; values have to be {numbers}"
-            )
-        if 2 * len(unlike) > compared:
+            what = f"{blank} of {compared} masks hold 0 and 255 alone, and 255 means 'not scored'"
+        elif 2 * len(unlike) > compared:
             id, labels, values = unlike[0]
             named = ", ".join(self.space.decode(labels)) or "no class"
             shown = ", ".join(names[v] for v in values if 0 < v < len(names)) or "none"
-            return (
-                f"{self.source}: {len(unlike)} of {compared} masks show other classes than the labels name "
-                f"({id}: labels {named}; mask {shown}); values have to be {numbers}"
-            )
-        return ""
+            what = f"{len(unlike)} of {compared} masks show other classes than the labels name "
+            what += f"({id}: labels {named}; mask {shown})"
+        else:
+            return ""
+        return f"{self.source}: {what}; values have to be {numbers}"
 
     def read(self, id: str) -> np.ndarray:
         """Return one mask as `mask` does, without the comparison with the labels."""
@@ -286,13 +254,12 @@ class MaskSet(ABC):
             hint = "make both from the same original"
             if mask.shape == (width, height):
                 hint = "the sides are swapped, so rotate the pixels of the image as its EXIF tag says"
-            raise DataError(
-                f"{self._where(id)} has shape {mask.shape}, its image ({height}, {width}); {hint}"
-            )
+            came = f"{self._where(id)} has shape {mask.shape}"
+            raise DataError(f"{came}, its image ({height}, {width}); {hint}")
         allowed = np.zeros(256, bool)
         allowed[[*range(self.space.with_background), self.space.ignore]] = True
         inside = mask.astype(np.uint8)
-        fine = allowed[inside] if mask.dtype == np.uint8 else allowed[inside] & (inside == mask)
+        fine = allowed[inside] & (inside == mask)
         if not fine.all():
             known = f"{self.space.name} knows 0 to {len(self.space)} and {self.space.ignore} (ignore)"
             value = mask[~fine][0]
@@ -325,25 +292,12 @@ class _MaskSelection(MaskSet):
 
 
 def open_images(name: str, split: str, *, root: Path | None = None, **options: Any) -> ImageSet:
-    """Open images and image-level labels of a data set.
+    """Open images and image-level labels of a data set, one of `DATASETS`, and a split, one of `SPLITS`.
 
-    Parameters
-    ----------
-    name, split
-        One of `DATASETS` and of `SPLITS`; hoofed and COCO have no larger training set, so there
-        ``train_aug`` is ``train``.
-    root
-        Folder of the data sets, default ``paths.data_dir()``; hoofed needs none.
-    **options
-        ``hoofed``: see `recamlib.data.hoofed.scenes.HoofedImages`. ``voc12``: `space`, the name of the label
-        space if the devkit holds other classes than VOC's.
-
-    Raises
-    ------
-    SettingsError
-        If a name or option is unknown.
-    DataError
-        If the files are not there or unusable.
+    hoofed and COCO have no larger training set, so there ``train_aug`` is ``train``. `root` is the folder of
+    the data sets, by default ``paths.data_dir()``. Options of ``hoofed``: see `recamlib.data.hoofed.scenes`;
+    of ``voc12``: `space`, the name of the label space if the devkit holds other classes than VOC's. A
+    SettingsError names the nearest word, a DataError says that files are not there or unusable.
     """
     return _open("Images", name, split, root, options)
 
@@ -354,18 +308,13 @@ def open_masks(name: str, split: str, *, root: Path | None = None, **options: An
 
 
 def _open(kind: str, name: str, split: str, root: Path | None, options: dict[str, Any]) -> Any:
-    """Return a reader of ``Images`` or ``Masks``, or raise an error that names the nearest valid word."""
-    check_name(name)
-    if split not in SPLITS:
-        raise SettingsError(f"no split {split!r}{nearest(split, SPLITS)}; choose one of {', '.join(SPLITS)}")
+    """Return a reader of ``Images`` or ``Masks``."""
+    check_choice("data set", name, DATASETS)
+    check_choice("split", split, SPLITS)
     for option in options:
-        if option not in DATASETS[name]:
-            known = ", ".join(DATASETS[name]) or "none"
-            hint = nearest(option, DATASETS[name])
-            raise SettingsError(f"data set {name!r} has no option {option!r}{hint}; its options: {known}")
+        check_choice(f"option of {name}", option, DATASETS[name])
     if isinstance(space := options.get("space"), str):
-        if space not in SPACES:
-            raise SettingsError(f"no label space {space!r}{nearest(space, SPACES)}")
+        check_choice("label space", space, SPACES)
         options = {**options, "space": SPACES[space]}
     reader = pkgutil.resolve_name(f"recamlib.data.{_READERS[name]}{kind}")
     if name == "hoofed":

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +12,10 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from recamlib import paths
-from recamlib.data.access import SPLITS, ImageSet, MaskSet, check_name, disagree, open_images, open_masks
+from recamlib.data.access import DATASETS, SPLITS, ImageSet, MaskSet, disagree, open_images, open_masks
 from recamlib.data.images import exif_orientation
 from recamlib.data.labels import HOOFED, VOC12, LabelSpace
-from recamlib.errors import DataError, MissingDataError
+from recamlib.errors import DataError, MissingDataError, check_choice
 
 SHOWN, ALIKE = 20, 3  # problems that are printed, and those of one kind in many files that are listed
 #: Splits whose true masks a notebook scores; all three lists are needed by every notebook.
@@ -23,8 +23,6 @@ _SCORED = {
     "01": ("train", "val"), "02": ("train",), "03": ("train",), "04": ("train_aug", "val"),
     "05": ("train", "val"), "06": ("train",),
 }  # fmt: skip
-
-
 _PICTURES = ("02", "03")  # notebooks that do without masks
 
 
@@ -75,44 +73,31 @@ def _by_value(things: dict[str, str]) -> list[tuple[str, list[str]]]:
     return list(names.items())
 
 
-@dataclass
 class _Finding:
     """What one image showed: labels ``(K,)`` and values of the mask ``(n,)``, where they can be read."""
 
-    problems: list[str] = field(default_factory=list)
-    labels: np.ndarray | None = None
-    values: np.ndarray | None = None
-    turned: bool = False
+    def __init__(self, id: str, images: ImageSet, masks: MaskSet | None) -> None:
+        self.problems: list[str] = []
 
-    def tried(self, read: Callable[[str], Any], id: str) -> Any:
-        """Return what is read, or nothing and keep the problem."""
-        try:
-            return read(id)
-        except DataError as error:
-            self.problems.append(str(error))
-            return None
+        def tried(read: Callable[[str], Any]) -> Any:
+            try:
+                return read(id)
+            except DataError as error:
+                self.problems.append(str(error))
 
-
-def _look(id: str, images: ImageSet, masks: MaskSet | None) -> _Finding:
-    """Decode image, labels and mask of one id."""
-    finding = _Finding()
-    image = finding.tried(images.image, id)
-    finding.labels = finding.tried(images.labels, id)
-    if image is not None and masks:  # without an image there is nothing to compare the size with
-        mask = finding.tried(masks.read, id)
-        finding.values = None if mask is None else np.unique(mask)
-    if image is not None and hasattr(images, "path"):
-        finding.turned = exif_orientation(images.path(id)) > 1
-    return finding
+        image, self.labels = tried(images.image), tried(images.labels)
+        # without an image there is nothing to compare the size with
+        mask = tried(masks.read) if masks and image is not None else None
+        self.values = None if mask is None else np.unique(mask)
+        self.turned = image is not None and hasattr(images, "path") and exif_orientation(images.path(id)) > 1
 
 
-def check_dataset(name: str, root: Path | None = None, *, workers: int = 0, progress: bool = True) -> Report:
+def check_dataset(name: str, root: Path | None = None, *, progress: bool = True) -> Report:
     """Decode every image, annotation and mask of a data set, and say which notebooks can run on it.
 
-    One bad file never hides the others. `root` is by default ``paths.data_dir()``; `workers` is a number of
-    threads, 0 for one a core, at most 8.
+    One bad file never hides the others. `root` is by default ``paths.data_dir()``.
     """
-    check_name(name)
+    check_choice("data set", name, DATASETS)
     report = Report(name, paths.data_dir() if root is None else Path(root))
     options = {"count": 16} if name == "hoofed" else {}
     findings: dict[str, _Finding] = {}
@@ -126,7 +111,7 @@ def check_dataset(name: str, root: Path | None = None, *, workers: int = 0, prog
         except DataError as error:
             if str(error) not in report.problems:
                 report.problems.append(str(error))
-    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for split, (images, masks) in lists.items():
             lacking = len(masks.missing())
             report.present[split], report.masks[split] = len(images), len(images) - lacking
@@ -134,29 +119,24 @@ def check_dataset(name: str, root: Path | None = None, *, workers: int = 0, prog
             if masked and masked.doubt:
                 report.problems.append(masked.doubt)
             ids = [id for id in images.ids if id not in findings]
-            found = pool.map(lambda id, i=images, m=masked: _look(id, i, m), ids)
+            found = pool.map(lambda id, i=images, m=masked: _Finding(id, i, m), ids)
             bar = tqdm(found, total=len(ids), desc=f"{name} {split}", disable=not progress)
             findings |= zip(ids, bar, strict=True)
     report.checked = len(findings)
-    report.problems += _problems(findings)
+    kinds = defaultdict(list)  # of faults in files
+    for id, finding in findings.items():
+        for line in finding.problems:
+            kinds[line.replace(id, "*")].append(line)
+    for lines in kinds.values():
+        report.problems += lines[:ALIKE]
+        if len(lines) > ALIKE:
+            report.problems.append(f"... and {len(lines) - ALIKE} files more with the same fault")
     if lists:
         space = next(iter(lists.values()))[0].space
         _judge(report, findings, space)
         _compare_lists(report, findings, {split: images for split, (images, _) in lists.items()})
         _notebooks(report, space)
     return report
-
-
-def _problems(findings: dict[str, _Finding]) -> Iterator[str]:
-    """Yield what is wrong with files, a kind of fault at a time."""
-    kinds = defaultdict(list)
-    for id, finding in findings.items():
-        for line in finding.problems:
-            kinds[line.replace(id, "*")].append(line)
-    for lines in kinds.values():
-        yield from lines[:ALIKE]
-        if len(lines) > ALIKE:
-            yield f"... and {len(lines) - ALIKE} files more with the same fault"
 
 
 def _judge(report: Report, findings: dict[str, _Finding], space: LabelSpace) -> None:
@@ -166,8 +146,8 @@ def _judge(report: Report, findings: dict[str, _Finding], space: LabelSpace) -> 
     shown = Counter(int(v) - 1 for f in both.values() for v in f.values if 0 < v <= len(space))
     odd = [id for id, f in both.items() if disagree(f.labels, f.values, space)]
     if odd:
-        counted = f"in {len(odd)} of {len(both)} images"
-        line = f"{counted} the mask shows other classes than the labels (first: {odd[0]})"
+        line = f"in {len(odd)} of {len(both)} images the mask shows other classes than the labels"
+        line += f" (first: {odd[0]})"
         (report.problems if 2 * len(odd) > len(both) else report.remarks).append(line)
     own = report.name == "voc12" and space != VOC12
     for k, name in enumerate(space.classes if report.name != "hoofed" else ()):  # of 16 scenes
@@ -181,24 +161,21 @@ def _judge(report: Report, findings: dict[str, _Finding], space: LabelSpace) -> 
         done = "is applied, so masks have to be drawn on the turned picture"
         if report.name == "coco14":
             done = "is not applied, because COCO's regions are those of the stored pixels"
-        report.remarks.append(
-            f"{len(turned)} images carry an EXIF rotation, which {done} (first: {turned[0]})"
-        )
+        line = f"{len(turned)} images carry an EXIF rotation, which {done} (first: {turned[0]})"
+        report.remarks.append(line)
     empty = [id for id, f in findings.items() if f.labels is not None and not f.labels.any()]
     if empty:
-        report.remarks.append(
-            f"{len(empty)} of {len(findings)} images show no class; they are left out of training and scores "
-            f"(first: {empty[0]})"
-        )
+        line = f"{len(empty)} of {len(findings)} images show no class; they are left out of training"
+        report.remarks.append(f"{line} and scores (first: {empty[0]})")
 
 
 def _compare_lists(report: Report, findings: dict[str, _Finding], lists: dict[str, ImageSet]) -> None:
     """Add lists without any class, and what lists have in common."""
     for split, images in lists.items():
-        if not any(f.labels is None or f.labels.any() for f in map(findings.get, images.ids)):
+        if not any(findings[id].labels is None or findings[id].labels.any() for id in images.ids):
             report.problems.append(f"no image of {split} shows a class; list images that do")
-    sources = {split: images.source for split, images in lists.items()}
-    if report.name == "voc12" and "train" in sources and sources["train"] == sources.get("train_aug"):
+    both = {"train", "train_aug"} <= set(lists)
+    if report.name == "voc12" and both and lists["train"].source == lists["train_aug"].source:
         report.remarks.append("there is no list train_aug, so networks are trained on train")
     for split in ("train", "train_aug"):
         same = set(lists[split].ids) & set(lists["val"].ids) if {split, "val"} <= set(lists) else ()
@@ -213,10 +190,9 @@ def _notebooks(report: Report, space: LabelSpace) -> None:
     horses = [name for name in VOC12.classes if name in HOOFED.classes]
     none = [name for name in horses if name not in space.classes]
     for number, scored in _SCORED.items():
-        unmasked = [s for s in scored if report.masks.get(s, 0) < report.present.get(s, 0)]
+        pictures = number in _PICTURES and not report.masks.get("train")
+        unmasked = [s for s in scored if report.masks.get(s, 0) < report.present.get(s, 0) and not pictures]
         lack = ""
-        if number in _PICTURES and not report.masks.get("train"):
-            unmasked = []
         if absent:
             lack = f"every notebook opens {', '.join(absent)}, too"
         elif number == "04" and unmasked == ["train_aug"]:

@@ -20,9 +20,8 @@ from recamlib.data.access import ImageSet, MaskSet
 from recamlib.data.foreign import describe
 from recamlib.data.images import image_size, read_image
 from recamlib.data.labels import COCO14
-from recamlib.errors import DataError, MissingDataError, SettingsError, nearest
+from recamlib.errors import DataError, MissingDataError, check_choice, nearest
 
-FETCH = "get the official set with `recam data fetch coco14`"
 _DAMAGE = (
     OSError, ValueError, LookupError, TypeError, AssertionError, AttributeError, RecursionError, MemoryError,
 )  # fmt: skip
@@ -35,8 +34,7 @@ CATEGORY_IDS = tuple(id for id in range(1, 91) if id not in _GAPS)
 
 def part_of(split: str) -> str:
     """Return the folder name of a split, ``train2014`` or ``val2014``."""
-    if split not in _PARTS:
-        raise SettingsError(f"COCO has no split {split!r}{nearest(split, _PARTS)}; use train or val")
+    check_choice("split", split, _PARTS)
     return _PARTS[split]
 
 
@@ -50,17 +48,16 @@ def annotation_file(root: Path, split: str) -> Path:
     for path in tried:
         if any(path.parent.glob("instances_*2014.json")):  # a part of one's own
             raise MissingDataError(f"{path} is missing; put there a file of the images of {split}")
-    raise MissingDataError(f"{tried[0]} is missing; {describe(Path(root)) or f'{FETCH} or set RECAM_DATA'}")
-
-
-_USED = ("id", "image_id", "category_id", "iscrowd", "segmentation", "file_name", "height", "width")
+    remedy = describe(Path(root)) or "get the official set with `recam data fetch coco14` or set RECAM_DATA"
+    raise MissingDataError(f"{tried[0]} is missing; {remedy}")
 
 
 def _compact(thing: dict[str, Any]) -> dict[str, Any]:
     """Return what is used of an image or annotation; polygons become arrays, a quarter of the size."""
     if "image_id" not in thing and "file_name" not in thing:
         return thing
-    kept = {key: thing[key] for key in _USED if key in thing}
+    used = ("id", "image_id", "category_id", "iscrowd", "segmentation", "file_name", "height", "width")
+    kept = {key: thing[key] for key in used if key in thing}
     if isinstance(kept.get("segmentation"), list):
         with contextlib.suppress(TypeError, ValueError, OverflowError):  # said when the mask is read
             kept["segmentation"] = [array("d", polygon) for polygon in kept["segmentation"]]
@@ -72,26 +69,26 @@ def _check(path: Path, coco: COCO) -> None:
     for id, category in coco.cats.items():
         name = category["name"]
         if name not in COCO14.classes:
+            hint = nearest(name, COCO14.classes)
             raise DataError(
-                f"{path} has the category {id} {name!r}, unknown to {COCO14.name}"
-                f"{nearest(name, COCO14.classes)}; "
-                "classes of your own go in the form of a VOC devkit, see book/your_data.md"
+                f"{path} has the category {id} {name!r}, unknown to {COCO14.name}{hint}; classes of your own "
+                "go in the form of a VOC devkit, see book/your_data.md"
             )
         if id != (official := CATEGORY_IDS[COCO14.index(name)]):
             raise DataError(f"{path} has the category {id} {name!r}, unknown to COCO, where it is {official}")
     for annotation in coco.anns.values():
         for thing, known in (("category", coco.cats), ("image", coco.imgs)):
-            if annotation[f"{thing}_id"] not in known:
-                what = f"has the unknown {thing} {annotation[f'{thing}_id']}"
-                raise DataError(f"{path}: annotation {annotation['id']} {what}; correct or remove it")
+            if (of := annotation[f"{thing}_id"]) not in known:
+                which = f"annotation {annotation['id']} has the unknown {thing} {of}"
+                raise DataError(f"{path}: {which}; correct or remove it")
     for number, image in coco.imgs.items():
         name = image["file_name"]
         if os.path.basename(name) != name or name in ("", ".", "..") or not name.isprintable():
             raise DataError(f"{path} names the image file {name!r}; a name without folders is expected")
-        if not all(type(value) is int for value in (number, image["height"], image["width"])):
-            raise DataError(f"{path}: id, height and width of {name!r} are no whole numbers; correct them")
-        if min(image["height"], image["width"]) < 1:
-            raise DataError(f"{path} gives no height and width in pixels for {name!r}; correct it")
+        given = number, image["height"], image["width"]
+        if not all(type(value) is int for value in given) or min(given[1:]) < 1:
+            what = f"id, height and width of {name!r} are {given}"
+            raise DataError(f"{path}: {what}, expected whole numbers, sides of 1 or more; correct them")
     if len({_stem(image) for image in coco.imgs.values()}) < len(coco.imgs):
         raise DataError(f"{path} names an image file twice; correct it")
 
@@ -133,14 +130,6 @@ def _stem(image: dict[str, Any]) -> str:
     return os.path.splitext(image["file_name"])[0]  # pathlib takes a second for the whole of COCO
 
 
-def _labels(coco: COCO, number: int) -> np.ndarray:
-    vector = np.zeros(len(COCO14), np.uint8)
-    for annotation in coco.imgToAnns.get(number, ()):
-        if not annotation.get("iscrowd"):
-            vector[CATEGORY_IDS.index(annotation["category_id"])] = 1
-    return vector
-
-
 class _Instances:
     """What images and masks share: ids (the stems of file names, in order of number), files and labels.
 
@@ -150,20 +139,25 @@ class _Instances:
     def __init__(self, root: Path, split: str) -> None:
         path, coco = _index(root, split)
         self._folder = path.parent.parent / part_of(split)
-        self._numbers = {_stem(coco.imgs[number]): number for number in sorted(coco.imgs)}
-        self._files = {id: coco.imgs[number]["file_name"] for id, number in self._numbers.items()}
-        self._rows = {id: row for row, id in enumerate(self._numbers)}
-        self._table = np.zeros((len(self._rows), len(COCO14)), np.uint8)
-        for row, number in enumerate(self._numbers.values()):
-            self._table[row] = _labels(coco, number)
-        ids = [id for id, row in self._rows.items() if self._table[row].any()]
-        super().__init__(COCO14, ids, source=str(path))
+        images = [coco.imgs[number] for number in sorted(coco.imgs)]
+        self._files = {_stem(image): image["file_name"] for image in images}
+        self._table = {id: np.zeros(len(COCO14), np.uint8) for id in self._files}
+        for image in images:
+            for annotation in coco.imgToAnns.get(image["id"], ()):
+                if not annotation.get("iscrowd"):
+                    self._table[_stem(image)][CATEGORY_IDS.index(annotation["category_id"])] = 1
+        super().__init__(COCO14, [id for id, row in self._table.items() if row.any()], source=str(path))
 
     def path(self, id: str) -> Path:
         """Return the file of an image."""
         if id not in self._files:
             raise DataError(f"{self.source} has no image {id!r}")
         return self._folder / self._files[id]
+
+    def size(self, id: str) -> tuple[int, int]:
+        return image_size(self.path(id))
+
+    _image_size = size
 
 
 class CocoImages(_Instances, ImageSet):
@@ -173,17 +167,14 @@ class CocoImages(_Instances, ImageSet):
     """
 
     def without_class(self) -> tuple[str, ...]:
-        return tuple(id for id, row in self._rows.items() if not self._table[row].any())
+        return tuple(id for id, row in self._table.items() if not row.any())
 
     def image(self, id: str) -> torch.Tensor:
         return read_image(self.path(id))
 
-    def size(self, id: str) -> tuple[int, int]:
-        return image_size(self.path(id))
-
     def labels(self, id: str) -> np.ndarray:
         self.path(id)
-        return self._table[self._rows[id]].copy()
+        return self._table[id].copy()
 
 
 class CocoMasks(_Instances, MaskSet):
@@ -196,15 +187,16 @@ class CocoMasks(_Instances, MaskSet):
     def __init__(self, root: Path, split: str) -> None:
         super().__init__(root, split)
         self._coco = _index(root, split)[1]
+        self._images = {_stem(image): image for image in self._coco.imgs.values()}
 
     def _mask(self, id: str) -> np.ndarray:
         height, width = self._image_size(id)
-        image = self._coco.imgs[self._numbers[id]]
+        image = self._images[id]
         if (image["height"], image["width"]) != (height, width):
             stated = f"{self.source} gives {image['file_name']} {image['height']} x {image['width']} pixels"
             raise DataError(f"{stated}, the file has {height} x {width}; annotations and file must agree")
         painted = []
-        for annotation in self._coco.imgToAnns.get(self._numbers[id], ()):
+        for annotation in self._coco.imgToAnns.get(image["id"], ()):
             try:
                 shape = region_mask(annotation.get("segmentation"), height, width)
             except Exception as error:  # pycocotools raises bare Exception, too
@@ -217,9 +209,6 @@ class CocoMasks(_Instances, MaskSet):
         for _, shape, value in sorted(painted, key=lambda item: item[0]):
             mask[shape] = value
         return mask
-
-    def _image_size(self, id: str) -> tuple[int, int]:
-        return image_size(self.path(id))
 
 
 def region_mask(segmentation: Any, height: int, width: int) -> np.ndarray:

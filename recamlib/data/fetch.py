@@ -1,5 +1,6 @@
 """Get the official data sets: VOC 2012, the masks of SBD, COCO 2014."""
 
+import contextlib
 import io
 import shutil
 import tarfile
@@ -18,7 +19,7 @@ from recamlib import paths
 from recamlib.data.images import write_mask
 from recamlib.data.labels import VOC12
 from recamlib.data.voc import devkit, list_file, read_ids
-from recamlib.errors import DataError, SettingsError, nearest
+from recamlib.errors import DataError, SettingsError, check_choice
 from recamlib.files import read_yaml
 
 FETCHABLE = ("voc12", "sbd", "coco14")
@@ -41,10 +42,7 @@ def archives(name: str, *, sources: Path | None = None) -> tuple[Archive, ...]:
     """Return the archives of a data set as ``data/checksums.yml`` (or another such file) lists them."""
     if name == "hoofed":
         raise SettingsError("hoofed is drawn, not fetched; `recam data make` writes it to files")
-    if name not in FETCHABLE:
-        raise SettingsError(
-            f"cannot fetch {name!r}{nearest(name, FETCHABLE)}; choose one of {', '.join(FETCHABLE)}"
-        )
+    check_choice("data set to fetch", name, FETCHABLE)
     path = sources or paths.ROOT / "data" / "checksums.yml"
     try:
         return tuple(Archive(**row) for row in read_yaml(path)[name])
@@ -53,36 +51,17 @@ def archives(name: str, *, sources: Path | None = None) -> tuple[Archive, ...]:
 
 
 def fetch(
-    name: str,
-    root: Path | None = None,
-    *,
-    sources: Path | None = None,
-    keep: bool = False,
+    name: str, root: Path | None = None, *, sources: Path | None = None, keep: bool = False,
     progress: bool = True,
-) -> Path:
+) -> Path:  # fmt: skip
     """Download and unpack what is not there yet of a data set, and return its folder.
 
-    Parameters
-    ----------
-    name
-        ``voc12``, ``sbd`` (its masks go into the VOC devkit, which must be there) or ``coco14``.
-    root
-        Folder of the data sets, default ``paths.data_dir()``; made if it is not there.
-    sources
-        File to use in place of ``data/checksums.yml``.
-    keep
-        Keep the archives after unpacking.
+    Of ``voc12``, ``sbd`` (its masks go into the VOC devkit, which must be there) or ``coco14``. `root` is the
+    folder of the data sets, by default ``paths.data_dir()``, made if it is not there; `sources` takes the
+    place of ``data/checksums.yml``; `keep` keeps the archives after unpacking. A DataError says that other
+    data lie in its place, the disk is too full, a download fails or has another MD5, or an archive is
+    damaged.
 
-    Raises
-    ------
-    SettingsError
-        If there is no such data set.
-    DataError
-        If other data lie in its place, the disk is too full, a download fails or has another MD5, or an
-        archive is damaged.
-
-    Notes
-    -----
     A download that breaks off starts again. An archive of the right MD5 that lies in ``archives`` below
     `root` is taken as it is, so a large one may be got by a program that goes on where it stopped
     (``curl -L -C - -o``; the error message has the whole line).
@@ -109,7 +88,7 @@ def fetch(
             raise DataError(f"{packed} cannot be unpacked ({error}); delete it and fetch it again") from None
         if not keep:
             packed.unlink()
-    if (root / "archives").is_dir() and not any((root / "archives").iterdir()):
+    with contextlib.suppress(OSError):  # not empty, or not there
         (root / "archives").rmdir()
     return root / "coco14" if name == "coco14" else devkit(root)
 
@@ -128,10 +107,9 @@ def _there(target: Path, archive: Archive) -> bool:
     if target.is_dir():
         length = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
         if length < archive.unpacked / 2:
-            raise DataError(
-                f"{target} holds other data than {archive.file} ({length / 1e9:.3f} of "
-                f"{archive.unpacked / 1e9:.1f} GB); fetch into another folder (RECAM_DATA)"
-            )
+            share = f"{length / 1e9:.3f} of {archive.unpacked / 1e9:.1f} GB"
+            what = f"{target} holds other data than {archive.file} ({share})"
+            raise DataError(f"{what}; fetch into another folder (RECAM_DATA)")
     return target.exists()
 
 
@@ -153,12 +131,7 @@ def _download(archive: Archive, store: Path, *, progress: bool) -> Path:
 
 def _unpack(archive: Path, folder: Path, target: Path) -> None:
     """Unpack an archive and put its folder in place in one step; members outside of it are refused."""
-    if archive.suffix == ".zip":
-        with zipfile.ZipFile(archive) as zipped:
-            zipped.extractall(folder)
-    else:
-        with tarfile.open(archive) as tar:
-            tar.extractall(folder, filter="data")
+    shutil.unpack_archive(archive, folder, **({} if archive.suffix == ".zip" else {"filter": "data"}))
     source = folder / ("VOCdevkit/VOC2012" if target.name == "VOC2012" else target.name)
     if not source.is_dir():
         raise DataError(f"{archive} has no folder {source.name}; delete it and fetch it again")

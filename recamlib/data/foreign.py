@@ -38,8 +38,6 @@ _LAST = ", (3) write your classes, one a line without background, to {kit}/class
 
 def describe(root: Path) -> str:
     """Say which program wrote a folder and how to make it readable, or nothing if that is not clear."""
-    if not root.is_dir():
-        return ""
     for folder in (root, root / _KIT, root / "VOCdevkit"):
         kind, name = _kind(folder) if folder.is_dir() else ("", "")
         if kind:
@@ -64,9 +62,8 @@ def _kind(root: Path) -> tuple[str, str]:
             return "labelme", path.name
         if isinstance(content, dict) and "images" in content and "annotations" in content:
             return "coco", path.relative_to(root).as_posix()
-        if isinstance(content, list) and content and isinstance(content[0], dict) and (
-            {"annotations", "image", "data"} & set(content[0])
-        ):  # fmt: skip
+        first = content[0] if isinstance(content, list) and content else None
+        if isinstance(first, dict) and {"annotations", "image", "data"} & set(first):
             return "label studio", path.name
     if (root / "images").is_dir() and (root / "Annotations").is_dir():
         return "label studio", "images"

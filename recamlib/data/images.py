@@ -14,10 +14,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from recamlib.errors import DataError
 
-#: Kinds of file that are decoded; Pillow knows others, one of which runs the program it finds in the file.
+# Kinds of file that are decoded; Pillow knows others, one of which runs the program it finds in the file.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 Colour = tuple[int, int, int]
-
 # Pillow reports damage in all of these ways, depending on the format.
 _DAMAGE = (
     OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, AttributeError,
@@ -51,8 +50,6 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 def _to_rgb(image: Image.Image, path: Path) -> np.ndarray:
     """Return the pixels of an image, shape ``(H, W, 3)``, uint8."""
-    if image.mode == "RGB":
-        return np.array(image)
     if image.mode.startswith("I;16") or image.mode == "I":
         # Pillow would clip 16-bit values at 255; the high byte keeps the picture.
         grey = (np.clip(np.array(image).astype(np.int64), 0, 65535) >> 8).astype(np.uint8)
@@ -63,12 +60,12 @@ def _to_rgb(image: Image.Image, path: Path) -> np.ndarray:
 
 
 def read_image(path: Path, *, turned: bool = False) -> torch.Tensor:
-    """Decode an image file, or raise a DataError if it is missing, damaged, very large or no image.
+    """Decode an image file ``(3, H, W)``, uint8.
 
-    Grey and palette images become RGB, CMYK is converted, 16-bit values keep their high byte, transparency
-    is dropped, of an animation the first frame is taken. With `turned`, pixels are turned and mirrored as an
+    Grey and palette images become RGB, CMYK is converted, 16-bit values keep their high byte, transparency is
+    dropped, of an animation the first frame is taken. With `turned`, pixels are turned and mirrored as an
     EXIF tag of the file asks, which is how programs show it; without, they stay as they are stored, which is
-    how the masks of COCO were drawn. Shape ``(3, H, W)``, uint8.
+    how the masks of COCO were drawn.
     """
     with _opened(Path(path)) as image:
         pixels = _to_rgb(ImageOps.exif_transpose(image) if turned else image, path)  # (H, W, 3)
@@ -78,19 +75,15 @@ def read_image(path: Path, *, turned: bool = False) -> torch.Tensor:
 def image_size(path: Path, *, turned: bool = False) -> tuple[int, int]:
     """Return ``(H, W)`` of an image file from its header alone; see `read_image` for `turned`."""
     with _opened(Path(path)) as image:
-        size = image.height, image.width
-        return size[::-1] if turned and _orientation(image) > 4 else size
+        swapped = turned and image.getexif().get(0x0112) in (5, 6, 7, 8)
+        return (image.width, image.height) if swapped else (image.height, image.width)
 
 
 def exif_orientation(path: Path) -> int:
     """Return how viewers turn or mirror a file: 1 not at all, 3 by half a turn, 5 to 8 so that sides swap."""
     with _opened(Path(path)) as image:
-        return _orientation(image)
-
-
-def _orientation(image: Image.Image) -> int:
-    value = image.getexif().get(0x0112, 1)
-    return value if value in range(1, 9) else 1
+        value = image.getexif().get(0x0112, 1)
+        return value if value in range(1, 9) else 1
 
 
 def read_mask(path: Path, colours: Mapping[Colour, int] | None = None) -> np.ndarray:
@@ -98,8 +91,7 @@ def read_mask(path: Path, colours: Mapping[Colour, int] | None = None) -> np.nda
 
     With `colours`, the value of each colour of the data set, an RGB picture is read, and a palette is held
     against it: where its colours stand for other values than its indices, the colours are right. Without,
-    indices are taken as they are, and colours are refused. A DataError says that the file is missing or
-    damaged, or holds colours that mean nothing here.
+    indices are taken as they are, and colours are refused.
     """
     with _opened(Path(path)) as image:
         if image.format == "JPEG":
@@ -130,13 +122,12 @@ def _by_palette(
     classes = {*colours.values()} - {0, 255}
     if classes == {1} and set(shown) <= {0, 1} and shown.get(0, (0, 0, 0)) == (0, 0, 0):
         return indices  # one class, in any colour on black
-    meant = {v: colours.get(colour, 255 if v == 255 else None) for v, colour in shown.items()}
-    for value, of_colour in meant.items():
-        if of_colour is None:
-            what = f"value {value} has the colour {shown[value]}, which is no class's here"
-            raise DataError(f"{path}: {what}; {_TABLE}")
     table = np.zeros(256, np.uint8)
-    table[list(meant)] = list(meant.values())
+    for value, colour in shown.items():
+        if colour not in colours and value != 255:
+            what = f"value {value} has the colour {colour}, which is no class's here"
+            raise DataError(f"{path}: {what}; {_TABLE}")
+        table[value] = colours.get(colour, 255)
     return table[indices]
 
 
@@ -158,8 +149,8 @@ def _by_colour(pixels: np.ndarray, path: Path, colours: Mapping[Colour, int]) ->
 def read_grey(path: Path) -> np.ndarray:
     """Read a picture of one quantity ``(H, W)``, uint8, stored as grey values or as equal colours.
 
-    16-bit values keep their high byte, of black and white the white becomes 255. A DataError says that the
-    file is missing, damaged, or has a palette, as masks do: an index is no quantity.
+    16-bit values keep their high byte, of black and white the white becomes 255. A palette, as masks have it,
+    is refused: an index is no quantity.
     """
     with _opened(Path(path)) as image:
         if image.mode in ("P", "PA"):
@@ -179,8 +170,6 @@ def write_mask(path: Path, mask: np.ndarray, palette: np.ndarray) -> None:
 def labels_to_png(labels: np.ndarray) -> np.ndarray:
     """Return a label map ``(H, W)``, uint8, as the bytes of a PNG ``(N,)``, about a hundredth of its size.
 
-    Examples
-    --------
     >>> labels_from_png(labels_to_png(np.array([[0, 255]], dtype=np.uint8)))
     array([[  0, 255]], dtype=uint8)
     """

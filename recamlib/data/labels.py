@@ -3,13 +3,11 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
 from recamlib.errors import DataError, nearest
 
-BACKGROUND = "background"
 _NO_CLASS = {
     **dict.fromkeys(("background", "bg"), 0),
     **dict.fromkeys(("ignore", "ignored", "ignoreregion", "void", "unlabeled", "unlabelled"), 255),
@@ -19,24 +17,10 @@ _NO_CLASS = {
 def value_of_no_class(name: str) -> int | None:
     """Return 0 for any spelling of background, 255 for one of "not scored", None for a class.
 
-    Examples
-    --------
     >>> value_of_no_class("_background_"), value_of_no_class("Ignored"), value_of_no_class("cat")
     (0, 255, None)
     """
     return _NO_CLASS.get(re.sub(r"[^a-z]", "", str(name).lower()))
-
-
-@lru_cache(maxsize=1)
-def _palette() -> np.ndarray:
-    """Return the colour map of the VOC devkit: the bits of a label spread over red, green and blue."""
-    labels = np.arange(256)
-    colours = np.zeros((256, 3), np.uint8)
-    for bit in range(8):
-        for channel in range(3):
-            colours[:, channel] |= (((labels >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
-    colours.setflags(write=False)
-    return colours
 
 
 @dataclass(frozen=True)
@@ -45,8 +29,6 @@ class LabelSpace:
 
     `name` is used in messages and cache keys, `ignore` is the pixel value that no metric counts.
 
-    Examples
-    --------
     >>> space = LabelSpace("pets", ("cat", "dog"))
     >>> len(space), space.names, space.index("dog")
     (2, ('background', 'cat', 'dog'), 1)
@@ -64,8 +46,7 @@ class LabelSpace:
         for name in self.classes:
             if (value := value_of_no_class(name)) is not None:
                 raise DataError(f"{name!r} is no class: it is always there as value {value}; remove it")
-        if len(self.classes) >= self.ignore:
-            count = len(self.classes)
+        if (count := len(self.classes)) >= self.ignore:
             raise DataError(f"label space {self.name!r} has {count} classes; masks hold {self.ignore - 1}")
 
     def __len__(self) -> int:
@@ -79,17 +60,22 @@ class LabelSpace:
     @property
     def names(self) -> tuple[str, ...]:
         """Class names by pixel value, background first."""
-        return (BACKGROUND, *self.classes)
+        return ("background", *self.classes)
 
     @property
     def palette(self) -> np.ndarray:
-        """Colour of every pixel value, shape ``(256, 3)``, uint8, read-only."""
-        return _palette()
+        """Colour of every pixel value, shape ``(256, 3)``, uint8: the colour map of the VOC devkit.
+
+        The bits of a value are spread over red, green and blue.
+        """
+        bit = np.arange(8)[:, None]
+        bits = (np.arange(256)[:, None, None] >> (3 * bit + np.arange(3))) & 1  # (256, 8, 3)
+        return (bits << (7 - bit)).sum(1).astype(np.uint8)
 
     @property
     def colours(self) -> dict[tuple[int, int, int], int]:
         """Pixel value of every colour of the palette."""
-        return {tuple(colour): value for value, colour in enumerate(_palette().tolist())}
+        return {tuple(colour): value for value, colour in enumerate(self.palette.tolist())}
 
     def index(self, name: str) -> int:
         """Return the position of a class, counted from 0 without background."""
@@ -109,9 +95,8 @@ class LabelSpace:
     def decode(self, vector: np.ndarray) -> tuple[str, ...]:
         """Return the names of the classes that are set in a vector of shape ``(K,)``."""
         vector = np.asarray(vector)
-        if vector.shape != (len(self),):
-            expected = f"expects a vector of shape ({len(self)},)"
-            raise DataError(f"label space {self.name!r} {expected}, got {vector.shape}")
+        if vector.shape != (size := (len(self),)):
+            raise DataError(f"label space {self.name!r} expects a vector of shape {size}, got {vector.shape}")
         return tuple(name for name, present in zip(self.classes, vector, strict=True) if present)
 
     def subset(self, names: Iterable[str]) -> "LabelSpace":

@@ -10,13 +10,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from recamlib.data.images import read_grey
 from recamlib.errors import DataError, RecamError
-
-SHOWN = 5  # ids that an error names
 
 
 class MissingSaliencyError(RecamError):
@@ -61,7 +58,7 @@ def _saliency_module():
 class SaliencyFolder:
     """Saliency maps stored as one PNG per image, ``ID.png``: grey, 0 to 255 or 0 to 100, any size.
 
-    A DataError says if `folder` is missing or holds no PNG; subfolders are not looked at.
+    Subfolders are not looked at.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -72,10 +69,7 @@ class SaliencyFolder:
             raise DataError(f"{self.folder} holds no PNG; a saliency map is called ID.png")
 
     def survey(self) -> Survey:
-        """Return fingerprint and scale of the folder; read once per process.
-
-        A DataError says that a map is damaged or has a palette, or that no value exceeds 1.
-        """
+        """Return fingerprint and scale of the folder; read once per process."""
         return _survey(self.folder.resolve())
 
     def path(self, id: str) -> Path:
@@ -87,7 +81,7 @@ class SaliencyFolder:
         ids = tuple(ids)
         missing = sorted(id for id in ids if not self.path(id).is_file())
         if missing:
-            names = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
+            names = ", ".join(missing[:5]) + ", ..." * (len(missing) > 5)
             raise DataError(
                 f"{len(missing)} of {len(ids)} images have no saliency map in {self.folder}: {names}; "
                 "add ID.png for each, or leave the images out"
@@ -96,15 +90,11 @@ class SaliencyFolder:
     def map(self, id: str, size: tuple[int, int], *, peak: int) -> np.ndarray:
         """Return the map of an image, shape `size` (H, W), uint8, 255 for 1.
 
-        Values are rounded down: at most theta times `peak` stays at most theta times 255. A DataError says if
-        the file is missing, damaged or has a palette.
+        Values are rounded down: at most theta times `peak` stays at most theta times 255.
         """
         values = read_grey(self.path(id)).astype(np.int64).clip(0, peak) * 255 // peak
         found = torch.from_numpy(values.astype(np.uint8))[None]  # (1, h, w)
-        if tuple(found.shape[1:]) != tuple(size):
-            bilinear = InterpolationMode.BILINEAR
-            found = transforms.resize(found, list(size), interpolation=bilinear, antialias=True)
-        return found[0].numpy()
+        return transforms.resize(found, list(size), antialias=True)[0].numpy()  # bilinear
 
 
 @functools.lru_cache(maxsize=8)
@@ -116,7 +106,5 @@ def _survey(folder: Path) -> Survey:
         if highest <= 100:  # once a value exceeds 100, the scale is known
             highest = max(highest, int(read_grey(path).max()))
     if highest <= 1:
-        raise DataError(
-            f"the maps in {folder} hold no value above 1; store saliency as 0 to 255 or as 0 to 100"
-        )
+        raise DataError(f"the maps in {folder} hold no value above 1; store saliency as 0 to 255 or 0 to 100")
     return Survey(digest.hexdigest()[:12], 255 if highest > 100 else 100)

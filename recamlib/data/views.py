@@ -12,7 +12,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from recamlib.data.access import ImageSet
-from recamlib.errors import DataError, SettingsError
+from recamlib.errors import DataError, SettingsError, check_shapes
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -27,9 +27,7 @@ def normalise(
     image: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
 ) -> Tensor:
     """Return ``(image / 255 - mean) / std`` as float32, of uint8 images ``(..., 3, H, W)``."""
-    mean = torch.tensor(mean, dtype=torch.float32, device=image.device)[:, None, None] * 255  # (3, 1, 1)
-    std = torch.tensor(std, dtype=torch.float32, device=image.device)[:, None, None] * 255
-    return image.to(torch.float32).sub(mean).div_(std)
+    return transforms.normalize(image.float(), torch.tensor(mean) * 255, torch.tensor(std) * 255)
 
 
 def resize(image: Tensor, height: int, width: int) -> Tensor:
@@ -56,34 +54,18 @@ def _crop(size: Sequence[int], crop: int, generator: torch.Generator | None) -> 
 
 
 class TrainView:
-    """One random training view of an image: long side, mirror, crop.
+    """One random training view of an image, ``(crop, crop)`` pixels: long side, mirror, crop.
 
-    Parameters
-    ----------
-    crop
-        Height and width of the view, pixels.
-    long_side
-        Range, both ends included, that the length of the longer side is drawn from.
-    mean, std
-        See `normalise`; as many values as the images have channels.
-    flip
-        Mirror every second view.
-
-    Notes
-    -----
-    As in the authors' code, an image smaller than the crop lands somewhere in it at random, and the rest
-    is zero *after* normalisation, that is the mean colour.
+    The length of the longer side is drawn from `long_side`, both ends included; with `flip` every second view
+    is mirrored. `mean` and `std` are those of `normalise`, as many as the images have channels. As in the
+    authors' code, an image smaller than the crop lands somewhere in it at random, and the rest is zero
+    *after* normalisation, that is the mean colour.
     """
 
     def __init__(
-        self,
-        *,
-        crop: int,
-        long_side: tuple[int, int],
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
-        flip: bool = True,
-    ) -> None:
+        self, *, crop: int, long_side: tuple[int, int], mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD, flip: bool = True,
+    ) -> None:  # fmt: skip
         low, high = long_side
         if crop < 1:
             raise SettingsError(f"crop must be at least 1 pixel, got {crop}")
@@ -111,57 +93,36 @@ class TrainView:
 class PairedView:
     """One random training view of an image and its label map: scale, mirror, crop.
 
-    Parameters
-    ----------
-    crop
-        Height and width of the view, pixels; a multiple of `stride`.
-    scale
-        Range that the factor of the size is drawn from, evenly.
-    short_side
-        If not 0, the factor is of this size of the image's shorter side, as long as the longer one is at most
-        four times as long.
-    stride
-        Pixels of the view per cell of the label map that is returned.
-    ignore
-        Label of the cells outside the image.
-    jitter
-        Whether brightness, contrast, saturation and hue are changed, each in every second view.
+    `crop` is a multiple of `stride`, the pixels of the view per cell of the label map that is returned;
+    `ignore` is the label of cells outside the image. The factor of the size is drawn from `scale`, evenly; if
+    `short_side` is not 0, it is a factor of this size of the image's shorter side, as long as the longer one
+    is at most four times as long. With `jitter`, brightness, contrast, saturation and hue are changed, each
+    in every second view.
 
-    Notes
-    -----
     Source: IRN voc12/dataloader.py (facts: scale in [0.5, 1.5], label maps rescaled to the nearest value and
     taken at every fourth pixel, an image smaller than the crop lands in it at random). With ``short_side``,
     mmsegmentation's resize to 2048 x 512 with a ratio, which Section 5 names for UperNet.
     """
 
     def __init__(
-        self,
-        *,
-        crop: int,
-        scale: tuple[float, float] = (0.5, 1.5),
-        short_side: int = 0,
-        stride: int = 4,
-        ignore: int = 255,
-        jitter: bool = False,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
-    ) -> None:
+        self, *, crop: int, scale: tuple[float, float] = (0.5, 1.5), short_side: int = 0, stride: int = 4,
+        ignore: int = 255, jitter: bool = False,
+    ) -> None:  # fmt: skip
         if crop < 1 or stride < 1 or crop % stride:
             raise SettingsError(f"crop must be a multiple of the stride {stride}, got {crop}")
         if not 0 < scale[0] <= scale[1]:
             raise SettingsError(f"scale must be 0 < low <= high, got {tuple(scale)}")
         self.crop, self.scale, self.stride, self.ignore = crop, tuple(scale), stride, ignore
-        self.jitter, self.mean, self.std, self.short_side = jitter, tuple(mean), tuple(std), short_side
+        self.jitter, self.short_side = jitter, short_side
 
     def __call__(
         self, image: Tensor, labels: np.ndarray, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return a view of an image ``(3, H, W)``, uint8, and of its labels ``(H, W)``, uint8.
+        """Return a view of an image ``(3, H, W)`` and of its labels ``(H, W)``, both uint8.
 
         The view is ``(3, crop, crop)``, float32, its labels are ``(crop / stride, crop / stride)``, uint8.
         """
-        if tuple(labels.shape) != tuple(image.shape[1:]):
-            raise DataError(f"label map of shape {labels.shape} for an image of {tuple(image.shape[1:])}")
+        check_shapes(image=(image, "3, H, W"), label_map=(labels, "H, W"))
         low, high = self.scale
         factor = low + (high - low) * torch.rand((), generator=generator).item()
         if self.short_side:
@@ -178,17 +139,17 @@ class PairedView:
         view = torch.zeros(3, self.crop, self.crop)
         out = torch.full((self.crop, self.crop), self.ignore, dtype=torch.uint8)
         (rows, columns), place = _crop(size, self.crop, generator)
-        view[:, *place] = normalise(image[:, rows, columns], self.mean, self.std)
+        view[:, *place] = normalise(image[:, rows, columns])
         out[place] = coarse[rows, columns]
         middle = self.stride // 2
         return view, out[middle :: self.stride, middle :: self.stride]
 
 
 class LabelledViews(Dataset):
-    """Views and labels of an image set, for a loader.
+    """Views and labels of an image set, for a loader; `view` is called with an image and a generator.
 
     What is drawn depends on `seed`, `epoch` and image id alone, so the number of workers and the order change
-    nothing. `view` is called with an image and a generator, as a `TrainView` is.
+    nothing.
     """
 
     def __init__(self, images: ImageSet, view: Callable, *, seed: int = 0, epoch: int = 0) -> None:
@@ -232,14 +193,9 @@ class SaliencyViews(LabelledViews):
     """
 
     def __init__(
-        self,
-        images: ImageSet,
-        saliency: Callable[[str], np.ndarray],
-        *,
-        crop: int,
-        long_side: tuple[int, int],
-        seed: int = 0,
-    ) -> None:
+        self, images: ImageSet, saliency: Callable[[str], np.ndarray], *, crop: int,
+        long_side: tuple[int, int], seed: int = 0,
+    ) -> None:  # fmt: skip
         view = TrainView(crop=crop, long_side=long_side, mean=(*IMAGENET_MEAN, 0.0), std=(*IMAGENET_STD, 1.0))
         super().__init__(images, view, seed=seed)
         self.saliency = saliency
@@ -247,13 +203,11 @@ class SaliencyViews(LabelledViews):
     def picture(self, id: str) -> Tensor:
         """Return the image and its saliency map, ``(4, H, W)``, uint8."""
         image = self.images.image(id)
-        saliency = torch.from_numpy(np.array(self.saliency(id)))[None]  # (1, H, W)
-        if saliency.shape[1:] != image.shape[1:]:
-            raise DataError(
-                f"the saliency map of {id} has shape {tuple(saliency.shape[1:])}, the image "
-                f"{tuple(image.shape[1:])}: was the image changed?"
-            )
-        return torch.cat([image, saliency])
+        saliency = torch.from_numpy(np.array(self.saliency(id)))  # (H, W)
+        if saliency.shape != image.shape[1:]:
+            shapes = f"has shape {tuple(saliency.shape)}, the image {tuple(image.shape[1:])}"
+            raise DataError(f"the saliency map of {id} {shapes}: was the image changed?")
+        return torch.cat([image, saliency[None]])
 
 
 class PairedViews(LabelledViews):

@@ -1,4 +1,4 @@
-"""Reader of a PASCAL VOC devkit, with or without SBD masks, any part of it, and own data in its form."""
+"""The PASCAL VOC devkit, with or without SBD masks, any part of it, or own data: read and written."""
 
 import os
 import re
@@ -13,12 +13,14 @@ import defusedxml.ElementTree
 import numpy as np
 import torch
 from defusedxml.common import DefusedXmlException
+from PIL import Image
+from tqdm.auto import tqdm
 
 from recamlib.data.access import ImageSet, MaskSet
 from recamlib.data.foreign import describe
-from recamlib.data.images import Colour, exif_orientation, image_size, read_image, read_mask
+from recamlib.data.images import Colour, exif_orientation, image_size, read_image, read_mask, write_mask
 from recamlib.data.labels import VOC12, LabelSpace, value_of_no_class
-from recamlib.errors import DataError, MissingDataError, SettingsError, nearest
+from recamlib.errors import DataError, MissingDataError, check_choice, nearest
 
 FETCH = "get the official set with `recam data fetch voc12`"
 LISTS = {"train": ("train.txt",), "val": ("val.txt",), "train_aug": ("train_aug.txt", "trainaug.txt")}
@@ -41,16 +43,9 @@ def devkit(root: Path) -> Path:
     raise MissingDataError(f"no VOCdevkit/VOC2012/JPEGImages in {root}; {own}")
 
 
-def check_split(split: str) -> None:
-    """Raise an error that names the nearest split if there is none of this name."""
-    if split not in LISTS:
-        hint = nearest(split, LISTS)
-        raise SettingsError(f"VOC has no split {split!r}{hint}; choose one of {', '.join(LISTS)}")
-
-
 def list_file(folder: Path, split: str) -> Path:
     """Return the list of a split; without ``train_aug`` that of ``train``, unless SBD's belongs to it."""
-    check_split(split)
+    check_choice("split", split, LISTS)
     lists = folder / "ImageSets" / "Segmentation"
     for name in LISTS[split]:
         if (lists / name).is_file():
@@ -80,7 +75,7 @@ def read_ids(path: Path) -> tuple[str, ...]:
     """Read a list of image ids, one a line, with spaces if they have any.
 
     A line may also be a path, or the paths of picture and mask: the id is the name of the picture without its
-    suffix. A DataError says that the list is empty or names an id twice.
+    suffix. A list that is empty or names an id twice is refused.
     """
     ids = [_id(line) for line in _lines(path)]
     for id in ids:
@@ -120,24 +115,20 @@ def own_classes(root: Path) -> tuple[str, ...]:
 
 
 def space_of(folder: Path) -> LabelSpace:
-    """Return the label space of a devkit: that of ``classes.txt``, else of ``labelmap.txt``, else VOC's.
-
-    A DataError says that a list is empty, names a class twice or the background, or that the two differ.
-    """
+    """Return the label space of a devkit: that of ``classes.txt``, else of ``labelmap.txt``, else VOC's."""
     if not is_own(folder):
         return VOC12
     mapped = [name for name in labelmap(folder) if value_of_no_class(name) is None]
     path = folder / (CLASSES if (folder / CLASSES).is_file() else LABELMAP)
     names = _lines(path) if path.name == CLASSES else mapped
-    for name in names:
-        if (value := value_of_no_class(name)) is not None:
-            raise DataError(f"{path} names {name!r}, which is always there as value {value}; remove the line")
-    if not names or len(set(names)) < len(names):
-        raise DataError(f"{path} has to name at least one class and none twice; write one name a line")
+    try:
+        space = LabelSpace("voc12", tuple(names))
+    except DataError as error:
+        raise DataError(f"{path}: {error}; write one class a line") from None
     if mapped and set(mapped) != set(names):
         odd = sorted(set(mapped) ^ set(names))[0]
         raise DataError(f"{path} and {LABELMAP} differ: {odd!r} is in one of them alone; correct one")
-    return VOC12 if tuple(names) == VOC12.classes else LabelSpace("voc12", tuple(names))
+    return space
 
 
 def labelmap(folder: Path) -> dict[str, Colour]:
@@ -158,14 +149,11 @@ def labelmap(folder: Path) -> dict[str, Colour]:
 
 def colours_of(folder: Path, space: LabelSpace) -> dict[Colour, int]:
     """Return the mask value of every colour: that of ``labelmap.txt``, or of VOC's palette without it."""
-    listed = labelmap(folder)
-    if not listed:
-        return space.colours
-    values = {}
-    for name, colour in listed.items():
+    values = {(0, 0, 0): 0}
+    for name, colour in (listed := labelmap(folder)).items():
         other = value_of_no_class(name)
         values[colour] = space.index(name) + 1 if other is None else other
-    return {(0, 0, 0): 0} | values
+    return values if listed else space.colours
 
 
 def _tag(element: ElementTree.Element) -> str:
@@ -176,9 +164,8 @@ def _tag(element: ElementTree.Element) -> str:
 def read_classes(path: Path, space: LabelSpace) -> tuple[str, ...]:
     """Read the class names of all objects in a VOC annotation, "difficult" ones too, as the authors do.
 
-    Objects may stand at any depth, in a namespace, and their tags may have capitals. A DataError says that
-    the file is missing, is not XML, names a class outside `space`, or holds no object but something that may
-    stand for one.
+    Objects may stand at any depth, in a namespace, and in capitals. A file without one is refused if it holds
+    something that may stand for an object.
     """
     try:
         tree = defusedxml.ElementTree.parse(path, forbid_dtd=True).getroot()
@@ -192,11 +179,10 @@ def read_classes(path: Path, space: LabelSpace) -> tuple[str, ...]:
         raise DataError(f"{path} is not a readable XML annotation ({error}); write it again") from None
     names = []
     for thing in (element for element in tree.iter() if _tag(element) == "object"):
-        name = next(((child.text or "").strip() for child in thing if _tag(child) == "name"), "")
-        if name not in space.classes:
-            hint = nearest(name, space.classes)
-            raise DataError(f"{path} names the class {name!r}, unknown to {space.name}{hint}; correct it")
-        names.append(name)
+        names.append(next(((child.text or "").strip() for child in thing if _tag(child) == "name"), ""))
+        if names[-1] not in space.classes:
+            odd = f"the class {names[-1]!r}, unknown to {space.name}{nearest(names[-1], space.classes)}"
+            raise DataError(f"{path} names {odd}; correct it")
     if not names:
         odd = [tree] if _tag(tree) != "annotation" else [e for e in tree if _tag(e) not in _HEADER]
         if odd:
@@ -249,6 +235,11 @@ class _Devkit:
         """Return the file of an image."""
         return _find(self._folder / "JPEGImages", id, PICTURES)
 
+    def size(self, id: str) -> tuple[int, int]:
+        return image_size(self.path(id), turned=True)
+
+    _image_size = size
+
     def _labels(self, id: str) -> np.ndarray:
         if id not in self._read:
             annotation = _find(self._folder / "Annotations", id, (".xml",))
@@ -262,14 +253,10 @@ class VocImages(_Devkit, ImageSet):
     Pictures are turned as their EXIF tag asks, so that they lie as programs for drawing masks show them.
     """
 
+    labels = _Devkit._labels
+
     def image(self, id: str) -> torch.Tensor:
         return read_image(self.path(id), turned=True)
-
-    def size(self, id: str) -> tuple[int, int]:
-        return image_size(self.path(id), turned=True)
-
-    def labels(self, id: str) -> np.ndarray:
-        return self._labels(id)
 
     def without_class(self) -> tuple[str, ...]:
         return tuple(id for id in self.ids if not self.labels(id).any())
@@ -297,11 +284,36 @@ class VocMasks(_Devkit, MaskSet):
                 "its mask was drawn on the turned picture; turn its pixels (`mogrify -auto-orient`), see both"
             )
         if len(self.space) == 1 and mask.max(initial=0) == 255 and not (mask == 1).any():
-            only = self.space.classes[0]
-            raise DataError(
-                f"{self._where(id)} holds 0 and 255 alone, and 255 means 'not scored'; write 1 for {only!r}"
-            )
+            what = f"holds 0 and 255 alone, and 255 means 'not scored'; write 1 for {self.space.classes[0]!r}"
+            raise DataError(f"{self._where(id)} {what}")
         return mask
 
-    def _image_size(self, id: str) -> tuple[int, int]:
-        return image_size(self.path(id), turned=True)
+
+def write_voc(folder: Path, images: ImageSet, masks: MaskSet, *, split: str, quality: int = 95) -> Path:
+    """Write a data set as a devkit that `VocImages`, `VocMasks` and other programs read.
+
+    It lies in ``VOCdevkit/VOC2012`` of `folder`, where other splits stay. Labels and masks come back equal,
+    images are JPEG of `quality` and come back close; classes that are not VOC's go to ``classes.txt``.
+    """
+    check_choice("split", split, LISTS)
+    kit = Path(folder) / "VOCdevkit" / "VOC2012"
+    for part in ("JPEGImages", "Annotations", "SegmentationClass", "ImageSets/Segmentation"):
+        (kit / part).mkdir(parents=True, exist_ok=True)
+    for id in tqdm(images.ids, desc=f"writing {split}", leave=False, disable=None):
+        pixels = images.image(id).permute(1, 2, 0).numpy()  # (H, W, 3)
+        Image.fromarray(pixels).save(kit / "JPEGImages" / f"{id}.jpg", quality=quality, subsampling=0)
+        write_mask(kit / "SegmentationClass" / f"{id}.png", masks.mask(id), masks.space.palette)
+        root = ElementTree.Element("annotation")
+        ElementTree.SubElement(root, "filename").text = f"{id}.jpg"
+        size = ElementTree.SubElement(root, "size")
+        for tag, value in zip(("height", "width", "depth"), pixels.shape):
+            ElementTree.SubElement(size, tag).text = str(value)
+        for name in images.space.decode(images.labels(id)):
+            ElementTree.SubElement(ElementTree.SubElement(root, "object"), "name").text = name
+        ElementTree.indent(root)
+        ElementTree.ElementTree(root).write(kit / "Annotations" / f"{id}.xml", encoding="utf-8")
+    if images.space.classes != VOC12.classes:
+        (kit / CLASSES).write_text("".join(f"{name}\n" for name in images.space.classes), encoding="utf-8")
+    listed = kit / "ImageSets" / "Segmentation" / LISTS[split][0]
+    listed.write_text("".join(f"{id}\n" for id in images.ids), encoding="utf-8")
+    return kit

@@ -1,6 +1,5 @@
 """AdvCAM: maps of photographs that are moved, step by step, to where a class is recognised better."""
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -9,70 +8,36 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from recamlib.engine.extract import (
-    PRECISIONS,
-    batches,
-    check_classes,
-    check_images,
-    check_passes,
-    padded_features,
-)
+from recamlib.engine.extract import PRECISIONS, batches, check_calls, padded_features
 from recamlib.errors import RecamError, SettingsError, check_choice, check_shapes
 from recamlib.method.advcam import Penalty, Rivals, Score, advcam_gain, advcam_step
+from recamlib.models.base import fold_batch_norm
 from recamlib.models.classifier import CamClassifier
-from recamlib.models.fold import fold_batch_norm
 
-HALF_SCALE = 0.5
-"""The scale that takes half the steps, rounded down but at least 1, and whose maps count double."""
+HALF_SCALE = 0.5  # takes half the steps, rounded down but at least 1, and its maps count double
 
 
 @torch.inference_mode(False)  # gradients are needed, wherever it is called from
 @torch.enable_grad()
 def adversarial_maps(
-    model: CamClassifier,
-    images: Sequence[Tensor],
-    weight: Tensor,
-    *,
-    classes: Sequence[Tensor],
-    scales: Sequence[float] = (1.0, 0.5, 1.5, 2.0),
-    steps: int = 27,
-    step_size: float = 0.08,
-    mu: float = 7.0,
-    mask_threshold: float = 0.5,
-    rivals: Rivals = "all",
-    score: Score = "linear",
-    penalty: Penalty = "pixels",
-    precision: str = "32-true",
-    pixels_per_batch: int | None = None,
-) -> list[list[Tensor]]:
+    model: CamClassifier, images: Sequence[Tensor], weight: Tensor, *, classes: Sequence[Tensor],
+    scales: Sequence[float] = (1.0, 0.5, 1.5, 2.0), steps: int = 27, step_size: float = 0.08,
+    mu: float = 7.0, mask_threshold: float = 0.5, rivals: Rivals = "all", score: Score = "linear",
+    penalty: Penalty = "pixels", precision: str = "32-true", pixels_per_batch: int | None = None,
+) -> list[list[Tensor]]:  # fmt: skip
     """Return maps of the classes present in each image, summed over the AdvCAM steps of each class.
 
     One list an image, one tensor ``(P, h_s, w_s)`` a scale: float32, on the CPU, not normalised. They go into
     `recamlib.method.maps.merge_scales`.
 
-    Parameters
-    ----------
-    model, images, classes, precision
-        As in :func:`recamlib.engine.extract.extract_scale_maps`. The model comes back as it was.
-    weight
-        Shape ``(K, C)``: the paper's w, or any w'' of `recamlib.method.maps.combine_weights`.
-    scales
-        Factors that each image is resized by. Scale 0.5 takes half the steps and its maps count double.
-    steps
-        How often an image is moved: one map more is summed.
-    step_size
-        Largest change of a normalised value in a step.
-    mu, mask_threshold, score, penalty
-        See `recamlib.method.advcam.advcam_gain`.
-    rivals
-        Scores that are to fall: those of ``"all"`` other classes, or of the others that are ``"present"`` in
-        the image.
-    pixels_per_batch
-        Pixels, mirror images counted, that share a pass; an image and its mirror image always do. None
-        chooses 2**19 on a CPU and 2**22 elsewhere.
+    `model`, `images`, `classes`, `scales` and `precision` are those of
+    :func:`recamlib.engine.extract.extract_scale_maps`; `weight` ``(K, C)`` is the paper's w, or any w'' of
+    `recamlib.method.maps.combine_weights`. An image is moved `steps` times, a normalised value by `step_size`
+    at most, and each time one map more is summed; scale 0.5 takes half the steps and its maps count double.
+    `rivals` are the scores that are to fall: those of ``"all"`` other classes, or of the others that are
+    ``"present"`` in the image. For `mu` and what follows it see `recamlib.method.advcam.advcam_gain`. At most
+    `pixels_per_batch` pixels share a pass, None for 2**19 on a CPU and 2**22 elsewhere.
 
-    Notes
-    -----
     Source: Eq. (10); obtain_CAM_masking.py of AdvCAM, which takes one class after the other, each map from a
     backward pass of its own, and fills the gradients of all parameters. Here a step is one forward and one
     backward pass to the image alone, for several pairs of image and class at once. Rounding grows with every
@@ -82,9 +47,7 @@ def adversarial_maps(
     map of the last step out, and its factor of 2, once set at scale 0.5, stays for the scales after it.
     """
     check_shapes(fc1=(model.fc1.weight, "classes, channels"), weight=(weight, "classes, channels"))
-    check_images(images)
-    check_classes(classes, images, count=len(weight))
-    check_passes(scales, precision)
+    check_calls(images, classes, count=len(weight), scales=scales, precision=precision)
     check_choice("rivals", rivals, get_args(Rivals))
     if not (steps >= 1 and step_size > 0 and mu >= 0 and 0 < mask_threshold < 1):
         raise SettingsError(
@@ -97,43 +60,31 @@ def adversarial_maps(
     owners = [(i, int(k)) for i, present in enumerate(classes) for k in present]  # image and class
     pictures = [images[i] for i, _ in owners]
     signs = _signs(owners, len(weight), rivals).to(device)  # (owners, K)
-    was_training = model.training
     maps: list[list[Tensor]] = [[] for _ in images]
-    try:
-        frozen = copy.deepcopy(fold_batch_norm(model.eval().backbone)).requires_grad_(False)
-        frozen = frozen.to(memory_format=torch.channels_last)
-        network = partial(padded_features, frozen, dtype=PRECISIONS[precision])
-        gain = partial(
-            advcam_gain, weight=weight, mu=mu, mask_threshold=mask_threshold, score=score, penalty=penalty
-        )
-        for scale in scales:
-            taken, counted = (max(1, steps // 2), 2) if scale == HALF_SCALE else (steps, 1)
-            sums = {}
-            for group, views in batches(pictures, scale, device, pixels=pixels):
-                names = [f"class {owners[n][1]} of image {owners[n][0]}, scale {scale}" for n in group]
-                total = _summed_maps(
-                    network, gain, views, signs[group], names, steps=taken, step_size=step_size
-                )
-                sums |= zip(group, counted * total.cpu(), strict=True)
-            for i, image in enumerate(images):
-                empty = torch.zeros(0, *(math.ceil(side * scale / stride) for side in image.shape[1:]))
-                own = [sums[n] for n, (owner, _) in enumerate(owners) if owner == i]
-                maps[i].append(torch.stack(own) if own else empty)
-    finally:
-        model.train(was_training)
+    frozen = fold_batch_norm(model.backbone).requires_grad_(False).to(memory_format=torch.channels_last)
+    network = partial(padded_features, frozen, dtype=PRECISIONS[precision])
+    gain = partial(
+        advcam_gain, weight=weight, mu=mu, mask_threshold=mask_threshold, score=score, penalty=penalty
+    )
+    for scale in scales:
+        taken, counted = (max(1, steps // 2), 2) if scale == HALF_SCALE else (steps, 1)
+        sums = {}
+        for group, views in batches(pictures, scale, device, pixels=pixels):
+            names = [f"class {owners[n][1]} of image {owners[n][0]}, scale {scale}" for n in group]
+            moved = network, gain, views, signs[group], names
+            total = _summed_maps(*moved, steps=taken, step_size=step_size)
+            sums |= zip(group, counted * total.cpu(), strict=True)
+        for i, image in enumerate(images):
+            empty = torch.zeros(0, *(math.ceil(side * scale / stride) for side in image.shape[1:]))
+            own = [sums[n] for n, (owner, _) in enumerate(owners) if owner == i]
+            maps[i].append(torch.stack(own) if own else empty)
     return maps
 
 
 def _summed_maps(
-    network: Callable[[Tensor], Tensor],
-    gain: Callable[..., tuple[Tensor, Tensor]],
-    views: Tensor,
-    signs: Tensor,
-    names: list[str],
-    *,
-    steps: int,
-    step_size: float,
-) -> Tensor:
+    network: Callable[[Tensor], Tensor], gain: Callable[..., tuple[Tensor, Tensor]], views: Tensor,
+    signs: Tensor, names: list[str], *, steps: int, step_size: float,
+) -> Tensor:  # fmt: skip
     """Return the maps ``(P, h, w)`` of normalised views ``(P, 3, H, W)``, summed over their steps."""
     low, high = (limit(views, (1, 2, 3), keepdim=True)[:, None] for limit in (torch.amin, torch.amax))
     x = torch.stack([views, views.flip(3)], 1)  # (P, 2, 3, H, W), mirror after image

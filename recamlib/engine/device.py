@@ -46,19 +46,14 @@ def measured() -> Iterator[dict[str, Any]]:
     start = time.perf_counter()
     yield cost
     cost["seconds"] = time.perf_counter() - start
-    peak = (
-        torch.cuda.max_memory_allocated() if on_gpu
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    )  # fmt: skip
-    cost["peak_memory_mib"] = peak / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    cost["peak_memory_mib"] = (torch.cuda.max_memory_allocated() if on_gpu else peak) / 2**20
 
 
 def per_image(cost: dict[str, Any], images: int) -> dict[str, Any]:
     """Return the share of one of `images` images in a cost: seconds, peak memory (MiB) and device."""
-    return {
-        "seconds": cost["seconds"] / images, "peak_memory_mib": round(cost["peak_memory_mib"], 1),
-        "device": cost["device"],
-    }  # fmt: skip
+    peak = round(cost["peak_memory_mib"], 1)
+    return {"seconds": cost["seconds"] / images, "peak_memory_mib": peak, "device": cost["device"]}
 
 
 def device_name() -> str:
@@ -74,10 +69,8 @@ def device_name() -> str:
 @functools.cache  # asked for at every image
 def versions() -> dict[str, str]:
     """Return the versions that numbers depend on."""
-    return {
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "torchvision", "numpy", "pillow")},
-    }
+    found = {name: version(name) for name in ("torch", "torchvision", "numpy", "pillow")}
+    return {"python": platform.python_version(), **found}
 
 
 def commit() -> str:

@@ -10,81 +10,53 @@ from torch import Tensor
 
 from recamlib.data.views import normalise, rescale
 from recamlib.errors import DataError, SettingsError, check_choice, check_shapes
-from recamlib.models.base import Backbone
+from recamlib.models.base import Backbone, fold_batch_norm
 from recamlib.models.classifier import CamClassifier
-from recamlib.models.fold import fold_batch_norm
 
+#: Precisions of the forward pass, in the names of Lightning Fabric.
 PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-"""Precisions of the forward pass, in the names of Lightning Fabric."""
-
+#: Sides, in pixels, that a rescaled image is padded to at least and shrunk to at most before the network.
 SMALLEST, LONGEST = 32, 2048
-"""Sides, in pixels, that a rescaled image is padded to at least and shrunk to at most before the network."""
 
 
 def extract_scale_maps(
-    model: CamClassifier,
-    images: Sequence[Tensor],
-    weights: Tensor,
-    *,
-    classes: Sequence[Tensor],
-    background: Tensor | None = None,
-    scales: Sequence[float] = (1.0, 0.5, 1.5, 2.0),
-    precision: str = "32-true",
-    pixels_per_batch: int | None = None,
-) -> list[list[Tensor]]:
+    model: CamClassifier, images: Sequence[Tensor], weights: Tensor, *, classes: Sequence[Tensor],
+    background: Tensor | None = None, scales: Sequence[float] = (1.0, 0.5, 1.5, 2.0),
+    precision: str = "32-true", pixels_per_batch: int | None = None,
+) -> list[list[Tensor]]:  # fmt: skip
     """Return maps of the classes present at several scales, each summed with those of the mirror image.
 
     One list an image, one tensor ``(N, P, h_s, w_s)`` a scale: float32, on the CPU, not normalised.
 
-    Parameters
-    ----------
-    model
-        Gives the features; its device is used. It is put in evaluation mode for the call.
-    images
-        Shape ``(3, H, W)`` each, uint8. Images of one size share a forward pass.
-    weights
-        Shape ``(N, K, C)``: as many weight options as wanted, all computed from the same features.
-    classes
-        Indices of the classes present in each image, shape ``(P,)`` each; may be empty.
-    background
-        Weights of a background channel, shape ``(C,)``. With them a map is the share of its class in a
-        softmax over all classes and the background in each cell; without, it is the score, cut at 0.
-    scales
-        Factors that each image is resized by, bicubically.
-    precision
-        One of `PRECISIONS`.
-    pixels_per_batch
-        Pixels, mirror images counted, that share a forward pass; one image and its mirror always do. None
-        chooses 2**19 on a CPU, where a batch should fit its caches, and 2**23 elsewhere.
+    `model` gives the features, in evaluation mode, and the device. Images are
+    ``(3, H, W)``, uint8; those of one size share a forward pass. `weights` ``(N, K, C)`` are as many weight
+    options as wanted, all computed from the same features; `classes` are the indices of those present in each
+    image, ``(P,)``, which may be empty. With `background`, the weights ``(C,)`` of a background channel, a
+    map is the share of its class in a softmax over all classes and the background in each cell, as EPS reads
+    its maps (facts of its infer.py); without, it is the score, cut at 0. Each image is resized by `scales`,
+    bicubically. `precision` is one of `PRECISIONS`. `pixels_per_batch` pixels, mirror images counted, share a
+    forward pass, and one image and its mirror always do: None chooses 2**19 on a CPU, where a batch should
+    fit its caches, and 2**23 elsewhere.
 
-    Notes
-    -----
     Source: step/make_cam.py of the authors' code, which takes one image at a time. Two limits of our own: a
     rescaled image with a side below 32 pixels is padded with the mean colour (and its map cut back), and one
-    with a side above 2048 is shrunk to that (neither happens with VOC or COCO). The softmax is how EPS reads
-    its maps (facts of its infer.py).
+    with a side above 2048 is shrunk to that (neither happens with VOC or COCO).
     """
     check_shapes(
         weights=(weights, "options, classes, channels"), fc1=(model.fc1.weight, "outputs, channels")
     )
-    check_images(images)
-    check_classes(classes, images, count=weights.shape[1])
-    check_passes(scales, precision)
+    check_calls(images, classes, count=weights.shape[1], scales=scales, precision=precision)
     device = model.fc1.weight.device
     weights = weights.to(device, torch.float32)
     classes = [torch.as_tensor(c, dtype=torch.long, device=device) for c in classes]
-    was_training = model.training
-    backbone = fold_batch_norm(model.eval().backbone).to(memory_format=torch.channels_last)
+    backbone = fold_batch_norm(model.backbone).to(memory_format=torch.channels_last)
     maps: list[list[Tensor]] = [[] for _ in images]
-    try:
-        with torch.inference_mode():
-            for scale in scales:
-                for group, views in batches(images, scale, device, pixels=pixels_per_batch):
-                    features = _paired_features(backbone, views, dtype=PRECISIONS[precision])
-                    for i, pair in zip(group, features, strict=True):
-                        maps[i].append(pair_maps(pair, weights, classes[i], background=background).cpu())
-    finally:
-        model.train(was_training)
+    with torch.inference_mode():
+        for scale in scales:
+            for group, views in batches(images, scale, device, pixels=pixels_per_batch):
+                features = _paired_features(backbone, views, dtype=PRECISIONS[precision])
+                for i, pair in zip(group, features, strict=True):
+                    maps[i].append(pair_maps(pair, weights, classes[i], background=background).cpu())
     return [[m.clone() for m in own] for own in maps]  # clones may be changed in place, unlike these
 
 
@@ -111,8 +83,7 @@ def image_features(
 
     One tensor an image, ``(1, C, h, w)``, or ``(2, C, h, w)`` with its mirror image: float32, on the CPU.
     """
-    check_images(images)
-    check_passes([scale], "32-true")
+    check_calls(images, scales=[scale])
     features: dict[int, Tensor] = {}
     for group, views in batches(images, scale, next(backbone.parameters()).device):
         if mirror:
@@ -123,18 +94,22 @@ def image_features(
     return [features[i] for i in range(len(images))]
 
 
-def check_images(images: Sequence[Tensor]) -> None:
-    """Raise unless every image is ``(3, H, W)``, uint8."""
+def check_calls(
+    images: Sequence[Tensor], classes: Sequence[Sequence[int]] | None = None, *, count: int = 0,
+    scales: Sequence[float], precision: str = "32-true",
+) -> None:  # fmt: skip
+    """Raise unless every image is ``(3, H, W)``, uint8, and comes with indices of its classes, each once."""
+    if not len(scales) or not all(0 < scale < math.inf for scale in scales):
+        raise SettingsError(f"scales must be numbers above 0, at least one, got {tuple(scales)}")
+    check_choice("precision", precision, PRECISIONS)
     for i, image in enumerate(images):
         if image.ndim != 3 or image.shape[0] != 3 or not image.numel() or image.dtype != torch.uint8:
             raise DataError(
                 f"image {i} is {image.dtype} of shape {tuple(image.shape)}, expected uint8 of (3, H, W): "
                 "multiply values in [0, 1] by 255; mean and deviation are taken off here"
             )
-
-
-def check_classes(classes: Sequence[Sequence[int]], images: Sequence[Tensor], *, count: int) -> None:
-    """Raise unless every image comes with indices of the classes present, each once."""
+    if classes is None:
+        return
     if len(classes) != len(images):
         raise DataError(f"{len(images)} images came with {len(classes)} lists of classes: one an image")
     for i, present in enumerate(map(torch.as_tensor, classes)):
@@ -147,13 +122,6 @@ def check_classes(classes: Sequence[Sequence[int]], images: Sequence[Tensor], *,
             )
         if listed and not 0 <= min(listed) <= max(listed) < count:
             raise DataError(f"classes of image {i} are {listed}, expected indices from 0 to {count - 1}")
-
-
-def check_passes(scales: Sequence[float], precision: str) -> None:
-    """Raise unless there are scales above 0 and the precision is known."""
-    if not len(scales) or not all(0 < scale < math.inf for scale in scales):
-        raise SettingsError(f"scales must be numbers above 0, at least one, got {tuple(scales)}")
-    check_choice("precision", precision, PRECISIONS)
 
 
 def batches(

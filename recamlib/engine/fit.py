@@ -12,13 +12,16 @@ import torch
 from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.fabric.strategies import DDPStrategy
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
 
 from recamlib.data.access import labels_only
-from recamlib.engine.checkpoint import restore, save
 from recamlib.engine.device import bar, default_device, process_group
-from recamlib.errors import RecamError, SettingsError
+from recamlib.errors import RecamError, ResultsError, SettingsError
+from recamlib.files import file_digest, read_sealed, storage_errors, whole_file, write_sealed
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -96,23 +99,12 @@ def share_batch_norm(module: nn.Module) -> None:
 
 
 def fit(
-    model: nn.Module,
-    views: Dataset,
-    loss_step: Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]],
-    optimizer: torch.optim.Optimizer,
-    *,
-    epochs: int = 0,
-    steps: int = 0,
-    batch_size: int,
-    accumulate: int = 1,
-    seed: int,
-    checkpoint: Path,
-    checkpoint_every: int = 0,
-    power: float = 0.9,
-    precision: str = "32-true",
-    describe: str = "train",
+    model: nn.Module, views: Dataset, loss_step: Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]],
+    optimizer: torch.optim.Optimizer, *, epochs: int = 0, steps: int = 0, batch_size: int,
+    accumulate: int = 1, seed: int, checkpoint: Path, checkpoint_every: int = 0, power: float = 0.9,
+    precision: str = "32-true", describe: str = "train",
     after_epoch: Callable[[nn.Module, int], dict[str, Any]] | None = None,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """Train `model` in place and return its history; a killed run goes on from its last checkpoint.
 
     What a run gives does not depend on where it was interrupted: every draw is a function of seed, epoch and
@@ -120,53 +112,42 @@ def fit(
     (:func:`recamlib.engine.device.process_group`) share every batch evenly; the first of them writes
     checkpoints and probes. Losses are means of theirs, and on GPUs BatchNorm takes the statistics of all.
 
-    The history holds means of the losses by epoch, ``probes``, ``steps``, and ``seconds`` with those
-    ``waited`` for batches, which add up over interruptions.
+    `model` holds all that is trained. `views` are samples ``(image (3, h, w), label (K,), index)`` with
+    ``set_epoch``, whose random draws depend on (seed, epoch, sample) alone. `loss_step` takes
+    ``(model, images (B, 3, h, w), labels (B, K))`` to named scalars, of which ``"loss"`` is differentiated.
+    So many `epochs`, or so many `steps` if they are given; the last incomplete batch of an epoch is dropped,
+    as published.
 
-    Parameters
-    ----------
-    model
-        Everything that is trained, as one module; its state is the checkpoint.
-    views
-        Samples ``(image (3, h, w), label (K,), index)`` with ``set_epoch``, whose random draws depend on
-        (seed, epoch, sample) alone.
-    loss_step
-        ``(model, images (B, 3, h, w), labels (B, K))`` to named scalars; ``"loss"`` is differentiated.
-    epochs, steps
-        How long: so many passes over the samples, or, if given, so many steps.
-    accumulate
-        Parts that each batch passes the network in, to save memory; the gradient is that of the whole batch
-        if the loss is a mean over images.
-    checkpoint
-        Folder of the running checkpoint; removed by the caller once the result is stored.
-    checkpoint_every
-        Steps between checkpoints within an epoch; 0 writes them at the end of every epoch alone.
-    after_epoch
-        Called before the first and after every epoch; what it returns is appended to ``probes``.
+    Each batch passes the network in `accumulate` parts, to save memory; the gradient is that of the whole
+    batch if the loss is a mean over images. `checkpoint` is a folder that the caller removes once the result
+    is stored; it is written at the end of every epoch, and every `checkpoint_every` steps if that is not 0.
 
-    Raises
-    ------
-    TrainingError
-        If a loss is not finite: names the step and the samples. The last checkpoint stays.
+    The history holds means of the losses by epoch, what `after_epoch` returned before the first and after
+    every epoch (``probes``), ``steps``, and ``seconds`` with those ``waited`` for batches, which add up over
+    interruptions. A TrainingError names the step and the samples whose loss is not finite.
     """
     fabric = open_fabric(precision)
-    first, size = fabric.is_global_zero, fabric.world_size
+    first, size, on_gpu = fabric.is_global_zero, fabric.world_size, fabric.device.type == "cuda"
     batch_size = min(batch_size, len(views))
     if batch_size % (size * accumulate) and size > 1:
         raise SettingsError(
             f"{size} processes cannot share a batch of {batch_size} images in {accumulate} parts evenly"
         )
-    per_epoch = len(views) // batch_size  # the last incomplete batch is dropped, as published
+    per_epoch = len(views) // batch_size
     total = steps or epochs * per_epoch
+    ends = -(-total // per_epoch)  # epochs, the last of which may end early
     model.to(fabric.device, memory_format=torch.channels_last)
     state = restore(checkpoint, model, optimizer)
-    if size > 1 and fabric.device.type == "cuda":
+    if size > 1 and on_gpu:
         share_batch_norm(model.train())
     wrapped, optimizer = fabric.setup(_Losses(model, loss_step), optimizer)
     history, sums, done = state["history"], state["sums"], state["step"]
     started, spent = time.perf_counter(), history.setdefault("seconds", 0.0)
     history.setdefault("waited", 0.0)
-    on_gpu = fabric.device.type == "cuda"
+
+    def probe(epoch: int) -> None:
+        if after_epoch and first:
+            history.setdefault("probes", []).append(after_epoch(model, epoch))
 
     def write() -> None:
         history["seconds"] = spent + time.perf_counter() - started
@@ -175,9 +156,9 @@ def fit(
             save(checkpoint, model, optimizer, {"step": done, "sums": sums, "history": history})
 
     with labels_only():
-        if after_epoch and first and not done:
-            history.setdefault("probes", []).append(after_epoch(model, 0))
-        for epoch in range(done // per_epoch, -(-total // per_epoch)):
+        if not done:
+            probe(0)
+        for epoch in range(done // per_epoch, ends):
             views.set_epoch(epoch)
             begin, end = done - epoch * per_epoch, min(per_epoch, total - epoch * per_epoch)
             order = epoch_order(len(views), seed=seed, epoch=epoch)[begin * batch_size : end * batch_size]
@@ -186,8 +167,7 @@ def fit(
                 num_workers=default_workers(), pin_memory=on_gpu,
                 collate_fn=getattr(views, "collate", None),
             )  # fmt: skip
-            name = f"{describe} {epoch + 1}/{-(-total // per_epoch)}"
-            batches = _ahead(loader, history)
+            batches, name = _ahead(loader, history), f"{describe} {epoch + 1}/{ends}"
             for batch in bar(batches, desc=name, initial=begin, total=end) if first else batches:
                 set_poly_rate(optimizer, done, max_steps=total, power=power)
                 losses = _step(fabric, wrapped, optimizer, batch, parts=accumulate)
@@ -208,8 +188,7 @@ def fit(
                 raise TrainingError(
                     f"the weights are no longer finite after epoch {epoch + 1}: lower the learning rate"
                 )
-            if after_epoch and first:
-                history.setdefault("probes", []).append(after_epoch(model, epoch + 1))
+            probe(epoch + 1)
             write()
     return history
 
@@ -254,3 +233,50 @@ def _step(fabric: Fabric, model, optimizer, batch: Batch, *, parts: int = 1) -> 
         mean = fabric.all_reduce(torch.tensor(list(total.values()), device=fabric.device), reduce_op="mean")
         total = dict(zip(total, mean.tolist()))
     return total
+
+
+def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: dict) -> None:
+    """Write model, optimizer tensors and progress; the JSON is renamed last, so half a checkpoint is none."""
+    with storage_errors():
+        folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"model.{k}": v.contiguous() for k, v in model.state_dict().items()}
+    scalars: dict[str, Any] = {}
+    for index, slots in optimizer.state_dict()["state"].items():
+        for name, value in slots.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{index}.{name}"] = value.contiguous()
+            elif value is not None:
+                scalars[f"{index}.{name}"] = value
+    name = f"step_{progress['step']}.safetensors"
+    with whole_file(folder / name) as part:
+        save_file(tensors, part)
+        digest = file_digest(part)
+    record = {**progress, "file": name, "sha256": digest, "optimizer": scalars}
+    write_sealed(folder / "progress.json", record)
+    for old in folder.glob("step_*.safetensors"):
+        if old.name != name:
+            old.unlink()
+
+
+def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Load the last whole checkpoint into model and optimizer, or return a fresh start."""
+    fresh = {"step": 0, "sums": {}, "history": {}}
+    if not (folder / "progress.json").exists():
+        return fresh
+    try:
+        progress = read_sealed(folder / "progress.json")
+        if file_digest(folder / progress["file"]) != progress["sha256"]:
+            raise ResultsError(f"{progress['file']} is not as it was written")
+        tensors = load_file(folder / progress["file"])
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        # a damaged checkpoint costs this one training; say so and start it again
+        tqdm.write(f"checkpoint in {folder.name} is damaged ({error}); training starts again")
+        return fresh
+    model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+    slots: dict[int, dict[str, Any]] = {}
+    entries = [(k[10:], v) for k, v in tensors.items() if k.startswith("optimizer.")]
+    for key, value in [*entries, *progress["optimizer"].items()]:
+        index, name = key.split(".", 1)
+        slots.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+    return progress

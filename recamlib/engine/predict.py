@@ -10,20 +10,18 @@ from torch import Tensor
 
 from recamlib.data.access import ImageSet
 from recamlib.data.views import normalise, rescale
-from recamlib.engine.extract import PRECISIONS, check_images, check_passes
+from recamlib.engine.extract import PRECISIONS, check_calls
 from recamlib.errors import SettingsError
 from recamlib.models.classifier import CamClassifier
 
-OVERLAP = 1 / 3
-"""Share of a window that the next one sees again."""
-
+OVERLAP = 1 / 3  # share of a window that the next one sees again
 Network = Callable[[Tensor], Tensor]
 
 
 @torch.inference_mode()
 def image_logits(model: CamClassifier, images: ImageSet, *, scale: float = 1.0) -> list[list[float]]:
     """Return class scores ``(N, K)`` of whole images, resized by `scale`, from a model in evaluation mode."""
-    check_passes([scale], "32-true")
+    check_calls([], scales=[scale])
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
@@ -38,45 +36,21 @@ def image_logits(model: CamClassifier, images: ImageSet, *, scale: float = 1.0) 
 
 @torch.inference_mode()
 def segment_image(
-    network: Network,
-    image: Tensor,
-    *,
-    scales: Sequence[float] = (1.0,),
-    mirror: bool = False,
-    window: int = 0,
-    device: torch.device | str = "cpu",
-    precision: str = "32-true",
-) -> Tensor:
-    """Return class probabilities ``(K + 1, H, W)``, averaged over scales and the mirror image.
+    network: Network, image: Tensor, *, scales: Sequence[float] = (1.0,), mirror: bool = False,
+    window: int = 0, device: torch.device | str = "cpu", precision: str = "32-true",
+) -> Tensor:  # fmt: skip
+    """Return class probabilities ``(K + 1, H, W)`` of an image ``(3, H, W)``, uint8: float32, on the CPU.
 
-    Parameters
-    ----------
-    network
-        Normalised images ``(B, 3, h, w)`` to logits ``(B, K + 1, h', w')`` of any resolution.
-    image
-        Shape ``(3, H, W)``, uint8.
-    scales
-        Factors that the image is resized by, bicubically.
-    mirror
-        Whether each scale also sees the mirror image.
-    window
-        Longest side, pixels, that passes the network at once; larger images go through in overlapping
-        windows. 0 sets no bound.
-    device, precision
-        Where and how the network runs; the result is float32 on the CPU.
-
-    Examples
-    --------
-    A network that gives two classes the same score everywhere.
+    `network` takes normalised images ``(B, 3, h, w)`` to logits ``(B, K + 1, h', w')`` of any resolution.
+    They are averaged over `scales`, by which the image is resized bicubically, and, with `mirror`, over the
+    mirror image. An image with a side longer than `window` pixels passes the network in overlapping windows;
+    0 sets no bound. A network that gives two classes the same score everywhere:
 
     >>> network = lambda x: torch.zeros(len(x), 2, 2, 2)
-    >>> segment_image(network, torch.zeros(3, 1, 2, dtype=torch.uint8))
-    tensor([[[0.5000, 0.5000]],
-    <BLANKLINE>
-            [[0.5000, 0.5000]]])
+    >>> segment_image(network, torch.zeros(3, 1, 2, dtype=torch.uint8)).tolist()
+    [[[0.5, 0.5]], [[0.5, 0.5]]]
     """
-    check_images([image])
-    check_passes(scales, precision)
+    check_calls([image], scales=scales, precision=precision)
     if window and window < 32:
         raise SettingsError(f"window must be 0 (no bound) or at least 32 pixels, got {window}")
     dtype, size = PRECISIONS[precision], tuple(image.shape[1:])
@@ -84,8 +58,7 @@ def segment_image(
     for scale in scales:
         view = normalise(rescale(image, scale))[None].to(device)  # (1, 3, h, w)
         views = torch.cat([view, view.flip(3)]) if mirror else view
-        autocast = torch.autocast(view.device.type, dtype=dtype) if dtype else nullcontext()
-        with autocast:
+        with torch.autocast(view.device.type, dtype=dtype) if dtype else nullcontext():
             logits = _windows(network, views, window)
         probabilities = logits.float().softmax(1)  # (1 or 2, K + 1, h, w)
         if mirror:

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from torch import Tensor, nn
 
 from recamlib.data.hoofed.scenes import OTHERS, OtherImages
 from recamlib.data.views import LabelledViews, TrainView
@@ -23,14 +22,9 @@ from recamlib.models.weights import PACKAGED
 
 
 def pretrain(
-    path: Path = PACKAGED,
-    *,
-    scenes: int = 6000,
-    epochs: int = 8,
-    lr: float = 2e-3,
-    seed: int = 0,
+    path: Path = PACKAGED, *, scenes: int = 6000, epochs: int = 8, lr: float = 2e-3, seed: int = 0,
     tested: int = 600,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """Train ``resnet_small`` to tell apart scenes of other classes than the five, and store its weights.
 
     Each scene shows one object of one of 15 classes, twelve animals and three things, drawn by the code that
@@ -41,16 +35,14 @@ def pretrain(
     """
     torch.manual_seed(seed)
     net = CamClassifier(build_backbone("resnet_small"), len(OTHERS))
-    views = LabelledViews(
-        OtherImages("train", count=scenes, seed=seed), TrainView(crop=80, long_side=(72, 128)), seed=seed
-    )
-    optimizer = make_optimizer(
-        [{"params": list(net.parameters()), "lr": lr}], kind="adamw", weight_decay=0.02
-    )
+    images = OtherImages("train", count=scenes, seed=seed)
+    views = LabelledViews(images, TrainView(crop=80, long_side=(72, 128)), seed=seed)
+    groups = [{"params": list(net.parameters()), "lr": lr}]
+    optimizer = make_optimizer(groups, kind="adamw", weight_decay=0.02)
     with tempfile.TemporaryDirectory() as folder:
         history = fit(
-            net, views, _step, optimizer, epochs=epochs, batch_size=32, seed=seed, checkpoint=Path(folder),
-            describe="pretrain",
+            net, views, lambda net, images, labels: {"loss": F.cross_entropy(net(images), labels)}, optimizer,
+            epochs=epochs, batch_size=32, seed=seed, checkpoint=Path(folder), describe="pretrain",
         )  # fmt: skip
     state = {
         key.removeprefix("body.").removeprefix("stem."): value.half().contiguous()
@@ -71,7 +63,3 @@ def pretrain(
     with whole_file(path.with_suffix(".json")) as part:
         part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return record
-
-
-def _step(net: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    return {"loss": F.cross_entropy(net(images), labels)}

@@ -26,40 +26,24 @@ def advcam_gain(
 ) -> tuple[Tensor, Tensor]:
     """Return gains ``(P,)``, the score of a class over the others with its strongest region held, and maps.
 
-    Maps ``(P, h, w)`` are cut at 0, summed with those of the mirror image, and not normalised.
+    Maps ``(P, h, w)`` are cut at 0, summed with those of the mirror image, and not normalised. `features` are
+    ``(P, 2, C, h, w)``: P pairs of an image and its mirror image. Every score comes from `weight` ``(K, C)``,
+    so for ReCAM from w''. `signs` ``(P, K)`` are 1 for the class whose score rises, -1 for its rivals, 0 for
+    classes left alone; `start` are the maps before the first step, None at that step.
 
-    Parameters
-    ----------
-    features
-        Shape ``(P, 2, C, h, w)``: P pairs of an image and its mirror image.
-    weight
-        Classifier weights, shape ``(K, C)``; every score comes from them, so for ReCAM from w''.
-    signs
-        Shape ``(P, K)``: 1 for the class whose score rises, -1 for its rivals, 0 for classes left alone.
-    start
-        Maps before the first step; None at that step.
-    mu
-        Weight of what holds the region still.
-    mask_threshold
-        Share of the present maximum of a map above which a pixel is held; without activation none is.
-    score
-        The mean over pixels of the map before (``"linear"``) or after (``"rectified"``) it is cut at 0.
-    penalty
-        The change of held pixels is divided by the number of all pixels, so that it has the unit of the score
-        (``"pixels"``), or by twice the number of the positive weights of the class (``"channels"``).
+    `mu` weighs what holds the region still: the pixels above `mask_threshold` times the present maximum of
+    the map. `score` is the mean of the map before (``"linear"``) or after (``"rectified"``) it is cut at 0.
+    The change of held pixels is divided by the number of all pixels, so that it has the unit of the score
+    (``penalty="pixels"``), or by twice the number of positive weights of the class (``"channels"``).
 
-    Notes
-    -----
     Source: Eq. (10), with the mask from the moved image, as the text has it. The formula leaves the unit of
-    the maps open, but mu = 7 stands for one of them: in the code of AdvCAM, the map is a Grad-CAM whose
+    the maps open, but mu = 7 stands for one of them: in the code of AdvCAM the map is a Grad-CAM whose
     channel weights are the sum of a gradient over the number of its positive entries. For a linear head this
     is the ordinary map divided by ``"channels"``, up to the share that image and mirror image have of the
     active pixels (about a half each). That code raises ``"rectified"`` scores.
 
-    Examples
-    --------
-    One channel, two pixels, the mirror image the same. Two classes with weights 1 and 0.5: the score is
-    2 * (3 - 1.5); the second pixel is held and its map was 6, now 8: 7 * 2 / 2 is taken off.
+    One channel, two pixels, the mirror image the same. Two classes with weights 1 and 0.5: the score is 2 *
+    (3 - 1.5); the second pixel is held and its map was 6, now 8: 7 * 2 / 2 is taken off.
 
     >>> features = torch.tensor([[[[[2.0, 4.0]]], [[[4.0, 2.0]]]]])
     >>> weight, signs = torch.tensor([[1.0], [0.5]]), torch.tensor([[1.0, -1.0]])
@@ -68,13 +52,9 @@ def advcam_gain(
     """
     check_choice("score", score, get_args(Score))
     check_choice("penalty", penalty, get_args(Penalty))
-    check_shapes(
-        features=(features, "pairs, 2, channels, h, w"),
-        weight=(weight, "classes, channels"),
-        signs=(signs, "pairs, classes"),
-    )
-    if start is not None:
-        check_shapes(features=(features, "pairs, 2, channels, h, w"), start=(start, "pairs, h, w"))
+    shapes = {"features": (features, "pairs, 2, channels, h, w"), "weight": (weight, "classes, channels")}
+    first = {} if start is None else {"start": (start, "pairs, h, w")}
+    check_shapes(**shapes, signs=(signs, "pairs, classes"), **first)
     own = weight[signs.argmax(1)]  # (P, C)
     pixels = features.shape[3] * features.shape[4]
     if score == "linear":
@@ -82,8 +62,7 @@ def advcam_gain(
     else:
         means = F.relu(weight @ features.flatten(3)).mean(3).sum(1)  # (P, 2, K, hw) -> (P, K)
         scores = (means * signs).sum(1)
-    views = F.relu(own[:, None, None] @ features.flatten(3))[:, :, 0]  # (P, 2, hw)
-    views = views.unflatten(2, features.shape[3:])
+    views = F.relu(own[:, None, None] @ features.flatten(3)).unflatten(3, features.shape[3:])[:, :, 0]
     maps = views[:, 0] + views[:, 1].flip(2)
     now = maps.detach()
     held = now > mask_threshold * now.amax((1, 2), keepdim=True)
@@ -98,8 +77,6 @@ def advcam_step(images: Tensor, gradient: Tensor, low: Tensor, high: Tensor, *, 
     The pixel with the largest gradient of its pair moves by `step_size`. Source: Eq. (10), with the gradient
     divided by its largest absolute value as in the code of AdvCAM.
 
-    Examples
-    --------
     >>> image, gradient = torch.tensor([0.0, 0.5, 1.0]), torch.tensor([1.0, -4.0, 2.0])
     >>> low, high = torch.zeros(1, 1, 1, 1, 1), torch.ones(1, 1, 1, 1, 1)
     >>> image, gradient = (x.view(1, 1, 1, 1, 3) for x in (image, gradient))

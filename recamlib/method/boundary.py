@@ -7,11 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recamlib.errors import DataError, SettingsError, check_numbers, check_shapes
+from recamlib.errors import SettingsError, check_numbers, check_shapes
 from recamlib.method.walk import check_boundary, pair_affinities, pair_offsets
 
-IGNORE = 255
-"""Label of a pixel nobody is sure of."""
+IGNORE = 255  # label of a pixel nobody is sure of
 
 
 class BoundaryLoss(NamedTuple):
@@ -32,25 +31,14 @@ def boundary_loss(boundary: Tensor, labels: Tensor, *, radius: float = 10, eps: 
     Half of the loss is the mean over pairs of different labels, a quarter that over pairs of background and a
     quarter that over pairs of one class. A part without any pair is 0, and so is its gradient.
 
-    Parameters
-    ----------
-    boundary
-        Probability of a class boundary in each cell, shape ``(B, h, w)``.
-    labels
-        Confident labels of the same cells, shape ``(B, h, w)``, whole numbers: 0 background, ``k + 1`` class
-        k, 255 not known. A pair with an unknown cell counts nowhere.
-    radius
-        Pairs are nearer than this many cells, 2 or more.
-    eps
-        Added inside the logarithms and to the numbers of pairs.
+    `boundary` is the probability of a class boundary in each cell, ``(B, h, w)``; `labels` are confident
+    labels of the same cells, whole numbers: 0 background, ``k + 1`` class k, 255 not known. A pair with an
+    unknown cell counts nowhere. Pairs are nearer than `radius` cells, 2 or more; `eps` is added inside the
+    logarithms and to the numbers of pairs.
 
-    Notes
-    -----
     Source: the boundary part of IRN's loss as the authors' code has it (net/resnet50_irn.py). Pairs start in
     the cells whose whole window lies in the image, see `recamlib.method.walk.pair_affinities`.
 
-    Examples
-    --------
     No boundary anywhere costs nothing as long as all labels agree.
 
     >>> flat, labels = torch.zeros(1, 2, 3), torch.zeros(1, 2, 3, dtype=torch.int64)
@@ -71,12 +59,9 @@ def boundary_loss(boundary: Tensor, labels: Tensor, *, radius: float = 10, eps: 
     kinds = (same & (source == 0), known & same & (source != 0), known & ~same)
     nats = -torch.where(same, affinity + eps, 1 + eps - affinity).log()
     counts = [int(kind.sum()) for kind in kinds]
-    background, foreground, negative = (
-        torch.where(kind, nats, 0).sum() / (count + eps)
-        for kind, count in zip(kinds, counts)
-    )
-    total = (background / 2 + foreground / 2 + negative) / 2
-    return BoundaryLoss(total, background, foreground, negative, *counts)
+    parts = [torch.where(kind, nats, 0).sum() / (count + eps) for kind, count in zip(kinds, counts)]
+    background, foreground, negative = parts
+    return BoundaryLoss((background / 2 + foreground / 2 + negative) / 2, *parts, *counts)
 
 
 def confident_labels(foreground: np.ndarray, background: np.ndarray) -> np.ndarray:
@@ -86,23 +71,18 @@ def confident_labels(foreground: np.ndarray, background: np.ndarray) -> np.ndarr
     ``(H, W)`` after the CRF: 0 or class + 1. A pixel that the lenient mask alone takes for a class is 255.
     Source: the authors' step/cam_to_ir_label.py; where the two name different classes, the strict one wins.
 
-    Examples
-    --------
     >>> confident_labels(np.array([[2, 0, 0]]), np.array([[2, 2, 0]]))
     array([[  2, 255,   0]], dtype=uint8)
     """
     strict, lenient = np.asarray(foreground), np.asarray(background)
-    if strict.shape != lenient.shape:
-        raise DataError(f"the masks have shapes {strict.shape} and {lenient.shape}: make them of one image")
+    check_shapes(strict_mask=(strict, "H, W"), lenient_mask=(lenient, "H, W"))
     check_numbers("the strict mask", strict, IGNORE)
     check_numbers("the lenient mask", lenient, IGNORE)
     return np.where(strict > 0, strict, np.where(lenient > 0, IGNORE, 0)).astype(np.uint8)
 
 
 def check_thresholds(foreground: float, background: float) -> None:
-    """Raise a SettingsError unless the threshold of sure foreground is above that of sure background.
-
-    Both are background scores, 0.35 and 0.10 in ReCAM.
+    """Raise unless the background score of sure foreground (ReCAM: 0.35) is above that of background (0.10).
     """
     if not 0 <= background < foreground <= 1:
         raise SettingsError(

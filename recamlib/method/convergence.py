@@ -7,10 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MARGIN = 3.0
-"""Points of accuracy that FC2 may stay behind a softmax layer fitted to convergence."""
-COST = 1.0
-"""Points of mean average precision below FC1 alone that a reactivation may end at."""
+MARGIN = 3.0  # points of accuracy that FC2 may stay behind a softmax layer fitted to convergence
+COST = 1.0  # points of mean average precision below FC1 alone that a reactivation may end at
 
 
 class Convergence(NamedTuple):
@@ -30,8 +28,6 @@ def convergence(record: Mapping[str, Any]) -> Convergence:
     accuracy of FC2 on the pooled one-class features of training images, ``fc2_accuracy``, is within `MARGIN`
     points of a softmax layer fitted to convergence on them, ``softmax_accuracy``.
 
-    Examples
-    --------
     >>> convergence({"val_map": 15.0, "fc1_map": 62.9})
     Convergence(converged=False, text='mAP 15.0 of 62.9', spoiled=False)
     >>> convergence({"val_map": 70.0, "fc1_map": 68.4, "fc2_accuracy": 64.0, "softmax_accuracy": 93.0}).text
@@ -71,11 +67,9 @@ def fit_softmax(
 ) -> Tensor:  # fmt: skip
     """Return weights ``(K, C)`` of a softmax layer without bias, fitted to convergence with L-BFGS.
 
-    `features`, `targets` and `share` are those of :func:`one_class_features`; `weight_decay` is that of FC2's
-    optimizer. It ends once the loss stands still, after `iterations` at most.
+    The data are those of :func:`one_class_features`, `weight_decay` is that of FC2's optimizer. It ends once
+    the loss stands still, after `iterations` at most.
 
-    Examples
-    --------
     >>> features = torch.eye(3).repeat(4, 1)
     >>> weight = fit_softmax(features, torch.arange(3).repeat(4), torch.ones(12), classes=3)
     >>> (features @ weight.T).argmax(1)[:3].tolist()

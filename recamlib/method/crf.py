@@ -29,16 +29,9 @@ class MissingCrfError(RecamError):
 class CrfSettings:
     """Two pairwise terms, each with a Potts weight, and how often messages are passed.
 
-    Attributes
-    ----------
-    spatial_sxy, spatial_weight
-        Standard deviation, pixels, and weight of the term that looks at positions alone.
-    bilateral_sxy, bilateral_srgb, bilateral_weight
-        Standard deviations, pixels and grey levels, and weight of the term that looks at colours too.
-    label_confidence
-        Probability of a pixel's given label, the others share the rest; unused if probabilities are given.
-    steps
-        Mean-field steps.
+    Standard deviations are in pixels, for colours (``srgb``) in grey levels. The spatial term looks at
+    positions alone, the bilateral one at colours too. `label_confidence` is the probability of a pixel's
+    given label, the others share the rest; unused if probabilities are given.
     """
 
     spatial_sxy: float
@@ -56,15 +49,14 @@ class CrfSettings:
                 raise SettingsError(f"{name} is {value}, expected a number above 0{limit}")
 
 
+#: What IRN makes its training labels with.
 IRN_LABELS = CrfSettings(
     spatial_sxy=3, spatial_weight=3, bilateral_sxy=50, bilateral_srgb=5, bilateral_weight=10
 )
-"""What IRN makes its training labels with."""
-
+#: What DeepLabV2's predictions are refined with at test time.
 SEGMENTATION = CrfSettings(
     spatial_sxy=1, spatial_weight=3, bilateral_sxy=67, bilateral_srgb=3, bilateral_weight=4
 )
-"""What DeepLabV2's predictions are refined with at test time."""
 
 
 def load_densecrf() -> ModuleType:
@@ -92,23 +84,13 @@ def crf_labels(
 ) -> np.ndarray:
     """Move the borders of label maps to the edges of their image; shape of `labels`, uint8.
 
-    Parameters
-    ----------
-    image
-        Shape ``(3, H, W)``, uint8; tensor or array.
-    labels
-        Shape ``(H, W)``, integers in ``0 .. num_labels - 1``: indices into {background} + classes present. Or
-        several such maps, ``(N, H, W)``: what depends on the image alone is then computed once.
-    num_labels
-        How many labels there are, seen or not; with one label the map is returned as it is.
+    The image is ``(3, H, W)``, uint8. Labels ``(H, W)`` are whole numbers in ``0 .. num_labels - 1``: indices
+    into {background} + classes present, seen or not. Several such maps, ``(N, H, W)``, share what depends on
+    the image alone. With one label the map is returned as it is.
 
-    Notes
-    -----
     Source: Section 4.1 refers to IRN, whose labels come from step/cam_to_ir_label.py: a pixel has its label
     with probability ``label_confidence``. The result depends on the arguments alone.
 
-    Examples
-    --------
     >>> crf_labels(np.zeros((3, 1, 2), np.uint8), [[0, 0]], num_labels=1)
     array([[0, 0]], dtype=uint8)
     """
@@ -155,45 +137,31 @@ def crf_many(
 ) -> Iterator[np.ndarray]:
     """Return an iterator over what `crf_labels` or `crf_probabilities` returns for many images, in order.
 
-    Parameters
-    ----------
-    function
-        One of the two.
-    images
-        Its arguments by name, for every image. May be a generator: a few for each process are held at a time.
-    processes
-        None for `default_processes`; 0 and 1 stay in this process. Results do not differ.
-
-    Raises
-    ------
-    RecamError
-        As `function`, naming the image, from 0; or if a process was killed. What `images` raises comes
-        through as it is.
+    `images` are the arguments of `function` by name for every image, perhaps from a generator: a few for each
+    process are held at a time. `processes` are `default_processes` if None; with 0 and 1 all stays in this
+    process. A RecamError names the image, from 0, or says that a process was killed. What `images` raises
+    comes through as it is.
     """
     load_densecrf()  # before the first process is started
     processes = default_processes() if processes is None else processes
-    if processes < 0:
-        raise SettingsError(f"processes is {processes}, expected 0 or more")
     # processes, because the package keeps Python's lock while it computes: threads would take turns
     pool = joblib.Parallel(
         max(1, processes), return_as="generator", batch_size=1, pre_dispatch="2*n_jobs", max_nbytes=None
     )
-    return _collected(pool, function, images)
+    plain = ({k: as_array(v) if hasattr(v, "detach") else v for k, v in image.items()} for image in images)
+    return _collected(pool, (joblib.delayed(_named)(i, function, image) for i, image in enumerate(plain)))
 
 
 def default_processes() -> int:
     """Return ``$RECAM_WORKERS``, or the number of cores this process may use."""
-    wanted = os.environ.get("RECAM_WORKERS", "")
-    if wanted and not wanted.isdecimal():
+    wanted = os.environ.get("RECAM_WORKERS") or str(joblib.cpu_count())
+    if not wanted.isdecimal():
         raise SettingsError(f"RECAM_WORKERS is {wanted!r}, expected a number of processes")
-    return int(wanted) if wanted else joblib.cpu_count()
+    return int(wanted)
 
 
-def _collected(
-    pool: joblib.Parallel, function: Callable[..., np.ndarray], images: Iterable[dict[str, Any]]
-) -> Iterator[np.ndarray]:
-    plain = ({k: as_array(v) if hasattr(v, "detach") else v for k, v in image.items()} for image in images)
-    results = pool(joblib.delayed(_named)(number, function, image) for number, image in enumerate(plain))
+def _collected(pool: joblib.Parallel, jobs: Iterable[Any]) -> Iterator[np.ndarray]:
+    results = pool(jobs)
     try:
         for result in results:  # noqa: UP028 - closing them is ours, see below
             yield result
@@ -231,9 +199,8 @@ def _infer(
     # the package writes to none of its arguments, but takes only what is writable and in C order
     pixels = np.array(image.transpose(1, 2, 0), order="C")  # (H, W, 3)
     model.addPairwiseGaussian(settings.spatial_sxy, settings.spatial_weight)
-    model.addPairwiseBilateral(
-        settings.bilateral_sxy, settings.bilateral_srgb, pixels, settings.bilateral_weight
-    )
+    scales = settings.bilateral_sxy, settings.bilateral_srgb
+    model.addPairwiseBilateral(*scales, pixels, settings.bilateral_weight)
     for unary in unaries:
         model.setUnaryEnergy(np.require(unary, np.float32, ["C", "W"]))
         yield np.array(model.inference(settings.steps))

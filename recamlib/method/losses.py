@@ -13,9 +13,6 @@ from torch import Tensor, nn
 
 from recamlib.errors import DataError, check_choice, check_multi_hot, check_numbers, check_shapes
 
-PLACES = ("logits", "masks")
-"""Grids that the two sides of `segmentation_loss` can be compared on."""
-
 
 def _multi_hot(logits: Tensor, labels: Tensor) -> Tensor:
     """Return checked labels ``(B, K)`` in the dtype of the logits."""
@@ -34,7 +31,7 @@ def _check_rivals(labels: Tensor) -> None:
 
 
 def _spread(labels: Tensor) -> Tensor:
-    """Multi-hot labels shared out to sum to 1 per image; an image without a class stays all zero."""
+    """Return multi-hot labels shared out to sum to 1 an image; one without a class stays all zero."""
     return labels / labels.sum(1, keepdim=True).clamp(min=1)  # (B, K)
 
 
@@ -42,11 +39,7 @@ def bce_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the binary cross-entropy of every class on its own, averaged over classes and images.
 
     Source: Eq. (1), then the mean over the batch; equal to the multi-label soft margin loss that the authors'
-    code calls (step/train_recam.py).
-
-    Examples
-    --------
-    Both logits 0: each term is ln 2.
+    code calls (step/train_recam.py). With both logits 0, each term is ln 2.
 
     >>> round(bce_loss(torch.zeros(1, 2), torch.tensor([[1, 0]])).item(), 4)
     0.6931
@@ -61,11 +54,7 @@ def sce_loss(logits: Tensor, labels: Tensor) -> Tensor:
     images with several labels. An image without a class adds nothing but counts in the mean.
 
     Source: Section 4.2 and Table 1, row 2. How the paper shares out several labels is not stated; an equal
-    share keeps the loss of an image on one scale.
-
-    Examples
-    --------
-    Two equal logits: ln 2, whether one of the classes is present or both.
+    share keeps the loss of an image on one scale. Two equal logits: ln 2, for one class present or both.
 
     >>> [round(sce_loss(torch.zeros(1, 2), torch.tensor([y])).item(), 4) for y in ([1, 0], [1, 1])]
     [0.6931, 0.6931]
@@ -78,11 +67,7 @@ def sce_loss(logits: Tensor, labels: Tensor) -> Tensor:
 def sce_single_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the mean of softmax cross-entropy for images of exactly one class, and of BCE for all others.
 
-    Source: Table 1, row 3 ("SCE for single only").
-
-    Examples
-    --------
-    A single-label image costs ln 2; one with both classes costs ln 2 per class, averaged.
+    Source: Table 1, row 3 ("SCE for single only"). One class costs ln 2 here, both cost ln 2 each, averaged.
 
     >>> round(sce_single_loss(torch.zeros(2, 2), torch.tensor([[1, 0], [1, 1]])).item(), 4)
     0.6931
@@ -100,28 +85,13 @@ def reactivation_loss(class_features: Tensor, labels: Tensor, *, classifier: nn.
     Classes that share an image must compete for its pixels; under BCE each is scored alone. The mean is over
     the classes of an image, then over images; one without a class adds nothing but counts.
 
-    Parameters
-    ----------
-    class_features
-        Map-weighted, pooled features, shape ``(B, K, D)``. Row k counts only where ``labels[:, k]`` is 1.
-    labels
-        Shape ``(B, K)``. Background is not a class here.
-    classifier
-        Maps ``(N, D)`` to ``(N, K)`` logits.
+    Of the map-weighted, pooled `class_features` ``(B, K, D)``, row k counts only where ``labels[:, k]`` is 1;
+    `classifier` maps ``(N, D)`` to ``(N, K)`` logits. Background is not a class here. A DataError also says
+    that no image has a class, or that there is only one class: a softmax over it is always 1.
 
-    Raises
-    ------
-    DataError
-        Also if no image has a class, or there is only one class: a softmax over it is always 1.
-
-    Notes
-    -----
     Source: Eq. (7). Averaging follows the authors' code (net/resnet50_cam.py:162-173), which does not handle
-    a batch with no class.
-
-    Examples
-    --------
-    One image, classes 0 and 2 present, identity classifier: each term is ln(e + 2) - 1.
+    a batch with no class. One image, classes 0 and 2 present, identity classifier: each term is ln(e + 2) -
+    1.
 
     >>> features, labels = torch.eye(3)[None], torch.tensor([[1, 0, 1]])
     >>> round(reactivation_loss(features, labels, classifier=nn.Identity()).item(), 4)
@@ -146,8 +116,6 @@ def bce_gradient(logits: Tensor, labels: Tensor) -> Tensor:
 
     Source: Eq. (12), first line. Every entry lies within 1 / K of 0; below 0 pulls the logit up.
 
-    Examples
-    --------
     >>> bce_gradient(torch.zeros(1, 2), torch.tensor([[1, 0]]))
     tensor([[-0.2500,  0.2500]])
     """
@@ -159,8 +127,6 @@ def sce_gradient(logits: Tensor, labels: Tensor) -> Tensor:
 
     Source: Eq. (12), second line. It sums to 0, and is 0 for an image without a class.
 
-    Examples
-    --------
     >>> sce_gradient(torch.zeros(1, 2), torch.tensor([[1, 0]]))
     tensor([[-0.5000,  0.5000]])
     """
@@ -171,34 +137,22 @@ def sce_gradient(logits: Tensor, labels: Tensor) -> Tensor:
 def segmentation_loss(logits: Tensor, masks: Tensor, *, at: str = "logits", ignore: int = 255) -> Tensor:
     """Return the softmax cross-entropy of every pixel whose class is known, averaged over these pixels.
 
-    It is 0, with gradients of 0, if no pixel is known.
+    It is 0, with gradients of 0, if no pixel is known. Logits are ``(B, K + 1, h, w)``, background first;
+    masks ``(B, H, W)`` hold 0 to ``K``, or `ignore`. ``at="logits"`` takes the mask's nearest pixel for every
+    cell of the logits, ``"masks"`` brings the logits to the size of the masks, bilinearly.
 
-    Parameters
-    ----------
-    logits
-        Shape ``(B, K + 1, h, w)``: images, classes with background first.
-    masks
-        Class of every pixel, shape ``(B, H, W)``, any integer dtype: 0 to ``K``, or `ignore`.
-    at
-        ``"logits"`` takes the mask's nearest pixel for every cell of the logits; ``"masks"`` brings the
-        logits to the size of the masks, bilinearly.
-
-    Notes
-    -----
     Source: Eq. (3) up to a constant. ``1 / HW`` is the mean over the known pixels of the whole batch, as
     published (deeplab-pytorch main.py); ``1 / (K + 1)``, which only scales the learning rate, is left out
     there and here. DeepLabV2 is trained at the logits' size, the other networks at the masks'. Nearest means
     by the centre of a cell, as Pillow does it and PyTorch's ``"nearest-exact"``, not ``"nearest"``.
 
-    Examples
-    --------
     Two classes with equal scores: ln 2 for every known pixel.
 
     >>> masks = torch.tensor([[[0, 1], [255, 255]]])
     >>> round(segmentation_loss(torch.zeros(1, 2, 2, 2), masks).item(), 4)
     0.6931
     """
-    check_choice("at", at, PLACES)
+    check_choice("at", at, ("logits", "masks"))
     check_shapes(logits=(logits, "images, classes, h, w"), masks=(masks, "images, H, W"))
     check_numbers("masks", masks, logits.shape[1], ignore=ignore)
     logits = logits.float()
@@ -220,8 +174,6 @@ def multiscale_loss(
     Source: Eq. (3) as deeplab-pytorch applies it (main.py): three image sizes and their maximum, four terms
     of equal weight.
 
-    Examples
-    --------
     >>> masks = torch.zeros(1, 4, 4, dtype=torch.uint8)
     >>> round(multiscale_loss([torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 2, 2)], masks).item(), 4)
     1.3863

@@ -10,14 +10,10 @@ from torch import Tensor
 
 from recamlib.errors import DataError, SettingsError, check_choice, check_shapes
 
-OPTIONS = ("w", "w'", "w+w'", "w*w'")
-"""Weight options of Eq. (9)."""
-
+OPTIONS = ("w", "w'", "w+w'", "w*w'")  # weight options of Eq. (9)
+#: Weight options of our own, which cost no training: what a gain of Eq. (9) has to be compared with.
 CONTROLS = ("relu(w)", "w*w", "w*random", "relu(w)*relu(w')")
-"""Weight options of our own, which cost no training: what a gain of Eq. (9) has to be compared with."""
-
-Gap = Literal["pixels", "mask"]
-"""What the sum of Eq. (5) is divided by."""
+Gap = Literal["pixels", "mask"]  # what the sum of Eq. (5) is divided by
 
 
 def class_activation_maps(features: Tensor, weight: Tensor, *, eps: float = 1e-5) -> Tensor:
@@ -27,11 +23,8 @@ def class_activation_maps(features: Tensor, weight: Tensor, *, eps: float = 1e-5
     image. `eps` is added to the maximum, so that a map without evidence is 0 everywhere. Differentiable in
     both arguments, through the maximum too.
 
-    Source: Eq. (2), with the authors' 1e-5 in the denominator (net/resnet50_cam.py).
-
-    Examples
-    --------
-    One channel with values 1, 2, -1 and weight 1.
+    Source: Eq. (2), with the authors' 1e-5 in the denominator (net/resnet50_cam.py). One channel with values
+    1, 2, -1 and weight 1:
 
     >>> class_activation_maps(torch.tensor([[[[1.0, 2.0, -1.0]]]]), torch.ones(1, 1), eps=0)
     tensor([[[[0.5000, 1.0000, 0.0000]]]])
@@ -46,30 +39,20 @@ def class_activation_maps(features: Tensor, weight: Tensor, *, eps: float = 1e-5
 def class_features(features: Tensor, maps: Tensor, *, gap: Gap = "pixels", eps: float = 1e-5) -> Tensor:
     """Return the mean over pixels of the features, weighted by the map of each class: ``(B, K, C)``.
 
-    Parameters
-    ----------
-    features, maps
-        Shapes ``(B, C, h, w)`` and ``(B, K, h, w)``.
-    gap
-        What the sum over pixels is divided by: their number (``"pixels"``), or the sum of the map plus `eps`
-        (``"mask"``), so that the feature of a small object is as long as that of a large one.
+    Of features ``(B, C, h, w)`` and maps ``(B, K, h, w)``. The sum over pixels is divided by their number
+    (``gap="pixels"``), or by the sum of the map plus `eps` (``"mask"``), so that the feature of a small
+    object is as long as that of a large one.
 
-    Notes
-    -----
-    Source: Eq. (5) and the GAP of Eq. (6), which divides by ``h * w``; ``"mask"`` is our own. It is
-    one batched matrix product: the ``(B, K, C, h, w)`` tensor of the formula is never built.
+    Source: Eq. (5) and the GAP of Eq. (6), which divides by ``h * w``; ``"mask"`` is our own. It is one
+    batched matrix product: the ``(B, K, C, h, w)`` tensor of the formula is never built.
 
-    Examples
-    --------
     Two pixels; the first class looks at the first one, the second class at both.
 
     >>> maps = torch.tensor([[[[1.0, 0.0]], [[1.0, 1.0]]]])
-    >>> class_features(torch.tensor([[[[4.0, 6.0]]]]), maps)
-    tensor([[[2.],
-             [5.]]])
-    >>> class_features(torch.tensor([[[[4.0, 6.0]]]]), maps, gap="mask", eps=0)
-    tensor([[[4.],
-             [5.]]])
+    >>> class_features(torch.tensor([[[[4.0, 6.0]]]]), maps).tolist()
+    [[[2.0], [5.0]]]
+    >>> class_features(torch.tensor([[[[4.0, 6.0]]]]), maps, gap="mask", eps=0).tolist()
+    [[[4.0], [5.0]]]
     """
     check_choice("gap", gap, get_args(Gap))
     check_shapes(features=(features, "images, channels, h, w"), maps=(maps, "images, classes, h, w"))
@@ -82,21 +65,13 @@ def class_features(features: Tensor, maps: Tensor, *, gap: Gap = "pixels", eps: 
 def combine_weights(fc1: Tensor, fc2: Tensor | None, option: str, *, seed: int = 0) -> Tensor:
     """Combine the weights of FC1 and FC2, ``(K, C)`` each, into those of the final map, ``(K, C)``.
 
-    Parameters
-    ----------
-    fc1, fc2
-        The paper's w and w'. Options without w' take None for it.
-    option
-        One of `OPTIONS` or of `CONTROLS`; products and sums are element by element, ``relu`` sets negative
-        weights to 0, and ``random`` is a layer of the shape of FC2 that nobody trained, drawn from `seed`.
+    `fc1` and `fc2` are the paper's w and w'; options without w' take None for it. Products and sums are
+    element by element, ``relu`` sets negative weights to 0, and ``random`` is a layer of the shape of FC2
+    that nobody trained, drawn from `seed`.
 
-    Notes
-    -----
-    Source: below Eq. (9); `CONTROLS` are our own. In ``w*w'`` two negative weights count as evidence for
-    the class, in ``relu(w)*relu(w')`` they do not.
+    Source: below Eq. (9); `CONTROLS` are our own. In ``w*w'`` two negative weights count as evidence for the
+    class, in ``relu(w)*relu(w')`` they do not.
 
-    Examples
-    --------
     >>> combine_weights(torch.tensor([[2.0]]), torch.tensor([[3.0]]), "w*w'").item()
     6.0
     """
@@ -121,48 +96,30 @@ def combine_weights(fc1: Tensor, fc2: Tensor | None, option: str, *, seed: int =
 
 
 def merge_scales(
-    maps: Sequence[Tensor],
-    size: tuple[int, int],
-    *,
-    stride: int | None = None,
-    cell: int = 16,
+    maps: Sequence[Tensor], size: tuple[int, int], *, stride: int | None = None, cell: int = 16,
     eps: float = 1e-5,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Sum the maps of one image over scales and bring each class to a maximum of 1: ``(K, h, w)``, in [0, 1).
 
-    Parameters
-    ----------
-    maps
-        One ``(K, h_s, w_s)`` tensor a scale, not normalised.
-    size
-        Height and width of the image, pixels.
-    stride
-        Pixels of the image per pixel of the result, rounded up; None for the image's own size.
-    cell
-        Output stride of the network the maps come from.
-    eps
-        Added to the maximum.
+    `maps` are one ``(K, h_s, w_s)`` tensor a scale, not normalised; `size` is ``(H, W)`` of the image.
+    `stride` is the number of its pixels per pixel of the result, rounded up, None for the image's own size;
+    `cell` is the output stride of the network; `eps` is added to the maximum.
 
-    Notes
-    -----
     Source: step/make_cam.py of the authors' code. At image size the maps are stretched to the next multiple
     of the network's stride, there 16, and cropped: that is the area the feature maps cover.
 
-    Examples
-    --------
     >>> merge_scales([torch.tensor([[[1.0, 3.0]]]), torch.tensor([[[1.0]]])], (1, 8), stride=4, eps=0)
     tensor([[[0.5000, 1.0000]]])
     """
     shapes = [tuple(m.shape) for m in maps]
     if not shapes or any(len(s) != 3 or s[0] != shapes[0][0] for s in shapes):
         raise DataError(f"maps have shapes {shapes}, expected (classes, h, w) for each scale of one image")
-    if min(*size, cell, stride or 1) < 1 or stride == 0:
+    if min(*size, cell, 1 if stride is None else stride) < 1:
         raise SettingsError(f"size is {tuple(size)}, stride {stride} and cell {cell}: all must be 1 or more")
-    height, width = size
     if stride is None:
-        target = (math.ceil(height / cell) * cell, math.ceil(width / cell) * cell)
+        (height, width), target = size, [math.ceil(side / cell) * cell for side in size]
     else:
-        height, width = target = (math.ceil(height / stride), math.ceil(width / stride))
+        height, width = target = [math.ceil(side / stride) for side in size]
     if not maps[0].shape[0]:
         return maps[0].new_zeros(0, height, width)
     merged = sum(F.interpolate(m[None], target, mode="bilinear", align_corners=False)[0] for m in maps)

@@ -14,30 +14,19 @@ def eps_loss(
     """Return how far the saliency that class maps and background map stand for is from the given one.
 
     A scalar: the squared error of ``share * foreground + (1 - share) * (1 - background)``, mean over cells
-    and images. A class that is present counts as foreground if enough of what it claims is salient, else as
-    background. No gradient passes through this choice.
+    and images. A class that is present counts as foreground if more than `overlap` of the cells it claims
+    (probability above one half) are salient (above one half), else as background; one that claims none has no
+    overlap, and absent classes are on neither side. No gradient passes through this choice.
 
-    Parameters
-    ----------
-    scores
-        Scores of every cell before the softmax, shape ``(B, K + 1, h, w)``: classes and, last, background.
-    saliency
-        In [0, 1], shape ``(B, H, W)``, any size; its mean over each cell is what counts.
-    labels
-        Multi-hot, shape ``(B, K)``. Absent classes are on neither side.
-    overlap
-        Share of the cells claimed by a class (probability above one half) that have to be salient (above
-        one half); a class that claims none has no overlap.
+    `scores` are those of every cell before the softmax, ``(B, K + 1, h, w)``: classes and, last, background.
+    `saliency` is in [0, 1], ``(B, H, W)``, any size: its mean over each cell counts. `labels` are multi-hot,
+    ``(B, K)``.
 
-    Notes
-    -----
     Source: EPS, "Railroad Is Not a Train" (CVPR 2021), which ReCAM-E adds to its losses. Facts followed from
-    its public code (eps.py): the softmax over K + 1 channels, the rounding, the division by the claimed
-    cells plus 1e-4 (so it is a precision, not an IoU), the sides of absent classes. It takes one pixel of
-    the saliency per cell, its first; here the mean is taken, which is the same where a cell is of one value.
+    its public code (eps.py): the softmax over K + 1 channels, the rounding, the division by the claimed cells
+    plus 1e-4 (so it is a precision, not an IoU), the sides of absent classes. It takes one pixel of the
+    saliency per cell, its first; here the mean is taken, which is the same where a cell is of one value.
 
-    Examples
-    --------
     One class on two cells, sure of the first. Salient there: 0.9 for 1 and 0.1 for 0. Salient on the other
     one: the class turns background, so everything is, and 0 stands for 1 there.
 
@@ -74,28 +63,16 @@ def edam_merge(
 ) -> np.ndarray:
     """Return which map wins, as 1 .. P, or 0 where the image is not salient: ``(H, W)``, uint8.
 
-    Parameters
-    ----------
-    maps
-        Shape ``(P, H, W)``, in [0, 1], each with peak 1; of equals the first wins. With P = 0 all is 0.
-    saliency
-        In [0, 1], shape ``(H, W)``.
-    theta
-        A pixel of this saliency or less is background, compared as float32.
-    alpha
-        A map below it is no candidate, even where the image is salient.
-    beta
-        A map above it wins over the background, even where the image is not salient; `alpha` or more.
+    Of maps ``(P, H, W)``, in [0, 1], each with peak 1, the first of equals wins; with P = 0 all is 0. A pixel
+    of saliency ``(H, W)``, in [0, 1], of `theta` or less is background, compared as float32. A map below
+    `alpha` is no candidate, even where the image is salient; one above `beta`, which is `alpha` or more, wins
+    over the background, even where the image is not salient.
 
-    Notes
-    -----
     Source: the post-processing of EDAM (CVPR 2021), which ReCAM-M applies to ReCAM. Facts followed from its
     public code (infer_cls.py): the background scores 1 or 0, dropped maps -2, certain ones 2, the highest
-    wins, and the first of equals. In that code the merge has no effect on the masks after CRF; here it is
-    the last step always.
+    wins, and the first of equals. In that code the merge has no effect on the masks after CRF; here it is the
+    last step always.
 
-    Examples
-    --------
     Two maps on four pixels, the last two salient. The first pixel is certain, the second one is not, the
     third goes to the higher map, and nobody wants the fourth.
 

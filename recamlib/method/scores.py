@@ -8,11 +8,8 @@ from torch import Tensor
 from recamlib.errors import DataError, RecamError, SettingsError, check_multi_hot, check_numbers, check_shapes
 from recamlib.method.crf import as_array
 
-THRESHOLDS = tuple(j / 100 for j in range(101))
-"""Background scores from 0 to 1 in steps of 0.01."""
-
-CHUNK = 2**23
-"""Numbers that a chunk of bootstrap resamples may hold at once (64 MB)."""
+THRESHOLDS = tuple(j / 100 for j in range(101))  # background scores
+CHUNK = 2**23  # numbers that a chunk of bootstrap resamples may hold at once (64 MB)
 
 
 def confusion(pred: np.ndarray, truth: np.ndarray, *, num_classes: int, ignore: int = 255) -> np.ndarray:
@@ -20,8 +17,6 @@ def confusion(pred: np.ndarray, truth: np.ndarray, *, num_classes: int, ignore: 
 
     `num_classes` counts the background too; pixels of value `ignore` in `truth` are left out.
 
-    Examples
-    --------
     >>> confusion(np.array([0, 1, 1, 1]), np.array([0, 0, 1, 255]), num_classes=2)
     array([[1, 1],
            [0, 1]])
@@ -40,12 +35,6 @@ def class_counts(pred: np.ndarray, truth: np.ndarray, *, num_classes: int, ignor
     """Count the pixels of intersection, prediction and truth of every class, ``(num_classes, 3)``.
 
     Parameters are those of `confusion`. Counts of images add up to the counts of their split.
-
-    Examples
-    --------
-    >>> class_counts(np.array([0, 1, 1, 1]), np.array([0, 0, 1, 255]), num_classes=2)
-    array([[1, 1, 2],
-           [1, 2, 1]])
     """
     return counts_of(confusion(pred, truth, num_classes=num_classes, ignore=ignore))
 
@@ -56,7 +45,13 @@ def counts_of(matrix: np.ndarray) -> np.ndarray:
 
 
 def iou_from_counts(counts: np.ndarray) -> np.ndarray:
-    """Return intersection over union ``(..., K + 1)`` of counts ``(..., K + 1, 3)``; nan without pixels."""
+    """Return intersection over union ``(..., K + 1)`` of counts ``(..., K + 1, 3)``, in [0, 1].
+
+    It is nan for a class neither predicted nor there.
+
+    >>> iou_from_counts(np.array([[1, 1, 2], [1, 2, 1], [0, 0, 0]]))
+    array([0.5, 0.5, nan])
+    """
     both, pred, truth = np.moveaxis(np.asarray(counts, dtype=np.float64), -1, 0)
     union = pred + truth - both
     return np.divide(both, union, out=np.full_like(union, np.nan), where=union > 0)
@@ -68,38 +63,23 @@ def floor_iou(counts: np.ndarray) -> float:
     `counts` are those of N images, ``(N, K + 1, 3)``. The label that is painted over an image is the first of
     its classes; an image without one is background.
 
-    Examples
-    --------
-    Two labels and two images of four pixels: three of background and one of an object; all of an object.
-    All background scores 3/8 and 0; the object all over both 5/8.
+    Two labels and two images of four pixels: three of background and one of an object; all of an object. All
+    background scores 3/8 and 0; the object all over both 5/8.
 
     >>> floor_iou(np.array([[[0, 0, 3], [0, 0, 1]], [[0, 0, 0], [0, 0, 4]]]))
     0.3125
     """
     truth = np.asarray(counts, dtype=np.int64)[..., 2]  # (N, K + 1) pixels
-    label = np.where((truth[:, 1:] > 0).any(1), (truth[:, 1:] > 0).argmax(1) + 1, 0)  # (N,)
-    every = np.arange(len(truth))
-    both, painted = np.zeros(truth.shape[1]), np.zeros(truth.shape[1])
-    np.add.at(both, label, truth[every, label])
-    np.add.at(painted, label, truth.sum(1))
-    one_label = mean_iou_from_counts(np.stack([both, painted, truth.sum(0)], axis=1))
-    total = truth.sum(0)
+    there, total = truth[:, 1:] > 0, truth.sum(0)
+    label = np.where(there.any(1), there.argmax(1) + 1, 0)  # (N,)
+    painted = np.eye(len(total))[label] * truth.sum(1, keepdims=True)  # (N, K + 1)
+    both = np.minimum(painted, truth)
+    one_label = mean_iou_from_counts(np.stack([both.sum(0), painted.sum(0), total], axis=1))
     return float(max(one_label, total[0] / total.sum() / np.count_nonzero(total)))
 
 
-def iou(matrix: np.ndarray) -> np.ndarray:
-    """Return intersection over union per class, in [0, 1]; nan for a class neither predicted nor there.
-
-    Examples
-    --------
-    >>> iou(np.array([[1, 1, 0], [0, 1, 0], [0, 0, 0]]))
-    array([0.5, 0.5, nan])
-    """
-    return iou_from_counts(counts_of(matrix))
-
-
 def mean_iou(matrix: np.ndarray) -> float:
-    """Return the mean of `iou` over the classes that are predicted or there, background included."""
+    """Return the mean IoU over the classes that are predicted or there, background included."""
     return float(mean_iou_from_counts(counts_of(matrix)))
 
 
@@ -116,8 +96,6 @@ def masked_argmax(maps: np.ndarray, threshold: float) -> np.ndarray:
 
     The threshold, in [0, 1], is the score of the background, which wins a tie; compared as float32.
 
-    Examples
-    --------
     >>> masked_argmax(np.array([[[0.2, 0.8, 0.3]], [[0.1, 0.1, 0.6]]]), 0.2)
     array([[0, 1, 2]], dtype=uint8)
     """
@@ -140,20 +118,10 @@ class ThresholdSweep:
     step/eval_cam.py). Values and thresholds are compared as float32. For every image one joint histogram of
     true class, highest class and value bin is counted; each threshold's confusion is a partial sum of it.
 
-    Parameters
-    ----------
-    num_classes
-        Classes with the background, K + 1; ask the label space.
-    thresholds
-        Ascending from 0 to 1.
-    keep
-        Thresholds whose counts are stored per image, for intervals; None stores all of them, about 2 KB an
-        image. Everything else stays the same size however many images are added.
-    ignore
-        Value of the pixels that are left out.
+    `num_classes` counts the background; `thresholds` ascend from 0 to 1. For intervals, counts are stored per
+    image at the thresholds of `keep`, about 2 KB an image if it is None, which stores all of them. Everything
+    else stays the same size however many images are added.
 
-    Examples
-    --------
     A map of 0.2 and 0.8 whose second pixel is the object.
 
     >>> sweep = ThresholdSweep(2, thresholds=(0.1, 0.5, 0.9))
@@ -163,13 +131,9 @@ class ThresholdSweep:
     """
 
     def __init__(
-        self,
-        num_classes: int,
-        *,
-        thresholds: Sequence[float] = THRESHOLDS,
-        keep: Sequence[float] | None = None,
-        ignore: int = 255,
-    ) -> None:
+        self, num_classes: int, *, thresholds: Sequence[float] = THRESHOLDS,
+        keep: Sequence[float] | None = None, ignore: int = 255,
+    ) -> None:  # fmt: skip
         self.thresholds = tuple(float(t) for t in thresholds)
         self._edges = np.array(self.thresholds, dtype=np.float32)
         if not self.thresholds or not (np.diff(self._edges) > 0).all():
@@ -184,7 +148,6 @@ class ThresholdSweep:
         self._images: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
     def __len__(self) -> int:
-        """Return the number of images added."""
         return len(self._images)
 
     def add(self, maps: Tensor | np.ndarray, classes: Sequence[int] | np.ndarray, truth: np.ndarray) -> None:
@@ -204,11 +167,8 @@ class ThresholdSweep:
         classes = classes.astype(np.intp)
         check_numbers("the mask", truth, self.num_classes, ignore=self.ignore)
         joint = self._joint(maps, truth)  # (K + 1, P or 1, T + 1)
-        if len(classes):
-            for p, k in enumerate(classes):
-                self._histogram[:, k] += joint[:, p]
-        else:
-            self._histogram[:, 0] += joint[:, 0]  # all in bin 0: background at every threshold
+        for p, k in enumerate(classes if len(classes) else [0]):  # without a map, all is in bin 0
+            self._histogram[:, k] += joint[:, p]
         self._images.append((classes, *self._image_counts(joint, classes)))
 
     @property
@@ -236,7 +196,7 @@ class ThresholdSweep:
         out = np.zeros((len(self._images), self.num_classes, 3), dtype=np.int64)
         for row, (classes, both_pred, truth) in zip(out, self._images, strict=True):
             row[:, 2] = truth
-            row[np.concatenate([[0], classes + 1]), :2] = both_pred[:, :, column]
+            row[[0, *classes + 1], :2] = both_pred[:, :, column]
         return out
 
     def _column(self, threshold: float) -> int:
@@ -258,21 +218,16 @@ class ThresholdSweep:
     def _joint(self, maps: np.ndarray, truth: np.ndarray) -> np.ndarray:
         """Return the image's histogram ``(K + 1, P or 1, T + 1)``."""
         bins, number = len(self.thresholds) + 1, max(1, len(maps))
-        index = truth.ravel().astype(np.intp) * number  # (H*W,)
+        index = truth.ravel().astype(np.intp) * (number * bins)  # (H*W,)
         if len(maps):
             highest = maps[0].ravel()
             winner = np.zeros(highest.shape, dtype=np.uint8)
-            for p, values in enumerate(maps[1:], start=1):
-                values = values.ravel()
+            for p, values in enumerate(maps[1:].reshape(-1, truth.size), start=1):
                 np.maximum(winner, (values > highest) * np.uint8(p), out=winner)
                 highest = np.maximum(highest, values)
             if not 0 <= highest.min() <= highest.max() < np.inf:  # nan fails every comparison
                 raise DataError("maps hold values below 0 or not finite: they must be normalised to [0, 1]")
-            index += winner
-            index *= bins
-            index += self._bins(highest)
-        else:
-            index *= bins
+            index += winner * np.intp(bins) + self._bins(highest)
         joint = np.bincount(index, minlength=(self.ignore + 1) * number * bins).reshape(-1, number, bins)
         return joint[: self.num_classes]
 
@@ -297,7 +252,7 @@ def bootstrap_interval(
     draws of N images with replacement. It speaks of the images alone: not of the seed of the training, nor of
     a threshold chosen on the same images.
     """
-    return _interval(_resampled([counts], seed=seed, repeats=repeats)[0], level)
+    return bootstrap_contrast([counts], (1,), seed=seed, repeats=repeats, level=level)
 
 
 def bootstrap_difference(
@@ -308,21 +263,20 @@ def bootstrap_difference(
 
 
 def bootstrap_contrast(
-    samples: Sequence[np.ndarray],
-    signs: Sequence[float],
-    *,
-    seed: int,
-    repeats: int = 1000,
+    samples: Sequence[np.ndarray], signs: Sequence[float], *, seed: int, repeats: int = 1000,
     level: float = 0.95,
-) -> tuple[float, float]:
+) -> tuple[float, float]:  # fmt: skip
     """Return the interval of the sum of ``sign * mIoU(sample)`` over the same images, drawn together.
 
     Whether one margin exceeds another is ``[a, b, c, d]`` with signs ``(1, -1, -1, 1)``.
     """
     if len(samples) != len(signs):
         raise DataError(f"{len(samples)} samples came with {len(signs)} signs: one a sample is expected")
-    drawn = _resampled(list(samples), seed=seed, repeats=repeats)  # (S, repeats)
-    return _interval(np.asarray(signs, dtype=np.float64) @ drawn, level)
+    drawn = np.asarray(signs, dtype=np.float64) @ _resampled(list(samples), seed=seed, repeats=repeats)
+    if not (repeats > 0 and 0 < level < 1):
+        raise SettingsError(f"repeats is {repeats} and level {level}: use 1 or more, and between 0 and 1")
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def split_single_multi(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -336,8 +290,6 @@ def accuracy(scores: Tensor, labels: Tensor) -> float:
 
     With one label per image this is the usual top-1 accuracy; images without a class do not count.
 
-    Examples
-    --------
     >>> import torch
     >>> accuracy(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([[1, 0], [0, 1]]))
     0.5
@@ -383,7 +335,7 @@ def _resampled(samples: list[np.ndarray], *, seed: int, repeats: int) -> np.ndar
     rng = np.random.default_rng(seed)
     flat = [s.reshape(images, -1).astype(np.float64) for s in samples]  # (N, (K+1)*3), exact below 2^53
     out = np.empty((len(samples), repeats))
-    step = max(1, min(repeats, CHUNK // images))
+    step = max(1, CHUNK // images)
     for start in range(0, repeats, step):
         size = min(step, repeats - start)
         drawn = rng.integers(0, images, (size, images)) + np.arange(size)[:, None] * images
@@ -392,10 +344,3 @@ def _resampled(samples: list[np.ndarray], *, seed: int, repeats: int) -> np.ndar
             total = (times.astype(np.float64) @ counts).reshape(size, classes, 3)
             out[i, start : start + size] = mean_iou_from_counts(total)
     return out
-
-
-def _interval(values: np.ndarray, level: float) -> tuple[float, float]:
-    if not (len(values) and 0 < level < 1):
-        raise SettingsError(f"repeats is {len(values)} and level {level}: use 1 or more, and between 0 and 1")
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)

@@ -17,8 +17,7 @@ from recamlib.errors import DataError, SettingsError, check_choice, check_shapes
 Offset = tuple[int, int]
 Sources = Literal["inside", "all"]
 
-ONE_THREAD = 2**24
-"""Multiplications in a product of the matrix with the maps below which one thread does them on a CPU."""
+ONE_THREAD = 2**24  # multiplications of a product on a CPU, below which one thread does them
 
 
 def pair_offsets(radius: float) -> list[Offset]:
@@ -27,8 +26,6 @@ def pair_offsets(radius: float) -> list[Offset]:
     In order of ``dy``, then ``dx``: 34 at radius 5, 152 at radius 10. Source: the authors' misc/indexing.py
     (ReCAM and IRN).
 
-    Examples
-    --------
     >>> pair_offsets(2)
     [(0, 1), (1, -1), (1, 0), (1, 1)]
     """
@@ -47,8 +44,6 @@ def straight_path(dy: int, dx: int) -> list[Offset]:
 
     Source: the authors' misc/indexing.py (ReCAM and IRN).
 
-    Examples
-    --------
     >>> straight_path(2, 2)
     [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (2, 1), (2, 2)]
     """
@@ -111,26 +106,16 @@ def pair_affinities(boundary: Tensor, *, radius: float, sources: Sources) -> Ten
     """Return how freely one gets from each cell to its neighbours: 1 minus the highest boundary on the way.
 
     Shape ``(P, h', w')`` or ``(B, P, h', w')`` with the pairs in the order of `pair_offsets`, ``h', w'`` the
-    rows and columns of `sources`. Differentiable: the highest cell of a path gets the gradient.
+    rows and columns of `sources`. Differentiable: the highest cell of a path gets the gradient. `boundary` is
+    the probability of a class boundary in each cell, ``(h, w)`` or ``(B, h, w)``.
 
-    Parameters
-    ----------
-    boundary
-        Probability of a class boundary in each cell, shape ``(h, w)`` or ``(B, h, w)``.
-    radius
-        In cells, see `pair_offsets`.
-    sources
-        Cells that pairs start from. ``"inside"``: those whose every pair ends in the image, as in training:
-        rows ``[0, h - r)`` and columns ``[r, w - r)`` with ``r = ceil(radius) - 1``. ``"all"``: every cell,
-        as in the walk; a pair that leaves the image has affinity 0.
+    Pairs start from `sources`. ``"inside"``: cells whose every pair ends in the image, as in training: rows
+    ``[0, h - r)`` and columns ``[r, w - r)`` with ``r = ceil(radius) - 1``. ``"all"``: every cell, as in the
+    walk; a pair that leaves the image has affinity 0.
 
-    Notes
-    -----
     Source: the authors' misc/indexing.py (ReCAM and IRN). They put a rim of boundary 1 around the image and
     read pairs by tables of indices; here views of the boundary are compared, the paths' common parts once.
 
-    Examples
-    --------
     A wall in the middle of a line of three: the pairs to the right, at distances 1 and 2.
 
     >>> wall = torch.tensor([[0.0, 0.75, 0.0]])
@@ -148,15 +133,12 @@ def pair_affinities(boundary: Tensor, *, radius: float, sources: Sources) -> Ten
             f"it takes at least {reach + 1} x {2 * reach + 1}"
         )
     highest = _highest_on_paths(boundary, radius)
-    planes = []
-    for dy, dx in offsets:
-        if (dy, dx) not in highest:  # longer than the image
-            planes.append(torch.zeros_like(boundary))
-        elif sources == "inside":
-            left = reach - max(-dx, 0)  # boxes start there
-            planes.append(1 - highest[dy, dx][..., : height - reach, left : left + width - 2 * reach])
-        else:
-            planes.append(_padded(1 - highest[dy, dx], dy, dx))
+    if sources == "inside":  # a box starts at its left corner
+        rows, starts = slice(height - reach), {d: reach - max(-d[1], 0) for d in offsets}
+        planes = [1 - highest[d][..., rows, starts[d] : starts[d] + width - 2 * reach] for d in offsets]
+    else:  # some may be longer than the image
+        none = torch.zeros_like(boundary)
+        planes = [_padded(1 - highest[d], *d) if d in highest else none for d in offsets]
     return torch.stack(planes, -3)
 
 
@@ -170,29 +152,15 @@ def random_walk(
 ) -> Tensor:
     """Spread the maps of one image by a random walk that class boundaries hold up: ``(K, h, w)``, not scaled.
 
+    Of maps ``(K, h, w)``, finite, and the probability of a class boundary in each cell, ``(h, w)``. A step is
+    shorter than `radius` cells, see `pair_offsets`. The larger `beta`, the power of the affinities, above 0,
+    the more a weak boundary holds up. `steps` is the paper's t; 0 gives the start, ``maps * (1 - boundary)``.
     The result has the dtype and the device (CPU or CUDA) of the maps. No gradients.
 
-    Parameters
-    ----------
-    maps
-        One map a class, shape ``(K, h, w)``, finite.
-    boundary
-        Probability of a class boundary in each cell, shape ``(h, w)``, in [0, 1].
-    radius
-        Longest step, in cells, see `pair_offsets`.
-    beta
-        Power of the affinities: the larger, the more a weak boundary holds up. Above 0.
-    steps
-        Number of steps, the paper's t. 0 gives the start, ``maps * (1 - boundary)``.
-
-    Notes
-    -----
     Source: Eq. (11) and the authors' misc/indexing.py. Each cell becomes the mean of its neighbours, weighted
     by ``affinity ** beta``, and of itself, weighted by 1; in the code, a row vector times the matrix whose
     columns sum to 1. See `random_walks` for how it is computed.
 
-    Examples
-    --------
     Two open cells and one behind a wall, one step: the first two share, nothing passes the wall.
 
     >>> maps, wall = torch.tensor([[[1.0, 0.0, 0.0, 0.0]]]), torch.tensor([[0.0, 0.0, 1.0, 0.0]])
@@ -204,14 +172,9 @@ def random_walk(
 
 @torch.no_grad()
 def random_walks(
-    maps: Sequence[Tensor],
-    boundaries: Sequence[Tensor],
-    *,
-    radius: float = 5,
-    beta: float = 10.0,
-    steps: int = 256,
-    cells_per_product: int | None = None,
-) -> list[Tensor]:
+    maps: Sequence[Tensor], boundaries: Sequence[Tensor], *, radius: float = 5, beta: float = 10.0,
+    steps: int = 256, cells_per_product: int | None = None,
+) -> list[Tensor]:  # fmt: skip
     """Return the `random_walk` of each of many images of any sizes; the number of classes may differ.
 
     Images are joined into one matrix up to about `cells_per_product` cells. None: one image at a time on a
@@ -229,9 +192,9 @@ def random_walks(
         raise SettingsError(f"beta is {beta!r}: the power of the affinities must be above 0 and finite")
     if isinstance(steps, bool) or not isinstance(steps, Integral) or steps < 0:
         raise SettingsError(f"steps is {steps!r}: it must be a whole number, 0 or more")
-    for image, (m, b) in enumerate(zip(maps, boundaries)):
+    for image, pair in enumerate(zip(maps, boundaries)):
         try:
-            _check(m, b)
+            _check(*pair)
         except DataError as error:
             raise DataError(f"image {image}: {error}") from None
     walked = [m * (1 - b).to(m.dtype) for m, b in zip(maps, boundaries)]  # all there is without a neighbour
@@ -322,15 +285,10 @@ def _walk(
 
 @contextmanager
 def _few_threads(products: int) -> Iterator[None]:
-    """Let torch use one thread for a small matrix: several would wait for each other at every product.
-
-    On a busy machine that wait is many times the work.
-    """
+    """Let torch use one thread for a small matrix: on a busy machine several wait for each other for long."""
     threads = torch.get_num_threads()
-    if threads == 1 or products >= ONE_THREAD:
-        yield
-        return
-    torch.set_num_threads(1)
+    if products < ONE_THREAD:
+        torch.set_num_threads(1)
     try:
         yield
     finally:

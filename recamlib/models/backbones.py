@@ -13,20 +13,9 @@ from torchvision.models.resnet import BasicBlock
 from recamlib.errors import SettingsError, nearest
 from recamlib.models import transformers
 from recamlib.models.base import Backbone
-from recamlib.models.weights import (
-    REGISTRY,
-    check_name,
-    find_weights,
-    from_registry,
-    load_features,
-    load_given,
-    read_weights,
-    timm_name,
-    whole_names,
-)
+from recamlib.models.weights import REGISTRY, from_registry, load_features, state_of, timm_name, whole_names
 
-STRIDES = (8, 14, 16, 32)
-"""Output strides a backbone can be built for; 14 is the patch of some transformers."""
+STRIDES = (8, 14, 16, 32)  # that a backbone can be built for; 14 is the patch of some transformers
 
 
 class SmallResNet(nn.Module):
@@ -49,17 +38,13 @@ class SmallResNet(nn.Module):
 class Network(NamedTuple):
     """How a network falls into stages: all that the library has to know of it."""
 
+    #: Shallow to deep: a layer by its name in the network, or several that run one after the other.
+    #: ``"+relu"`` is a ReLU that is no layer of the network.
     stages: Mapping[str, Sequence[str]]
-    """Stages, shallow to deep: a layer by its name in the network, or several that run one after the other.
-    ``"+relu"`` is a ReLU that is no layer of the network."""
-    stride: int
-    """Pixels of the image per pixel of the features as published."""
-    channels: int
-    """Channels of the features."""
-    head: str
-    """The layer that classifies, left out."""
-    make: Callable[[], nn.Module] | None = None
-    """What builds it; None for torchvision, by the row's name."""
+    stride: int  # pixels of the image per pixel of the features as published
+    channels: int  # of the features
+    head: str  # the layer that classifies, left out
+    make: Callable[[], nn.Module] | None = None  # None for torchvision, by the row's name
 
 
 def _features(*ends: int) -> dict[str, tuple[str, ...]]:
@@ -75,6 +60,7 @@ _DENSENET = {
     **{f"block{i}": (f"features.transition{i - 1}", f"features.denseblock{i}") for i in (2, 3)},
     "block4": ("features.transition3", "features.denseblock4", "features.norm5", "+relu"),
 }
+#: Convolutional backbones that need no prefix. A new one of torchvision is one row more.
 NETWORKS = {
     "resnet_small": Network(_RESNET, 32, 160, "", SmallResNet),
     "resnet18": Network(_RESNET, 32, 512, "fc"),
@@ -86,7 +72,6 @@ NETWORKS = {
     "densenet169": Network(_DENSENET, 32, 1664, "classifier"),
     "squeezenet1_1": Network(_features(2, 5, 8, 13), 16, 512, "classifier"),
 }
-"""Convolutional backbones that need no prefix. A new one of torchvision is one row more."""
 
 
 class TimmBackbone(Backbone):
@@ -99,11 +84,9 @@ class TimmBackbone(Backbone):
         self.stage_names = stage_names
 
     def stages(self, x: Tensor) -> dict[str, Tensor]:
-        """Return the output of every stage by name, for normalised images ``(B, 3, H, W)``."""
         return dict(zip(self.stage_names, self.body["net"](x), strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return features ``(B, C, h, w)`` of normalised images ``(B, 3, H, W)``."""
         return self.body["net"](x)[-1]
 
 
@@ -112,77 +95,57 @@ def build_backbone(
 ) -> Backbone:
     """Return a feature extractor by name.
 
-    Parameters
-    ----------
-    name
-        One of `NETWORKS` or of `recamlib.models.transformers.SCRATCH`, or ``"timm/NAME"`` for any
-        convolutional network of timm and for its ViT (DINOv2's too), DeiT and Swin. ``resnet_small`` is made
-        for the embedded scenes.
-    output_stride
-        8, 16 or 32: the last stages are built with stride 1 until it is reached. A transformer has its own:
-        the side of a patch (14 for DINOv2), and 32 for Swin.
-    weights
-        None for random ones, ``"imagenet"`` for the registry of torchvision or timm (needs a network),
-        ``"scenes"`` for those of ``resnet_small`` in the package (:mod:`recamlib.engine.pretrain`), the path
-        of a .safetensors or .pth file (those of ``recam export`` too), or the bare name of a file in the
-        weights folder.
-    checkpointing
-        Compute activations again in the backward pass instead of storing them: less memory, more time, the
-        same gradients. For transformers.
+    `name` is one of `NETWORKS` or of `recamlib.models.transformers.SCRATCH`, or ``"timm/NAME"`` for any
+    convolutional network of timm and for its ViT (DINOv2's too), DeiT and Swin. ``resnet_small`` is made for
+    the embedded scenes.
 
-    Notes
-    -----
-    Stride 1 comes without dilation, as in the authors' ResNet-50 (net/resnet50.py); timm's own stride
-    reduction dilates. From the registry come torchvision's first ImageNet weights, as the authors use.
+    The last stages are built with stride 1 until `output_stride`, 8, 16 or 32, is reached. It comes without
+    dilation, as in the authors' ResNet-50 (net/resnet50.py); timm's own stride reduction dilates. A
+    transformer has its own stride: the side of a patch (14 for DINOv2), and 32 for Swin.
+
+    `weights` are None for random ones, ``"imagenet"`` for the registry of torchvision or timm (needs a
+    network; torchvision's first ones, as the authors use), ``"scenes"`` for those of ``resnet_small`` in the
+    package (:mod:`recamlib.engine.pretrain`), the path of a .safetensors or .pth file (those of
+    ``recam export`` too), or the bare name of a file in the weights folder.
+
+    With `checkpointing` a transformer computes activations again in the backward pass instead of storing
+    them: less memory, more time, the same gradients.
     """
-    check_name(weights, name)
+    state, path = state_of(weights, name)
     if output_stride not in STRIDES:
         raise SettingsError(f"output_stride is {output_stride}, expected one of {STRIDES}")
-    path = None if weights in (None, REGISTRY) else find_weights(weights)
-    state = read_weights(path) if path else {}
     if path and any(key.startswith("backbone.body.") for key in state):  # what `recam export` writes
         backbone = build_backbone(name, output_stride=output_stride, checkpointing=checkpointing)
         load_features(backbone, state, source=path)
         return backbone
+    wanted: dict[str, Any] = {"output_stride": output_stride, "pretrained": weights == REGISTRY}
     if transformers.is_transformer(name):
-        return transformers.build_transformer(
-            name, output_stride=output_stride, weights=weights, checkpointing=checkpointing
-        )
+        return transformers.build_transformer(name, state, path, checkpointing=checkpointing, **wanted)
     if checkpointing:
         raise SettingsError(f"checkpointing is for transformers, and {name} is none: leave it off")
     if name.startswith("timm/"):
-        return _build_timm(name, output_stride=output_stride, weights=weights)
+        return _build_timm(name, state, path, **wanted)
     if name not in NETWORKS:
         plain = (*NETWORKS, *transformers.SCRATCH)
         hint = nearest(name, plain)
         raise SettingsError(f"unknown backbone {name!r}{hint}: use {', '.join(plain)} or timm/NAME")
     row = NETWORKS[name]
-    net = _network(name, row, weights)
+    tag = "IMAGENET1K_V1" if weights == REGISTRY else None
+    net = row.make() if row.make else from_registry(torchvision.models.get_model, name, weights=tag)
+    whole = tuple(net.state_dict())
+    if row.head:
+        setattr(net, row.head, nn.Identity())
+    if path:
+        load_features(net, state, source=path, whole=whole)
     body = {stage: _joined(net, layers) for stage, layers in row.stages.items()}
     stride = row.stride
     unstrided: tuple[str, ...] = ()
     for stage in reversed(body):
-        if stride <= output_stride:
-            break
-        if (had := _unstride(body[stage])) > 1:
+        if stride > output_stride and (had := _unstride(body[stage])) > 1:
             stride, unstrided = stride // had, (stage, *unstrided)
     if stride != output_stride:
         raise SettingsError(f"{name} cannot be built at output_stride {output_stride}: use {stride}")
     return Backbone(name, body, channels=row.channels, output_stride=stride, unstrided=unstrided)
-
-
-def _network(name: str, row: Network, weights: str | Path | None) -> nn.Module:
-    """Return the network of a row with its weights, without its head."""
-    if row.make is None:
-        tag = "IMAGENET1K_V1" if weights == REGISTRY else None
-        net = from_registry(torchvision.models.get_model, name, weights=tag)
-    else:
-        net = row.make()
-    whole = tuple(net.state_dict())
-    if row.head:
-        setattr(net, row.head, nn.Identity())
-    load_given(net, weights, lambda: whole)
-    return net
 
 
 def _joined(net: nn.Module, layers: Sequence[str]) -> nn.Module:
@@ -212,18 +175,19 @@ def _unstride(stage: nn.Module) -> int:
     return had
 
 
-def _build_timm(name: str, *, output_stride: int, weights: str | Path | None) -> Backbone:
+def _build_timm(
+    name: str, state: dict[str, Tensor], path: Path | None, *, output_stride: int, pretrained: bool
+) -> Backbone:
     import timm  # seconds to import, and only needed for these names
 
     bare = timm_name(name)
-    options: dict[str, Any] = {"features_only": True, "pretrained": weights == REGISTRY}
-    if output_stride != 32:
-        options["output_stride"] = output_stride
-    net = from_registry(timm.create_model, bare, **options)
+    reduced = {"output_stride": output_stride} if output_stride != 32 else {}
+    net = from_registry(timm.create_model, bare, features_only=True, pretrained=pretrained, **reduced)
     reached = net.feature_info.reduction()[-1]
     if reached != output_stride:
         raise SettingsError(f"{name} comes out at stride {reached}, not {output_stride}: try that one")
-    load_given(net, weights, lambda: whole_names(bare))
+    if path:
+        load_features(net, state, source=path, whole=whole_names(bare))
     channels = net.feature_info.channels()
     names = tuple(f"stage{i}" for i in range(1, len(channels) + 1))
     return TimmBackbone(name, net, names, channels=channels[-1], output_stride=output_stride)

@@ -10,12 +10,8 @@ class CamClassifier(nn.Module):
     """A multi-label classifier of K foreground classes whose weights are those of class activation maps.
 
     With `background` there is one more channel, as EPS trains it. It is no class: no logit, no label, and no
-    map of its own.
+    map of its own. Source: Eq. (4). FC1 has no bias, so that a class score is the mean of the class's map.
 
-    Source: Eq. (4). FC1 has no bias, so that a class score is the mean of the class's map.
-
-    Examples
-    --------
     >>> from recamlib.models.backbones import build_backbone
     >>> model = CamClassifier(build_backbone("resnet_small"), num_classes=5)
     >>> tuple(model(torch.zeros(2, 3, 96, 128)).shape), tuple(model.fc1.weight.shape)
@@ -47,10 +43,7 @@ class CamClassifier(nn.Module):
 
 
 class ReactivationHead(nn.Module):
-    """The classifier that tells the classes of an image apart by their own features.
-
-    Source: Eq. (6); same architecture as FC1.
-    """
+    """The classifier that tells the classes of an image apart by their own features: Eq. (6), as FC1."""
 
     def __init__(self, channels: int, num_classes: int) -> None:
         super().__init__()

@@ -12,22 +12,15 @@ from recamlib.errors import SettingsError
 from recamlib.models.backbones import TimmBackbone
 from recamlib.models.base import Backbone
 
-RATES = (6, 12, 18, 24)
-"""Dilations of the four convolutions, as published for crops of 321 pixels."""
-
-SCALES = (1.0, 0.75, 0.5)
-"""Sizes of the image, in sides of the original."""
-
-STRIDE = 8
-"""Pixels of the image per cell of the logits."""
+RATES = (6, 12, 18, 24)  # dilations of the four convolutions, as published for crops of 321 pixels
+SCALES = (1.0, 0.75, 0.5)  # sizes of the image, in sides of the original
+STRIDE = 8  # pixels of the image per cell of the logits
 
 _PUBLISHED_MEAN = (122.675, 116.669, 104.008)  # red, green, blue; of pixel values 0 to 255
 _PUBLISHED_PARTS = {  # part of a block: names of its convolution and its normalisation in torchvision
-    "reduce": ("conv1", "bn1"),
-    "conv3x3": ("conv2", "bn2"),
-    "increase": ("conv3", "bn3"),
+    "reduce": ("conv1", "bn1"), "conv3x3": ("conv2", "bn2"), "increase": ("conv3", "bn3"),
     "shortcut": ("downsample.0", "downsample.1"),
-}
+}  # fmt: skip
 
 
 class AtrousPyramid(nn.ModuleDict):
@@ -69,8 +62,10 @@ class DeepLabV2(nn.Module):
         return self.aspp(self.backbone(images * self.input_scale + self.input_shift))
 
     def at_scales(self, images: Tensor) -> list[Tensor]:
-        """Return the logits of the images at every one of `SCALES`, each at its own size."""
-        return [self(images), *(self(_shrink(images, scale)) for scale in SCALES[1:])]
+        """Return the logits of the images at every one of `SCALES`, each at its own size, rounded down."""
+        sizes = [[max(1, int(side * scale)) for side in images.shape[2:]] for scale in SCALES[1:]]
+        smaller = [F.interpolate(images, s, mode="bilinear", align_corners=False) for s in sizes]
+        return [self(images), *map(self, smaller)]
 
 
 def scale_maximum(logits: Sequence[Tensor]) -> Tensor:
@@ -78,8 +73,6 @@ def scale_maximum(logits: Sequence[Tensor]) -> Tensor:
 
     Source: deeplab-pytorch libs/models/msc.py; the others are resized bilinearly.
 
-    Examples
-    --------
     >>> a, b = torch.tensor([[[[1.0, 5.0]]]]), torch.tensor([[[[3.0]]]])
     >>> scale_maximum([a, b])
     tensor([[[[3., 5.]]]])
@@ -117,11 +110,6 @@ def dilate(backbone: Backbone) -> Backbone:
     return backbone
 
 
-def is_published(state: dict[str, Tensor]) -> bool:
-    """Return whether the names are those of deeplab-pytorch."""
-    return any(".reduce.conv." in key for key in state)
-
-
 def convert_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return deeplab-pytorch's tensors under the names of `DeepLabV2` over a ResNet with bottlenecks.
 
@@ -150,9 +138,3 @@ def convert_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
     out["input_scale"] = 255 * std
     out["input_shift"] = 255 * mean - torch.tensor(_PUBLISHED_MEAN).view(3, 1, 1)
     return out
-
-
-def _shrink(images: Tensor, scale: float) -> Tensor:
-    """Return the images at `scale`, sides rounded down."""
-    size = [max(1, int(side * scale)) for side in images.shape[2:]]
-    return F.interpolate(images, size, mode="bilinear", align_corners=False)

@@ -9,9 +9,7 @@ from torch import Tensor, nn
 
 from recamlib.models.base import Backbone
 
-STRIDE = 4
-"""Pixels of the image per cell of the boundary map."""
-
+STRIDE = 4  # pixels of the image per cell of the boundary map
 _PROBE = 97  # one more than a multiple of every stride: a network that rounds down shows it
 _SMALLEST = 32  # pixels a side; below, some backbones have nothing left to pool
 
@@ -59,8 +57,6 @@ class BoundaryNet(nn.Module):
     pixels; the two share nothing that is trained and semantic masks use the boundary alone, so it is left
     out.
 
-    Examples
-    --------
     >>> from recamlib.models.backbones import build_backbone
     >>> net = BoundaryNet(build_backbone("resnet_small"))
     >>> tuple(net(torch.zeros(2, 3, 97, 131)).shape)

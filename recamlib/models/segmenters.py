@@ -11,17 +11,8 @@ from torch import Tensor, nn
 from recamlib.errors import DataError, SettingsError, check_choice, nearest
 from recamlib.models.backbones import SmallResNet, build_backbone
 from recamlib.models.base import freeze_batch_norm
-from recamlib.models.deeplabv2 import STRIDE, DeepLabV2, convert_published, is_published, scale_maximum
-from recamlib.models.weights import (
-    REGISTRY,
-    check_name,
-    find_weights,
-    from_registry,
-    load_features,
-    read_weights,
-    timm_name,
-    whole_names,
-)
+from recamlib.models.deeplabv2 import STRIDE, DeepLabV2, convert_published, scale_maximum
+from recamlib.models.weights import REGISTRY, from_registry, load_features, state_of, timm_name, whole_names
 
 _SWIN = {"dynamic_img_size": True, "always_partition": True, "drop_path_rate": 0.3}  # as in UPerNet-Swin-B
 # name: family, default backbone, options of the decoder; the small ones are for 100 pixels
@@ -36,40 +27,29 @@ _ARCHS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "upernet_small": ("UPerNet", "resnet_small", {"decoder_channels": 48}),
 }  # fmt: skip
 ARCHS = tuple(_ARCHS)
-"""Names `build_segmenter` knows."""
-
 _CELL = 4  # pixels of the image per cell of the logits of the networks that are not DeepLabV2
 
 
 class Segmenter(nn.Module):
     """What every segmentation network here can do; images are normalised, of any size.
 
-    `num_classes` counts the background; `head_loaded` is whether the last layer came from the weights too,
-    which it does not if the file has other classes.
+    ``forward`` returns logits ``(B, K + 1, h, w)`` of images ``(B, 3, H, W)``; ``param_groups(lr)`` returns
+    every trained parameter once, in groups for an optimizer of base learning rate `lr`, where
+    ``weight_decay`` overrides the optimizer's. `num_classes` counts the background; `head_loaded` is whether
+    the last layer came from the weights too, which it does not if the file has other classes; `loss_at` is
+    the grid the network is trained on: ``at`` of the loss.
     """
 
     loss_at = "masks"
-    """The grid this network is trained on: ``at`` of the loss."""
     _head: tuple[str, ...] = ()
 
     def __init__(self, arch: str, net: nn.Module, *, num_classes: int) -> None:
         super().__init__()
         self.arch, self.net, self.num_classes, self.head_loaded = arch, net, num_classes, False
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits ``(B, K + 1, h, w)`` of normalised images ``(B, 3, H, W)``."""
-        raise NotImplementedError
-
     def training_outputs(self, images: Tensor) -> list[Tensor]:
         """Return all logits of normalised images ``(B, 3, H, W)`` that the loss is taken of."""
         return [self(images)]
-
-    def param_groups(self, lr: float) -> list[dict]:
-        """Return every trained parameter once, in groups for an optimizer, for base learning rate `lr`.
-
-        A group that names ``weight_decay`` overrides the optimizer's.
-        """
-        raise NotImplementedError
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
@@ -108,7 +88,6 @@ class MultiScaleSegmenter(Segmenter):
     _head = ("aspp.",)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits ``(B, K + 1, h, w)`` at stride 8 of normalised images ``(B, 3, H, W)``."""
         return scale_maximum(self.net.at_scales(_checked(images)))
 
     def training_outputs(self, images: Tensor) -> list[Tensor]:
@@ -136,7 +115,6 @@ class PaddedSegmenter(Segmenter):
     _head = ("segmentation_head.",)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits ``(B, K + 1, ceil(H/4), ceil(W/4))`` of normalised images ``(B, 3, H, W)``."""
         height, width = _checked(images).shape[2:]
         if self.training and len(images) == 1:
             raise DataError(f"{self.arch} cannot train on one image at a time: use a batch of 2 or more")
@@ -145,7 +123,6 @@ class PaddedSegmenter(Segmenter):
         return logits[..., : math.ceil(height / _CELL), : math.ceil(width / _CELL)]
 
     def param_groups(self, lr: float) -> list[dict]:
-        """Return the groups of the family: see `build_segmenter`."""
         if self.arch.startswith("deeplabv3plus"):
             new = [*_trained(self.net.decoder), *_trained(self.net.segmentation_head)]
             return [{"params": _trained(self.net.encoder), "lr": lr}, {"params": new, "lr": 10 * lr}]
@@ -169,39 +146,26 @@ def build_segmenter(
     weights: str | Path | None = None,
     fixed_norm: bool = False,
 ) -> Segmenter:
-    """Return a segmentation network by name.
+    """Return a segmentation network by name, one of `ARCHS`.
 
-    Parameters
-    ----------
-    arch
-        One of `ARCHS`; those ending in ``_small`` are for pictures of about 100 pixels: the decoders of the
-        large ones over ``resnet_small``, UPerNet's too.
-    num_classes
-        Classes with background; ask the label space: ``space.with_background``.
-    backbone
-        None for the published one (ResNet-101, Swin-B). For DeepLabV2 a name of `build_backbone`; for the
-        others an encoder of segmentation_models_pytorch, or ``"timm/NAME"``.
-    weights
-        None for random ones, ``"imagenet"`` for those of the backbone from a registry (needs a network),
-        ``"scenes"`` for those of ``resnet_small`` in the package, or a file: its path, or its bare name in
-        the weights folder. The file holds a backbone, or a whole network as saved here; for DeepLabV2 also
-        any of deeplab-pytorch, such as the network pre-trained on COCO, see `convert_published`. Only the
-        last layer may be absent or have other classes: it then starts at random.
-    fixed_norm
-        Whether BatchNorm in the backbone keeps the statistics that came with the weights, as it always does
-        in a pre-trained DeepLabV2. Few small crops a batch do not give statistics to learn with.
+    Those ending in ``_small`` are for pictures of about 100 pixels: the decoders of the large ones over
+    ``resnet_small``, UPerNet's too. `num_classes` counts the background: ``space.with_background``.
+    `backbone` is None for the published one (ResNet-101, Swin-B); for DeepLabV2 a name of `build_backbone`;
+    for the others an encoder of segmentation_models_pytorch, or ``"timm/NAME"``.
 
-    Notes
-    -----
+    `weights` are those of `build_backbone`; a file holds a backbone, or a whole network as saved here, for
+    DeepLabV2 also any of deeplab-pytorch, such as the network pre-trained on COCO, see `convert_published`.
+    Only the last layer may be absent or have other classes: it then starts at random. With `fixed_norm`,
+    BatchNorm in the backbone keeps the statistics that came with the weights, as it always does in a
+    pre-trained DeepLabV2: few small crops a batch do not give statistics to learn with.
+
     Source: Section 3 and "Network Architectures" in Section 5. Rates: DeepLabV2 as in `MultiScaleSegmenter`;
     DeepLabV3+ new layers at ten times the rate of the encoder; UPerNet one rate, no decay on one-dimensional
     parameters and relative positions. Against the published UPerNet-Swin the auxiliary head on the third
-    stage and the dropout before the last layer are missing. Swin cuts and shifts its windows at
-    every size of the image and fills them up after the shift, where the published code does so before: sides
-    that are multiples of 224 pixels do not differ.
+    stage and the dropout before the last layer are missing. Swin cuts and shifts its windows at every size of
+    the image and fills them up after the shift, where the published code does so before: sides that are
+    multiples of 224 pixels do not differ.
 
-    Examples
-    --------
     >>> net = build_segmenter("deeplabv2_small", num_classes=6)
     >>> [tuple(x.shape[2:]) for x in net.training_outputs(torch.zeros(2, 3, 96, 96))]
     [(12, 12), (9, 9), (6, 6), (12, 12)]
@@ -215,15 +179,16 @@ def build_segmenter(
         raise SettingsError("fixed_norm keeps the statistics of loaded weights: give weights or leave it out")
     family, published, decoder = _ARCHS[arch]
     name = backbone or published
-    check_name(weights, name)
-    path = None if weights in (None, REGISTRY) else find_weights(weights)
-    state = {k.removeprefix("net."): v for k, v in read_weights(path).items()} if path else {}
+    state, path = state_of(weights, name)
+    state = {k.removeprefix("net."): v for k, v in state.items()}
     if family == "deeplabv2":
-        whole = is_published(state) or any(k.startswith("backbone.body.") for k in state)
+        if any(".reduce.conv." in key for key in state):  # deeplab-pytorch's names
+            state = convert_published(state)
+        whole = any(k.startswith("backbone.body.") for k in state)
         body = build_backbone(name, output_stride=STRIDE, weights=None if whole else weights)
         segmenter = MultiScaleSegmenter(arch, DeepLabV2(body, num_classes), num_classes=num_classes)
         if whole and path:
-            segmenter._load(convert_published(state) if is_published(state) else state, path)
+            segmenter._load(state, path)
         if weights is not None:
             for module in freeze_batch_norm(segmenter.net).modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):

@@ -10,18 +10,10 @@ from torch import Tensor, nn
 
 from recamlib.errors import SettingsError, WeightsError
 from recamlib.models.base import Backbone
-from recamlib.models.weights import (
-    REGISTRY,
-    find_weights,
-    from_registry,
-    load_features,
-    part_of,
-    read_weights,
-    whole_names,
-)
+from recamlib.models.weights import from_registry, load_features, part_of, whole_names
 
+#: Names without a prefix, made for training from scratch on pictures of about 100 pixels on a CPU.
 SCRATCH = ("vit_small_scratch", "swin_small_scratch")
-"""Names without a prefix, made for training from scratch on pictures of about 100 pixels on a CPU."""
 
 # timm's modules: what makes their networks take images of any size, without random depth
 _KINDS: dict[str, dict[str, Any]] = {
@@ -54,15 +46,12 @@ class TransformerBackbone(Backbone):
         self.stage_names = tuple(f"stage{i + 1}" for i in range(parts))
 
     def stem(self) -> list[nn.Module]:
-        """Return what counts as the stem: the projection of patches, and its normalisation."""
         return [self.body["net"].patch_embed]
 
     def stages(self, x: Tensor) -> dict[str, Tensor]:
-        """Return the output of every stage by name, for normalised images ``(B, 3, H, W)``."""
         return dict(zip(self.stage_names, self._maps(x, self.ends)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return features ``(B, C, h, w)`` of normalised images ``(B, 3, H, W)``."""
         return self._maps(x, self.ends[-1:])[0]
 
     def _maps(self, x: Tensor, ends: list[int]) -> list[Tensor]:
@@ -87,53 +76,51 @@ def is_transformer(name: str) -> bool:
 
 
 def build_transformer(
-    name: str, *, output_stride: int, weights: str | Path | None = None, checkpointing: bool = False
-) -> TransformerBackbone:
-    """Return a transformer by name; see `recamlib.models.backbones.build_backbone`.
+    name: str, state: dict[str, Tensor], path: Path | None, *, pretrained: bool, output_stride: int,
+    checkpointing: bool,
+) -> TransformerBackbone:  # fmt: skip
+    """Return a transformer by name, with weights; see `recamlib.models.backbones.build_backbone`.
 
     Weights files may be timm's or the published ones of DINOv2 and Swin: timm's own filter renames them and
     interpolates position embeddings. `output_stride` has to be the patch size, and 32 for Swin.
     """
-    net = _scratch(name, output_stride, weights) if name in SCRATCH else _of_timm(name, weights)
+    if name not in SCRATCH:
+        net = _of_timm(name, state, path, pretrained)
+    elif path or pretrained:
+        raise WeightsError(f"{name} has no pre-trained weights: train it from scratch, without weights")
+    else:
+        net = _scratch(name, output_stride)
     reached = net.feature_info[-1]["reduction"]
     if reached != output_stride:
         raise SettingsError(f"{name} comes out at stride {reached}, not {output_stride}: try that one")
     return TransformerBackbone(name, net, output_stride=output_stride, checkpointing=checkpointing)
 
 
-def _scratch(name: str, output_stride: int, weights: str | Path | None) -> nn.Module:
+def _scratch(name: str, output_stride: int) -> nn.Module:
     """Return one of the small networks: four blocks of 96 channels, or three stages of 32 to 128."""
     from timm.models.swin_transformer import SwinTransformer
     from timm.models.vision_transformer import VisionTransformer
 
-    if weights is not None:
-        raise WeightsError(f"{name} has no pre-trained weights: train it from scratch, without weights")
     common: dict[str, Any] = {"img_size": 96, "num_classes": 0, "dynamic_img_size": True}
     if name == "vit_small_scratch":
-        return VisionTransformer(
-            patch_size=output_stride, embed_dim=96, depth=4, num_heads=3, class_token=False, global_pool="",
-            **common,
-        )  # fmt: skip
-    return SwinTransformer(
-        patch_size=4, embed_dim=32, depths=(2, 2, 2), num_heads=(1, 2, 4), window_size=4, drop_path_rate=0.0,
-        always_partition=True, **common,
-    )  # fmt: skip
+        common |= {"embed_dim": 96, "depth": 4, "num_heads": 3, "class_token": False, "global_pool": ""}
+        return VisionTransformer(patch_size=output_stride, **common)
+    common |= {"embed_dim": 32, "depths": (2, 2, 2), "num_heads": (1, 2, 4), "window_size": 4}
+    return SwinTransformer(patch_size=4, drop_path_rate=0.0, always_partition=True, **common)
 
 
-def _of_timm(name: str, weights: str | Path | None) -> nn.Module:
+def _of_timm(name: str, state: dict[str, Tensor], path: Path | None, pretrained: bool) -> nn.Module:
     """Return one of timm's networks with its weights."""
     import timm
 
     bare = name.removeprefix("timm/")
     kind = next(kind for kind in _KINDS if timm.models.is_model_in_modules(bare, {kind}))
-    options = {"num_classes": 0, "pretrained": weights == REGISTRY, **_KINDS[kind]}
-    net = from_registry(timm.create_model, bare, **options)
-    if weights not in (None, REGISTRY):
-        path = find_weights(weights)
+    net = from_registry(timm.create_model, bare, num_classes=0, pretrained=pretrained, **_KINDS[kind])
+    if path:
         module = importlib.import_module(f"timm.models.{kind}")
         renamed = getattr(module, "checkpoint_filter_fn", lambda state, _: state)
         try:
-            state = renamed(part_of(read_weights(path), net, source=path), net)
+            state = renamed(part_of(state, net, source=path), net)
         except (AttributeError, KeyError, RuntimeError) as error:
             hint = "are these the weights of another network?"
             raise WeightsError(f"{path} does not fit {name}: {hint}") from error

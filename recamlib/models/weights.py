@@ -15,14 +15,10 @@ from torch import Tensor, nn
 from recamlib import paths
 from recamlib.errors import SettingsError, WeightsError, nearest
 
-REGISTRY = "imagenet"
-"""The name that means "download from torchvision's or timm's own registry"."""
-
-SCENES = "scenes"
-"""The name of the weights in the package: ``resnet_small``, pre-trained on scenes of other classes."""
-
+REGISTRY = "imagenet"  # the name that means "download from torchvision's or timm's own registry"
+SCENES = "scenes"  # the name of the weights in the package: resnet_small, pre-trained on other classes
+#: Their file; the JSON file beside it says how `recamlib.engine.pretrain` made it.
 PACKAGED = Path(__file__).with_name("resnet_small_scenes.safetensors")
-"""Their file; the JSON file beside it says how `recamlib.engine.pretrain` made it."""
 
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")  # first come first
@@ -30,11 +26,13 @@ _HEADS = ("fc", "classifier", "head")  # layers that classify, whoever wrote the
 _COMPUTED = ("num_batches_tracked", "relative_position_index", "attn_mask")  # in some files
 
 
-def check_name(weights: str | Path | None, network: str) -> None:
-    """Raise WeightsError if a network has none of that name: ``resnet_small`` has `SCENES` alone."""
+def state_of(weights: str | Path | None, network: str) -> tuple[dict[str, Tensor], Path | None]:
+    """Return the tensors that `weights` mean and their file: neither for random ones and a registry's."""
     if weights in (SCENES, REGISTRY) and (weights == SCENES) != (network == "resnet_small"):
         other = SCENES if weights == REGISTRY else REGISTRY
         raise WeightsError(f"{network} has no {weights!r} weights: use {other!r}, a file, or none")
+    path = None if weights in (None, REGISTRY) else find_weights(weights)
+    return read_weights(path) if path else {}, path
 
 
 def find_weights(weights: str | Path) -> Path:
@@ -48,10 +46,11 @@ def find_weights(weights: str | Path) -> Path:
         return PACKAGED
     given, folder = Path(weights).expanduser(), paths.weights_dir()
     bare = given.suffix not in _SUFFIXES
-    names = [f"{given}{suffix}" for suffix in _SUFFIXES] if bare else [given]
-    candidates = [given, *(folder / n for n in names)]
-    if not bare:
-        candidates.insert(1, Path(os.environ.get("PWD", ".")) / given)  # shells set it, kernels inherit it
+    if bare:
+        candidates = [given, *(folder / f"{given}{suffix}" for suffix in _SUFFIXES)]
+    else:
+        user = Path(os.environ.get("PWD", "."))  # shells set it, kernels inherit it
+        candidates = [given, user / given, folder / given]
     for path in candidates:
         if path.is_file():
             return path
@@ -88,10 +87,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def load_head(layer: nn.Module, name: str, weights: str | None) -> None:
     """Load a head such as ``fc1`` from a file that ``recam export`` wrote, for training of no epochs.
 
-    Raises
-    ------
-    WeightsError
-        If there is no file, or its head is absent or of other classes.
+    A WeightsError says that there is no file, or that its head is absent or of other classes.
     """
     if weights in (None, REGISTRY, SCENES):
         raise WeightsError(f"epochs=0 takes {name} from a file of `recam export`: weights={weights} has none")
@@ -149,15 +145,6 @@ def part_of(state: dict[str, Tensor], net: nn.Module, *, source: Path) -> dict[s
     if len(best) > 1:
         raise WeightsError(f"{source} holds the network as {' and as '.join(best)}: save one of them alone")
     return {k.removeprefix(best[0]): v for k, v in state.items() if k.startswith(best[0])}
-
-
-def load_given(
-    net: nn.Module, weights: str | Path | None, whole: Callable[[], Collection[str]] = tuple
-) -> None:
-    """Load the weights of a file into a network; those of a registry came with it."""
-    if weights not in (None, REGISTRY):
-        path = find_weights(weights)
-        load_features(net, read_weights(path), source=path, whole=whole())
 
 
 def from_registry(make: Callable[..., nn.Module], name: str, **options: object) -> nn.Module:

@@ -21,9 +21,8 @@ from recamlib.method.maps import Gap, class_activation_maps, class_features
 from recamlib.method.saliency import eps_loss
 from recamlib.method.scores import mean_average_precision
 from recamlib.models.backbones import build_backbone
-from recamlib.models.base import freeze_batch_norm, freeze_stem
+from recamlib.models.base import fold_batch_norm, freeze_batch_norm, freeze_stem
 from recamlib.models.classifier import CamClassifier, ReactivationHead
-from recamlib.models.fold import fold_batch_norm
 from recamlib.models.weights import load_head
 from recamlib.stages.base import DataSettings, Split, Stage, Training, WholeStage
 from recamlib.stages.features import WINDOW, Features, FeatureViews, split_cells

@@ -13,8 +13,7 @@ from recamlib.data.access import ImageSet, labels_only
 from recamlib.engine.device import default_device, measured, per_image
 from recamlib.engine.extract import image_features
 from recamlib.models.backbones import build_backbone
-from recamlib.models.base import Backbone
-from recamlib.models.fold import fold_batch_norm
+from recamlib.models.base import Backbone, fold_batch_norm
 from recamlib.stages.base import DataSettings, ImageStage, Request, Split
 
 WINDOW = 32  # images decoded at once, so that equal sizes share a batch; a killed run loses at most these

@@ -25,7 +25,7 @@ from recamlib.method.scores import (
     mean_iou,
     split_single_multi,
 )  # fmt: skip
-from recamlib.models.fold import fold_batch_norm
+from recamlib.models.base import fold_batch_norm
 from recamlib.models.segmenters import Segmenter
 from recamlib.stages.base import DataSettings, Split, Stage, WholeStage
 from recamlib.stages.maps import AdvCams, ExtractCams

@@ -18,7 +18,7 @@ from recamlib.method.maps import combine_weights, merge_scales
 from recamlib.method.scores import masked_argmax
 from recamlib.models import __path__ as models_path
 from recamlib.models.backbones import build_backbone
-from recamlib.models.fold import fold_batch_norm
+from recamlib.models.base import fold_batch_norm
 from recamlib.report.plots import CLASS_COLOURS, gallery, overlay
 from recamlib.stages.maps import BACKGROUND, WeightOption
 

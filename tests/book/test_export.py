@@ -12,7 +12,7 @@ import recamlib as rc
 from recamlib.book.export import export_row, read_network
 from recamlib.cli import app
 from recamlib.data.access import open_images, open_masks
-from recamlib.data.export import write_voc
+from recamlib.data.voc import write_voc
 from recamlib.errors import ResultsError, SettingsError, WeightsError
 
 

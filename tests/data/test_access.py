@@ -147,8 +147,8 @@ def test_misspelt_names_get_the_nearest():
     for words, options, message in (
         (("hofed", "train"), {}, "did you mean 'hoofed'"), (("hoofed", "trian"), {}, "did you mean 'train'"),
         (("hoofed", "train"), {"singleshare": 0.1}, "did you mean 'single_share'"),
-        (("coco14", "train"), {"seed": 1}, "'coco14' has no option 'seed'"),
-        (("voc12", "train"), {"space": "hofed"}, "no label space 'hofed'.*did you mean 'hoofed'"),
+        (("coco14", "train"), {"seed": 1}, "option of coco14 'seed'"),
+        (("voc12", "train"), {"space": "hofed"}, "label space 'hofed'.*did you mean 'hoofed'"),
     ):  # fmt: skip
         with pytest.raises(SettingsError, match=message):
             open_masks(*words, **options)

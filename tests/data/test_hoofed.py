@@ -7,11 +7,11 @@ import pytest
 from coco_writer import write_coco
 
 from recamlib.data.access import open_images, open_masks
-from recamlib.data.export import write_voc
 from recamlib.data.hoofed import scenes
 from recamlib.data.hoofed.drawing import Frame, blob, line
 from recamlib.data.hoofed.scenes import MIN_AREA, OTHERS, OtherImages, scene_size
 from recamlib.data.labels import COCO14, HOOFED
+from recamlib.data.voc import write_voc
 from recamlib.errors import DataError, SettingsError
 
 # SHA-256 over images and masks of the first eight scenes of each split, seed 0, 96 pixels.

@@ -105,7 +105,7 @@ def test_one_class_of_0_and_255_in_one_picture_only(kit):
 @pytest.mark.parametrize("first", ["Background", "__background__", "BG", "__ignore__", "void"])
 def test_a_first_line_that_is_no_class(kit, first):
     (kit / "classes.txt").write_text("\n".join([first, *NAMES]))
-    with pytest.raises(DataError, match=f"classes.txt names '{first}', which is always there as value"):
+    with pytest.raises(DataError, match=f"classes.txt: '{first}' is no class: it is always there as value"):
         open_masks("voc12", "train", root=kit)
     assert not check(kit).ok
 

@@ -29,7 +29,7 @@ def test_values_up_to_100_are_detected_over_the_whole_folder(tmp_path):
     assert percent.survey().peak == 100
     grey = folder(tmp_path / "grey", a=RAMP, b=np.full((2, 2), 101))
     assert grey.survey().peak == 255
-    with pytest.raises(DataError, match="no value above 1; store saliency as 0 to 255 or as 0 to 100"):
+    with pytest.raises(DataError, match="no value above 1; store saliency as 0 to 255 or 0 to 100"):
         folder(tmp_path / "binary", a=np.ones((2, 2))).survey()
 
 

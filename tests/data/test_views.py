@@ -150,13 +150,14 @@ def painted(height=37, width=53):
 @pytest.mark.parametrize("seed", range(6))
 def test_image_and_labels_move_together(seed):
     image, labels = painted()
-    view = PairedView(crop=64, scale=(1.0, 1.0), stride=4, mean=MEAN, std=STD)
+    view = PairedView(crop=64, scale=(1.0, 1.0), stride=4)
     out, coarse = view(image, labels, torch.Generator().manual_seed(seed))
     assert out.shape == (3, 64, 64)
     assert coarse.shape == (16, 16)
     inside = coarse != 255
     assert 0 < inside.sum() < inside.numel()  # the image is smaller than the crop
-    assert torch.equal(out[0, 2::4, 2::4][inside].round().byte(), coarse[inside])
+    shown = 255 * (out[0, 2::4, 2::4] * IMAGENET_STD[0] + IMAGENET_MEAN[0])
+    assert torch.equal(shown[inside].round().byte(), coarse[inside])
     assert (out[:, 2::4, 2::4][:, ~inside] == 0).all()
 
 
@@ -205,7 +206,7 @@ def test_colours_are_changed_and_the_same_seed_changes_them_alike():
 
 def test_what_does_not_fit_is_refused():
     image, labels = painted()
-    with pytest.raises(DataError, match=r"label map of shape \(37, 52\) for an image of \(37, 53\)"):
+    with pytest.raises(DataError, match=r"image \(3, 37, 53\), label map \(37, 52\)"):
         PairedView(crop=64)(image, labels[:, 1:])
     with pytest.raises(SettingsError, match="crop must be a multiple of the stride 4, got 63"):
         PairedView(crop=63)

@@ -15,8 +15,8 @@ from recamlib.errors import RecamError, SettingsError
 from recamlib.method.advcam import advcam_gain, advcam_step
 from recamlib.method.maps import combine_weights, merge_scales
 from recamlib.models.backbones import build_backbone
+from recamlib.models.base import fold_batch_norm
 from recamlib.models.classifier import CamClassifier
-from recamlib.models.fold import fold_batch_norm
 
 LITERAL = Path(__file__).parents[2] / "benchmarks" / "literal_advcam.py"
 

@@ -95,7 +95,7 @@ def test_confident_labels_for_every_pair_of_values():
 @pytest.mark.parametrize(
     ("strict", "lenient", "message"),
     [
-        (np.zeros((2, 3), int), np.zeros((3, 2), int), r"\(2, 3\) and \(3, 2\)"),
+        (np.zeros((2, 3), int), np.zeros((3, 2), int), r"\(2, 3\).*\(3, 2\)"),
         (np.zeros((2, 3)), np.zeros((2, 3), int), "the strict mask: float64"),
         (np.zeros((2, 3), int), np.full((2, 3), 255), "the lenient mask: the value 255 .* 0 to 254"),
         (np.full((2, 3), -1), np.zeros((2, 3), int), "the strict mask: the value -1"),

@@ -268,5 +268,3 @@ def test_number_of_processes_comes_from_the_environment(monkeypatch):
         default_processes()
     monkeypatch.delenv("RECAM_WORKERS")
     assert default_processes() >= 1
-    with pytest.raises(SettingsError, match="processes is -1"):
-        crf_many(crf_labels, [], processes=-1)

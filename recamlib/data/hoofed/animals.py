@@ -1,7 +1,7 @@
 """Animals on four legs: one body plan, measures of each kind, coats and parts that kinds share."""
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,8 +16,7 @@ TONES = {
 _ANY = "bay bay chestnut chestnut dark black white cream grey dun"
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(NamedTuple):
     """Measures of a kind of animal in units of its height at the withers, its coats and its parts.
 
     A word that comes twice is twice as likely.
@@ -197,14 +196,10 @@ class Animal:
                 else:
                     later.append((shape, tones.get(colour, self.ground) * shade))
         frame.lay(body, self._coat(foot, height), owner=owner)
-        face = [
-            (poll[0] + t * (muzzle[0] - poll[0]), poll[1] + t * (muzzle[1] - poll[1])) for t in (0.28, 0.9)
-        ]
-        for shape, colour in (
-            *later,
-            (put([face[1], muzzle], [kind.girth * 0.62] * 2), self.points * 0.7),
-            (put([face[0]], [0.022]), tones["dark"]),
-        ):
+        across, down = muzzle[0] - poll[0], muzzle[1] - poll[1]
+        eye, nose = ((poll[0] + t * across, poll[1] + t * down) for t in (0.28, 0.9))
+        later.append((put([nose, muzzle], [kind.girth * 0.62] * 2), self.points * 0.7))
+        for shape, colour in (*later, (put([eye], [0.022]), tones["dark"])):
             frame.paint(shape, colour, owner=owner)
 
     def _coat(self, foot: Point, height: float):

@@ -8,12 +8,8 @@ import cv2
 import numpy as np
 
 Point = tuple[float, float]
-#: A drawing function of OpenCV and what it is called with between the image and the colour.
-Shape = tuple
-
-SAMPLES = 3
-"""Samples per pixel and axis: a pixel's colour is their mean, its owner that of the middle one."""
-
+Shape = tuple  # a drawing function of OpenCV and what it is called with between the image and the colour
+SAMPLES = 3  # per pixel and axis: a pixel's colour is their mean, its owner that of the middle one
 _SHIFT = 4  # OpenCV is given sixteenths of a sample
 
 
@@ -74,13 +70,9 @@ def line(points: Sequence[Point], radii: Sequence[float]) -> list[Shape]:
         if length > abs(r - s):  # else one round end lies within the other
             lean = (r - s) / length
             across, dx, dy = math.sqrt(1 - lean * lean), (u - x) / length, (v - y) / length
-            sides = [(lean * dx - across * dy * k, lean * dy + across * dx * k) for k in (1, -1)]
-            (a, b), (c, d) = sides
-            corners = [
-                _fixed(x + r * a, y + r * b), _fixed(u + s * a, v + s * b), _fixed(u + s * c, v + s * d),
-                _fixed(x + r * c, y + r * d),
-            ]  # fmt: skip
-            shapes.append((cv2.fillConvexPoly, np.array(corners, np.int32)))
+            one, other = ((lean * dx - across * dy * k, lean * dy + across * dx * k) for k in (1, -1))
+            ends = ((x, y, r, one), (u, v, s, one), (u, v, s, other), (x, y, r, other))
+            shapes += _polygon([(x + r * a, y + r * b) for x, y, r, (a, b) in ends])
     return shapes
 
 
@@ -91,8 +83,11 @@ def blob(x: float, y: float, rx: float, ry: float) -> list[Shape]:
 
 def box(left: float, top: float, right: float, bottom: float) -> list[Shape]:
     """Return an upright rectangle, in pixels."""
-    corners = [_fixed(left, top), _fixed(right, top), _fixed(right, bottom), _fixed(left, bottom)]
-    return [(cv2.fillConvexPoly, np.array(corners, np.int32))]
+    return _polygon([(left, top), (right, top), (right, bottom), (left, bottom)])
+
+
+def _polygon(corners: Sequence[Point]) -> list[Shape]:
+    return [(cv2.fillConvexPoly, np.array([_fixed(*corner) for corner in corners], np.int32))]
 
 
 def _fixed(x: float, y: float) -> tuple[int, int]:

@@ -17,18 +17,12 @@ from recamlib.data.hoofed.animals import HOOFED_KINDS, OTHER_KINDS, Animal
 from recamlib.data.hoofed.drawing import Frame, pick
 from recamlib.data.hoofed.scenery import THINGS, Scenery
 from recamlib.data.labels import HOOFED, LabelSpace
-from recamlib.errors import DataError, SettingsError, nearest
+from recamlib.errors import DataError, SettingsError, check_choice
 
-OTHERS = LabelSpace("scenes", (*OTHER_KINDS, *THINGS))
-"""Classes of `OtherImages`; none of them is in `HOOFED`."""
-
-MIN_VISIBLE, MIN_AREA = 0.3, 0.012
-"""An animal shows at least this share of its own outline, and of the image."""
-
-_STREAMS = {"train": 1, "val": 2, "others": 3, "others_val": 4}
+OTHERS = LabelSpace("scenes", (*OTHER_KINDS, *THINGS))  # none of them is in `HOOFED`
+MIN_VISIBLE, MIN_AREA = 0.3, 0.012  # an animal shows this share of its own outline, and of the image
 _SMALLEST, _LARGEST = 48, 2048
-_TRIES = 16
-_CACHE_BYTES = 192 * 2**20
+_TRIES, _CACHE_BYTES = 16, 192 * 2**20
 
 
 def scene_size(size: int) -> tuple[int, int]:
@@ -112,30 +106,17 @@ def _drawer(height: int, width: int) -> Callable[[_Scene], tuple[np.ndarray, np.
 
 
 class _Scenes:
-    """What images and masks share.
+    """What images and masks share: `count` scenes of a split; those of ``train`` and ``val`` never meet.
 
-    Parameters
-    ----------
-    split
-        ``train`` (also called ``train_aug``) or ``val``: scenes of the two never meet.
-    count
-        Number of images.
-    size
-        Width in pixels, 48 to 2048; see `scene_size` for the height.
-    seed
-        Chooses the scenes, 0 or more.
-    single_share
-        Share of images that show one class only, 0 to 1.
+    `size` is their width in pixels, see `scene_size` for the height; `seed`, 0 or more, chooses them;
+    `single_share` is the share of images that show one class only.
     """
 
     def __init__(
         self, split: str, *, count: int = 400, size: int = 96, seed: int = 0, single_share: float = 0.5
     ) -> None:
         split = "train" if split == "train_aug" else split
-        if split not in ("train", "val"):
-            raise SettingsError(
-                f"hoofed has no split {split!r}{nearest(split, ('train', 'val'))}; use train or val"
-            )
+        check_choice("split", split, ("train", "val"))
         if count < 1:
             raise DataError(f"hoofed: count must be at least 1 image, got {count}; the list would be empty")
         if not _SMALLEST <= size <= _LARGEST:
@@ -145,17 +126,22 @@ class _Scenes:
         self.split, self.count, self.shape = split, count, scene_size(size)
         self.seed, self.single_share = seed, float(single_share)
         space, self.prefix = (OTHERS, "scene") if isinstance(self, OtherImages) else (HOOFED, "hoofed")
-        self.stream = _STREAMS[split] + (2 if space is OTHERS else 0)
+        self.stream = {"train": 1, "val": 2}[split] + (2 if space is OTHERS else 0)
         ids = tuple(f"{self.prefix}_{split}_{i:05d}" for i in range(count))
         super().__init__(space, ids, source=f"{self.prefix} {split}")
 
     def _scene(self, id: str) -> _Scene:
         head, _, number = id.rpartition("_")
         if head != f"{self.prefix}_{self.split}" or not number.isdecimal() or int(number) >= self.count:
-            raise DataError(
-                f"{self.source} has no image {id!r}; ids run from {self.ids[0]} to {self.ids[-1]}"
-            )
+            first, last = self.ids[0], self.ids[-1]
+            raise DataError(f"{self.source} has no image {id!r}; ids run from {first} to {last}")
         return _Scene(self.space, self.seed, self.stream, int(number), self.single_share)
+
+    def size(self, id: str) -> tuple[int, int]:
+        self._scene(id)
+        return self.shape
+
+    _image_size = size
 
 
 class HoofedImages(_Scenes, ImageSet):
@@ -164,10 +150,6 @@ class HoofedImages(_Scenes, ImageSet):
     def image(self, id: str) -> torch.Tensor:
         image, _ = _drawer(*self.shape)(self._scene(id))
         return torch.from_numpy(image).permute(2, 0, 1).clone(memory_format=torch.contiguous_format)
-
-    def size(self, id: str) -> tuple[int, int]:
-        self._scene(id)
-        return self.shape
 
     def labels(self, id: str) -> np.ndarray:
         vector = np.zeros(len(self.space), np.uint8)
@@ -184,6 +166,3 @@ class HoofedMasks(_Scenes, MaskSet):
 
     def _mask(self, id: str) -> np.ndarray:
         return _drawer(*self.shape)(self._scene(id))[1]
-
-    def _image_size(self, id: str) -> tuple[int, int]:
-        return self.shape
