@@ -312,7 +312,7 @@ def _open(kind: str, name: str, split: str, root: Path | None, options: dict[str
     check_choice("data set", name, DATASETS)
     check_choice("split", split, SPLITS)
     for option in options:
-        check_choice(f"option of {name}", option, DATASETS[name])
+        check_choice(f"option of {name}", option, DATASETS[name] or ("none",))
     if isinstance(space := options.get("space"), str):
         check_choice("label space", space, SPACES)
         options = {**options, "space": SPACES[space]}

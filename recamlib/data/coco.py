@@ -131,10 +131,7 @@ def _stem(image: dict[str, Any]) -> str:
 
 
 class _Instances:
-    """What images and masks share: ids (the stems of file names, in order of number), files and labels.
-
-    `root` is a folder with ``coco14``, ``coco`` or ``coco128`` in it, or that folder itself.
-    """
+    """What images and masks share: ids (the stems of file names, in order of number), files and labels."""
 
     def __init__(self, root: Path, split: str) -> None:
         path, coco = _index(root, split)

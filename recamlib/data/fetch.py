@@ -152,9 +152,7 @@ def read_sbd_mask(content: bytes, name: str) -> np.ndarray:
 
 
 def _build_sbd(archive: Path, root: Path, folder: Path, *, progress: bool) -> None:
-    """Write ``SegmentationClassAug`` and the list ``train_aug``.
-
-    The list is VOC ``train`` and both lists of SBD without VOC ``val``: 10,582 images of the official sets.
+    """Write masks and the list ``train_aug``: VOC train and both lists of SBD without VOC val, 10,582 images.
     """
     kit = devkit(root)
     train, val = (set(read_ids(list_file(kit, split))) for split in ("train", "val"))

@@ -168,11 +168,7 @@ def write_mask(path: Path, mask: np.ndarray, palette: np.ndarray) -> None:
 
 
 def labels_to_png(labels: np.ndarray) -> np.ndarray:
-    """Return a label map ``(H, W)``, uint8, as the bytes of a PNG ``(N,)``, about a hundredth of its size.
-
-    >>> labels_from_png(labels_to_png(np.array([[0, 255]], dtype=np.uint8)))
-    array([[  0, 255]], dtype=uint8)
-    """
+    """Return a label map ``(H, W)``, uint8, as the bytes of a PNG ``(N,)``, about a hundredth of its size."""
     buffer = io.BytesIO()
     Image.fromarray(labels).save(buffer, format="PNG")
     return np.frombuffer(buffer.getvalue(), dtype=np.uint8)

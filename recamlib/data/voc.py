@@ -220,10 +220,7 @@ def mask_path(folder: Path, id: str) -> Path:
 
 
 class _Devkit:
-    """What images and masks share: the list of a split, files of pictures, and labels.
-
-    `root` is the devkit or stands above it; `space` is by default what `space_of` finds.
-    """
+    """What images and masks share; `root` is the devkit or stands above it, `space` by default its own."""
 
     def __init__(self, root: Path, split: str, *, space: LabelSpace | None = None) -> None:
         self._folder = devkit(root)

@@ -42,9 +42,7 @@ def extract_scale_maps(
     rescaled image with a side below 32 pixels is padded with the mean colour (and its map cut back), and one
     with a side above 2048 is shrunk to that (neither happens with VOC or COCO).
     """
-    check_shapes(
-        weights=(weights, "options, classes, channels"), fc1=(model.fc1.weight, "outputs, channels")
-    )
+    check_shapes(weights=(weights, "options, classes, channels"), fc1=(model.fc1.weight, "outputs, channels"))
     check_calls(images, classes, count=weights.shape[1], scales=scales, precision=precision)
     device = model.fc1.weight.device
     weights = weights.to(device, torch.float32)
@@ -60,9 +58,7 @@ def extract_scale_maps(
     return [[m.clone() for m in own] for own in maps]  # clones may be changed in place, unlike these
 
 
-def pair_maps(
-    pair: Tensor, weights: Tensor, classes: Tensor, *, background: Tensor | None = None
-) -> Tensor:
+def pair_maps(pair: Tensor, weights: Tensor, classes: Tensor, *, background: Tensor | None = None) -> Tensor:
     """Return maps ``(N, P, h, w)`` of one image at one scale, its own and its mirror image's added up.
 
     `pair` holds the features of both, ``(2, C, h, w)``; the others are as in :func:`extract_scale_maps`.

@@ -69,11 +69,6 @@ def fit_softmax(
 
     The data are those of :func:`one_class_features`, `weight_decay` is that of FC2's optimizer. It ends once
     the loss stands still, after `iterations` at most.
-
-    >>> features = torch.eye(3).repeat(4, 1)
-    >>> weight = fit_softmax(features, torch.arange(3).repeat(4), torch.ones(12), classes=3)
-    >>> (features @ weight.T).argmax(1)[:3].tolist()
-    [0, 1, 2]
     """
     length = features.norm(dim=1).mean().clamp_min(1e-12)  # unit length conditions the problem
     x = (features / length).detach()

@@ -173,10 +173,6 @@ def multiscale_loss(
 
     Source: Eq. (3) as deeplab-pytorch applies it (main.py): three image sizes and their maximum, four terms
     of equal weight.
-
-    >>> masks = torch.zeros(1, 4, 4, dtype=torch.uint8)
-    >>> round(multiscale_loss([torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 2, 2)], masks).item(), 4)
-    1.3863
     """
     if isinstance(outputs, Tensor) or not outputs:
         raise DataError("outputs are no list of logits: pass one tensor (images, classes, h, w) a size")

@@ -67,13 +67,8 @@ def combine_weights(fc1: Tensor, fc2: Tensor | None, option: str, *, seed: int =
 
     `fc1` and `fc2` are the paper's w and w'; options without w' take None for it. Products and sums are
     element by element, ``relu`` sets negative weights to 0, and ``random`` is a layer of the shape of FC2
-    that nobody trained, drawn from `seed`.
-
-    Source: below Eq. (9); `CONTROLS` are our own. In ``w*w'`` two negative weights count as evidence for the
-    class, in ``relu(w)*relu(w')`` they do not.
-
-    >>> combine_weights(torch.tensor([[2.0]]), torch.tensor([[3.0]]), "w*w'").item()
-    6.0
+    that nobody trained, drawn from `seed`. Source: below Eq. (9); `CONTROLS` are our own. In ``w*w'`` two
+    negative weights count as evidence for the class, in ``relu(w)*relu(w')`` they do not.
     """
     check_choice("weight option", option, OPTIONS + CONTROLS)
     if fc2 is None and "w'" in option:

@@ -62,9 +62,8 @@ def _offsets_within(radius: float, height: int, width: int) -> list[Offset]:
 def _maxima(radius: float, height: int, width: int) -> list[tuple[Offset, list[tuple[Offset, Offset]]]]:
     """For each displacement, shorter ones and where in its box to put them: together they cover its path.
 
-    Displacements beyond `height` rows or `width` columns are left out. A maximum over a union is the maximum
-    of the maxima, so about two operations a displacement do for a path of up to 20 cells. Boxes are told by
-    their upper left corner; ``(0, 0)`` is the single cell.
+    A maximum over a union is the maximum of the maxima, so about two operations do for a path of up to 20
+    cells. Boxes are told by their upper left corner; ``(0, 0)`` is the single cell.
     """
     row = 4 * width  # longer than any box: cell (y, x) of a box is bit y * row + x
     known: dict[Offset, int] = {(0, 0): 1}
@@ -237,7 +236,7 @@ def _groups(cells: Sequence[int], limit: int) -> Iterator[list[int]]:
 def _transitions(boundary: Tensor, radius: float, beta: float) -> tuple[Tensor, Tensor]:
     """Weights of every cell's neighbours and itself, and where they are; both ``(h*w, 2 * P + 1)``.
 
-    P counts the pairs that fit into the image. A neighbour outside it has weight 0 and some place inside.
+    P counts the pairs that fit; a neighbour outside the image has weight 0 and some place inside.
     """
     highest, cells, width = _highest_on_paths(boundary, radius), boundary.numel(), boundary.shape[1]
     planes = [_padded(1 - plane, *offset) for offset, plane in sorted(highest.items())]

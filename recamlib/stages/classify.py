@@ -449,13 +449,10 @@ class Reactivate(Training):
 
 def _whole(classifier: CamClassifier, images: ImageSet, *, scale: float) -> Iterator[Tensor]:
     """Yield features (1, C, h, w) of whole images from a classifier's backbone."""
-    backbone = classifier.backbone
-    was_training = backbone.training
-    folded = fold_batch_norm(backbone.eval()).to(memory_format=torch.channels_last)
+    folded = fold_batch_norm(classifier.backbone).to(memory_format=torch.channels_last)
     for start in range(0, len(images.ids), WINDOW):
         names = images.ids[start : start + WINDOW]
         yield from image_features(folded, [images.image(name) for name in names], scale=scale)
-    backbone.train(was_training)
 
 
 class Classify(WholeStage):

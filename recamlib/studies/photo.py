@@ -61,7 +61,7 @@ def map_photo(
         raise RecamError(f"there is no picture {path}")
     image = read_image(path, turned=True)  # (3, H, W)
     backbone = build_backbone("mobilenet_v2", output_stride=16, weights=backbone_weights)
-    backbone = fold_batch_norm(backbone.eval()).to(memory_format=torch.channels_last)
+    backbone = fold_batch_norm(backbone).to(memory_format=torch.channels_last)
     fc1, fc2 = _heads()
     (pair,) = image_features(backbone, [image], scale=LONG_SIDE / max(image.shape[1:]), mirror=True)
     scores = (fc1 @ pair[0].mean((1, 2))).sigmoid()  # (K,)
