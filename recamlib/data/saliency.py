@@ -16,10 +16,6 @@ from recamlib.data.images import read_grey
 from recamlib.errors import DataError, RecamError
 
 
-class MissingSaliencyError(RecamError):
-    """OpenCV's saliency module is not installed."""
-
-
 class Survey(NamedTuple):
     """What a folder of saliency maps holds: a digest of names and contents, and the value that means 1."""
 
@@ -49,7 +45,7 @@ def _saliency_module():
         names = {d.metadata["Name"] or "" for d in distributions()}
         others = sorted(n for n in names if n.startswith("opencv") and n != "opencv-contrib-python-headless")
         remedy = f"uninstall {', '.join(others)}, then " if others else ""
-        raise MissingSaliencyError(
+        raise RecamError(
             f"OpenCV has no saliency module here ({error}): {remedy}install opencv-contrib-python-headless "
             "(with --force-reinstall if it is there), or name a folder of saliency maps"
         ) from None

@@ -255,20 +255,14 @@ def bootstrap_interval(
     return bootstrap_contrast([counts], (1,), seed=seed, repeats=repeats, level=level)
 
 
-def bootstrap_difference(
-    a: np.ndarray, b: np.ndarray, *, seed: int, repeats: int = 1000, level: float = 0.95
-) -> tuple[float, float]:
-    """Return the `bootstrap_interval` of ``mIoU(a) - mIoU(b)`` over the same images, drawn together."""
-    return bootstrap_contrast([a, b], (1, -1), seed=seed, repeats=repeats, level=level)
-
-
 def bootstrap_contrast(
     samples: Sequence[np.ndarray], signs: Sequence[float], *, seed: int, repeats: int = 1000,
     level: float = 0.95,
 ) -> tuple[float, float]:  # fmt: skip
     """Return the interval of the sum of ``sign * mIoU(sample)`` over the same images, drawn together.
 
-    Whether one margin exceeds another is ``[a, b, c, d]`` with signs ``(1, -1, -1, 1)``.
+    A difference is ``[a, b]`` with signs ``(1, -1)``; whether one margin exceeds another is ``[a, b, c, d]``
+    with signs ``(1, -1, -1, 1)``.
     """
     if len(samples) != len(signs):
         raise DataError(f"{len(samples)} samples came with {len(signs)} signs: one a sample is expected")
@@ -277,12 +271,6 @@ def bootstrap_contrast(
         raise SettingsError(f"repeats is {repeats} and level {level}: use 1 or more, and between 0 and 1")
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
-
-
-def split_single_multi(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return which images of labels ``(N, K)`` have exactly one class and which have several: ``(N,)``."""
-    present = np.asarray(labels).sum(1)
-    return present == 1, present > 1
 
 
 def accuracy(scores: Tensor, labels: Tensor) -> float:

@@ -17,13 +17,13 @@ from recamlib.method.crf import crf_many, crf_probabilities
 from recamlib.method.scores import (
     THRESHOLDS,
     ThresholdSweep,
-    bootstrap_difference,
+    bootstrap_contrast,
     bootstrap_interval,
     class_counts,
     floor_iou,
     iou_from_counts,
     mean_iou,
-    split_single_multi,
+    mean_iou_from_counts,
 )  # fmt: skip
 from recamlib.models.base import fold_batch_norm
 from recamlib.models.segmenters import Segmenter
@@ -60,7 +60,7 @@ class _Counted(WholeStage):
     @property
     def miou(self) -> float:
         """Mean IoU."""
-        return 100 * _mean(self.counts)
+        return 100 * float(mean_iou_from_counts(self.counts.sum(0)))
 
     @property
     def floor(self) -> float:
@@ -80,12 +80,8 @@ class _Counted(WholeStage):
         self, other: "_Counted", *, among: np.ndarray | slice = slice(None)
     ) -> tuple[float, float]:
         """Return the 95 % paired bootstrap interval of the difference to another, `among` images (N,)."""
-        low, high = bootstrap_difference(self.counts[among], other.counts[among], seed=0)
+        low, high = bootstrap_contrast([self.counts[among], other.counts[among]], (1, -1), seed=0)
         return 100 * low, 100 * high
-
-
-def _mean(counts: np.ndarray) -> float:
-    return float(np.nanmean(iou_from_counts(counts.sum(0))))
 
 
 class Score(_Counted):
@@ -135,7 +131,7 @@ class Score(_Counted):
     @property
     def fixed(self) -> float:
         """Mean IoU at the published threshold."""
-        return 100 * _mean(np.asarray(self.result["fixed"], dtype=np.int64))
+        return 100 * float(mean_iou_from_counts(np.sum(self.result["fixed"], axis=0)))
 
     @property
     def best(self) -> float:
@@ -149,12 +145,14 @@ class Score(_Counted):
 
     def by_label_count(self) -> dict[str, float]:
         """Return the mean IoU of the images with one class, and of those with several (Figure 6b)."""
-        return {name: 100 * _mean(self.counts[mask]) for name, mask in self.groups().items()}
+        groups = {name: self.counts[mask].sum(0) for name, mask in self.groups().items()}
+        return {name: 100 * float(mean_iou_from_counts(counts)) for name, counts in groups.items()}
 
     def groups(self) -> dict[str, np.ndarray]:
         """Return which images (N,) have one class and which several, where there are any."""
-        masks = zip(("single", "multi"), split_single_multi(self.images.label_matrix()))
-        return {name: mask for name, mask in masks if mask.any()}
+        present = self.images.label_matrix().sum(1)
+        masks = {"single": present == 1, "multi": present > 1}
+        return {name: mask for name, mask in masks.items() if mask.any()}
 
 
 class SegmentationScore(_Counted):

@@ -10,9 +10,9 @@ from PIL import Image
 
 from recamlib.data import saliency as reader
 from recamlib.data.access import open_images
-from recamlib.data.saliency import MissingSaliencyError, SaliencyFolder, fine_grained
+from recamlib.data.saliency import SaliencyFolder, fine_grained
 from recamlib.data.views import IMAGENET_MEAN, IMAGENET_STD, LabelledViews, SaliencyViews, TrainView
-from recamlib.errors import DataError
+from recamlib.errors import DataError, RecamError
 
 RAMP = np.arange(24, dtype=np.uint8).reshape(4, 6) * 4  # 0 to 92
 
@@ -115,12 +115,12 @@ def test_another_opencv_in_its_place_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", types.ModuleType("cv2"))
     monkeypatch.setattr(reader, "distributions", lambda: [Other()])
     with pytest.raises(
-        MissingSaliencyError,
+        RecamError,
         match="uninstall opencv-python-headless, then install opencv-contrib-python-headless",
     ):
         fine_grained(torch.zeros(3, 4, 4, dtype=torch.uint8))
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(MissingSaliencyError, match="or name a folder of saliency maps"):
+    with pytest.raises(RecamError, match="or name a folder of saliency maps"):
         fine_grained(torch.zeros(3, 4, 4, dtype=torch.uint8))
 
 

@@ -10,14 +10,13 @@ from recamlib.method.scores import (
     THRESHOLDS,
     ThresholdSweep,
     accuracy,
-    bootstrap_difference,
+    bootstrap_contrast,
     bootstrap_interval,
     class_counts,
     confusion,
     mean_average_precision,
     mean_iou,
     mean_iou_from_counts,
-    split_single_multi,
 )
 
 
@@ -141,19 +140,17 @@ def test_paired_difference_is_narrower_than_two_intervals():
     a = made_up_counts(300, 5)
     b = a.copy()
     b[:, :, 0] = b[:, :, 0] * 9 // 10
-    low, high = bootstrap_difference(a, b, seed=0)
+    low, high = bootstrap_contrast([a, b], (1, -1), seed=0)
     wide = bootstrap_interval(a, seed=0)
     assert 0 < low < high and high - low < wide[1] - wide[0]
-    assert bootstrap_difference(a, a, seed=0) == (0, 0)
+    assert bootstrap_contrast([a, a], (1, -1), seed=0) == (0, 0)
     with pytest.raises(RecamError, match="same images"):
-        bootstrap_difference(a, b[:2], seed=0)
+        bootstrap_contrast([a, b[:2]], (1, -1), seed=0)
     with pytest.raises(RecamError, match="at least one scored image"):
         bootstrap_interval(a[:0], seed=0)
 
 
 def test_accuracy_and_average_precision():
-    single, multi = split_single_multi(np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 0, 1]]))
-    assert single.tolist() == [True, False, False, True] and multi.tolist() == [False, True, False, False]
     scores = torch.tensor([[3.0, 1.0, 0.0], [2.0, 0.0, 9.0], [0.0, 5.0, 4.0], [0.0, 1.0, 0.0]])
     labels = torch.tensor([[1, 0, 0], [1, 0, 0], [1, 1, 0], [0, 0, 0]])
     assert accuracy(scores, labels) == pytest.approx(2 / 3)  # the last image has no class
