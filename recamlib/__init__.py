@@ -3,41 +3,35 @@
 import importlib
 from typing import Any
 
+# what the root exports: modules by folder, names by module
 _MODULES = {
-    "advcam": "engine", "extract": "engine", "fit": "engine",
-    "boundary": "method", "crf": "method", "losses": "method", "maps": "method", "scores": "method",
-    "saliency": "method", "walk": "method",
-    "beyond": "studies", "table1": "studies", "table2": "studies", "table3": "studies", "table4": "studies",
-    "toy": "studies", "cells": "report", "claims": "report", "plots": "report", "results": "report",
-    "summary": "report", "tables": "report", "explorer": "book",
+    "": "data paths stages", "engine": "advcam extract fit", "book": "explorer",
+    "method": "boundary crf losses maps saliency scores walk",
+    "studies": "beyond table1 table2 table3 table4 toy",
+    "report": "cells claims plots results summary tables",
 }  # fmt: skip
 _NAMES = {
-    "DataSettings": "stages.base",
-    **dict.fromkeys(("Classify", "Reactivate", "TrainClassifier"), "stages.classify"),
-    **dict.fromkeys(("OPTIONS", "AdvCams", "ExtractCams"), "stages.maps"),
-    **dict.fromkeys(("ConfidentLabels", "SaliencyMerge", "TrainBoundary", "Walk"), "stages.refine"),
-    **dict.fromkeys(("Saliency", "SaliencyMaps"), "stages.saliency"),
-    **dict.fromkeys(("MULTI_SCALES", "SaliencyScore", "Score", "SegmentationScore"), "stages.score"),
-    **dict.fromkeys(("PseudoMasks", "TrainSegmenter", "TrainUpperBound"), "stages.segment"),
-    **dict.fromkeys(
-        ("examples", "mask_examples", "prediction_examples", "score_table"), "studies.common"
-    ),
-    "checked": "studies.checks", "make": "studies.common", "merged": "studies.checks",
-    "export_model": "book.export", "map_photo": "studies.photo", "pipeline_cost": "studies.table2",
+    "stages.base": "DataSettings", "stages.classify": "Classify Reactivate TrainClassifier",
+    "stages.maps": "OPTIONS AdvCams ExtractCams", "stages.saliency": "Saliency SaliencyMaps",
+    "stages.refine": "ConfidentLabels SaliencyMerge TrainBoundary Walk",
+    "stages.score": "MULTI_SCALES SaliencyScore Score SegmentationScore",
+    "stages.segment": "PseudoMasks TrainSegmenter TrainUpperBound",
+    "studies.common": "examples make mask_examples prediction_examples score_table",
+    "studies.checks": "checked merged", "studies.photo": "map_photo", "studies.table2": "pipeline_cost",
+    "book.export": "export_model",
 }  # fmt: skip
-_PACKAGES = ("data", "paths", "stages")
-__all__ = sorted((*_MODULES, *_NAMES, *_PACKAGES))
+_HOMES = {name: home for home, names in (_MODULES | _NAMES).items() for name in names.split()}
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
     """Import on first use, so that the command line starts without loading torch."""
-    if name in _PACKAGES:
-        return importlib.import_module(f"recamlib.{name}")
-    if name in _MODULES:
-        return importlib.import_module(f"recamlib.{_MODULES[name]}.{name}")
-    if name in _NAMES:
-        return getattr(importlib.import_module(f"recamlib.{_NAMES[name]}"), name)
-    raise AttributeError(f"module 'recamlib' has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'recamlib' has no attribute {name!r}")
+    home = _HOMES[name]
+    if home in _MODULES:
+        return importlib.import_module(".".join(filter(None, ("recamlib", home, name))))
+    return getattr(importlib.import_module(f"recamlib.{home}"), name)
 
 
 def __dir__() -> list[str]:

@@ -124,7 +124,6 @@ def _mend_pages(built: Path) -> None:
 
 
 def _sphinx(staged: Path, output: Path) -> Path:
-    """Run jupyter-book on the staged sources and return the folder of the pages."""
     start = "from jupyter_book.cli.main import main; main()"  # the package has no __main__
     command = [sys.executable, "-c", start, "build", str(staged), "--path-output", str(output)]
     with kernel_environment():  # pages run their cells in kernels of this environment
@@ -180,7 +179,6 @@ def command(stem: str, parameters: dict[str, Any]) -> str:
 
 
 def _assignments(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return parameters with the settings of stages as ``Stage.field``."""
     flat = {name: value for name, value in parameters.items() if name != "settings"}
     for stage, block in parameters.get("settings", {}).items():
         flat |= {f"{stage}.{field}": value for field, value in block.items()}
@@ -246,7 +244,6 @@ def _replace_outputs(content: nbformat.NotebookNode, folder: Path, address: str)
 
 
 def _figure(address: str, picture: str) -> str:
-    """Return the HTML of a figure; what it shows is read from the title of its file."""
     title = re.search(r"<title>(.*?)</title>", picture, flags=re.DOTALL)
     alt = html.escape(html.unescape(title[1])) if title else ""
     link = f'<p class="download"><a href="{address}" download>Figure as SVG</a></p>'

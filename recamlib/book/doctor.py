@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from recamlib import paths
 from recamlib.errors import RecamError
@@ -18,12 +18,12 @@ Line = tuple[str, bool | None, str]  # what; False if something needed is broken
 
 def examine() -> Iterator[Line]:
     """Yield the lines one by one; a check that itself fails is a line, not an exception."""
-    checks: dict[str, Callable[[], Line]] = {
-        "packages": _packages, "torch": _torch, "dense CRF": _crf, "memory": _memory, "results": _results,
-    }  # fmt: skip
-    for name, check in checks.items():
+    for name, check in (
+        ("packages", _packages), ("torch", _torch), ("dense CRF", _crf), ("memory", _memory),
+        ("results", _results),
+    ):  # fmt: skip
         try:
-            yield check()
+            yield name, *check()
         except Exception as error:  # a broken library can raise anything on import
             yield name, False, " ".join(f"{type(error).__name__}: {error}".split())
     from recamlib.data.access import DATASETS, open_images
@@ -35,7 +35,7 @@ def examine() -> Iterator[Line]:
             yield f"data {name}", None, f"not found: {' '.join(str(error).split())}"
 
 
-def _packages() -> Line:
+def _packages() -> tuple[bool, str]:
     from packaging.requirements import Requirement
 
     project = tomllib.loads((paths.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -43,56 +43,53 @@ def _packages() -> Line:
     for wanted in map(Requirement, project["dependencies"]):
         try:
             version = importlib.metadata.version(wanted.name)
+            if not wanted.specifier.contains(version, prereleases=True):
+                wrong.append(f"{wanted.name} {version} is not {wanted.specifier}")
         except importlib.metadata.PackageNotFoundError:
             wrong.append(f"{wanted} is missing")
-            continue
-        if not wanted.specifier.contains(version, prereleases=True):
-            wrong.append(f"{wanted.name} {version} is not {wanted.specifier}")
-    python = f"python {platform.python_version()}, {sys.executable}"
-    return "packages", not wrong, f"{', '.join(wrong)}; run: make env ({paths.ROOT})" if wrong else python
+    if wrong:
+        return False, f"{', '.join(wrong)}; run: make env ({paths.ROOT})"
+    return True, f"python {platform.python_version()}, {sys.executable}"
 
 
-def _torch() -> Line:
+def _torch() -> tuple[bool, str]:
     import torch
     import torchvision
 
     torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)  # fails if the two builds do not fit
+    where = f"no GPU: CPU with {torch.get_num_threads()} threads"
     if torch.cuda.is_available():
         device = torch.cuda.get_device_properties(0)
         where = f"{torch.cuda.device_count()} x {device.name}, {device.total_memory / GIB:.0f} GiB each"
     elif torch.backends.mps.is_available():
         where = "Apple GPU (mps)"
-    else:
-        where = f"no GPU: CPU with {torch.get_num_threads()} threads"
-    return "torch", True, f"torch {torch.__version__}, torchvision {torchvision.__version__}; {where}"
+    return True, f"torch {torch.__version__}, torchvision {torchvision.__version__}; {where}"
 
 
-def _crf() -> Line:
+def _crf() -> tuple[bool | None, str]:
     from recamlib.method.crf import MissingCrfError, load_densecrf
 
     try:
         load_densecrf()
     except MissingCrfError as error:
-        return "dense CRF", None, " ".join(str(error).split())
+        return None, " ".join(str(error).split())
     names = importlib.metadata.packages_distributions()["pydensecrf"]  # pip and conda call it differently
-    return "dense CRF", True, f"{names[0]} {importlib.metadata.version(names[0])}"
+    return True, f"{names[0]} {importlib.metadata.version(names[0])}"
 
 
-def _memory() -> Line:
+def _memory() -> tuple[bool | None, str]:
     import psutil
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = psutil.virtual_memory()
-    enough = None if memory.available >= 3 * GIB else False
     free = f"{memory.available / GIB:.1f} GiB free of {memory.total / GIB:.1f}"
-    return "memory", enough, f"{free}, {cores} cores"
+    return (None if memory.available >= 3 * GIB else False), f"{free}, {cores} cores"
 
 
-def _results() -> Line:
+def _results() -> tuple[bool, str]:
     folder = paths.results_dir()
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder):
-        pass
+    tempfile.TemporaryFile(dir=folder).close()
     free = shutil.disk_usage(folder).free
     # a quick report's stored stages and the book, with room to spare
-    return "results", free >= 2 * GIB, f"{folder} is writable, {free / GIB:.0f} GiB free"
+    return free >= 2 * GIB, f"{folder} is writable, {free / GIB:.0f} GiB free"

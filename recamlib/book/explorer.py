@@ -70,7 +70,6 @@ def store(result: Path, rows: Mapping[str, Sequence[MapStage]], *, split: Split 
 
 
 def _threshold(stage: MapStage, split: Split) -> float:
-    """Return the mean of the two thresholds that either half of the images chose for the other."""
     return round(float(np.mean(Score(of=stage, split=split).result["cross_thresholds"])), 2)
 
 

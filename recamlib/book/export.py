@@ -98,7 +98,6 @@ def read_network(path: Path) -> tuple[Segmenter, tuple[str, ...]]:
 
 
 def _without_infra(settings: Any) -> Any:
-    """Return nested settings without those that say where a stage is computed."""
     if not isinstance(settings, dict):
         return settings
     return {name: _without_infra(value) for name, value in settings.items() if name != "infra"}

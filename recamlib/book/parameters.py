@@ -1,10 +1,9 @@
 """Parameters of notebooks and profiles of them: read, merged, and checked before a kernel starts.
 
-A parameters cell has at most twelve annotated literals; ``settings`` holds everything else, by the name of a
-stage's class and of its field, and the comment behind it names the stages that the notebook has.
-``notebooks/profiles/NAME.yml`` holds ``parameters`` of all notebooks that have them, parameters of single
-notebooks under their number, and one block a stage: what differs from the cell. The cell itself is the
-profile ``smoke``.
+A parameters cell has annotated literals; its ``settings`` hold everything else, by stage and field, and the
+comment behind them names the notebook's stages. ``notebooks/profiles/NAME.yml`` holds what differs from the
+cell, which is the profile ``smoke``: ``parameters`` of all notebooks that have them, those of single
+notebooks under their number, and one block a stage.
 """
 
 import ast
@@ -175,7 +174,6 @@ def _of_profile(path: Path, notebook: Path, known: Mapping[str, Parameter]) -> d
 
 
 def _joined(usual: Values, given: Values) -> dict[str, Any]:
-    """Return parameters, those given last: their settings are merged, all else replaces."""
     both = {**usual, **given}
     if "settings" in given:
         both["settings"] = _checks().merged(usual.get("settings", {}), given["settings"])

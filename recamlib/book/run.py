@@ -17,8 +17,8 @@ from recamlib.book.parameters import DEFAULT, find_notebook, profile_parameters
 from recamlib.errors import RecamError
 from recamlib.paths import ROOT, book_dir, data_dir, results_dir, weights_dir
 
-# Linux's allocator hands large blocks back to the system and gets them anew, page by page, at every step of a
-# training: held, a step takes less of the processor. What the user sets wins.
+# Linux's allocator hands large blocks back and gets them anew, page by page, at every step: held, a step
+# takes less of the processor. What the user sets wins.
 ALLOCATOR = {
     "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_TOP_PAD_": "268435456",
 }  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from recamlib.report.cells import BLOCKS, TABLES, place, titled, words
+from recamlib.report.cells import BLOCKS, TABLES, laid_out, place, titled, words
 from recamlib.report.claims import MARKS, RULE, all_claims, row_verdict
 from recamlib.report.tables import row_of, scoreboard
 
@@ -42,12 +42,11 @@ def scoreboard_page(results: Iterable[dict[str, Any]]) -> str:
     frame = scoreboard(results)
     runs = {data: chr(97 + number) for number, data in enumerate(filter(None, frame["data"].unique()))}
     printed = frame[frame["where"].str.startswith("Table")]
-    parts, places = [_bar(frame), RULE], [place(claim) for claim in printed["claim"]]
+    tables = laid_out(((cell["claim"], _cell(cell, runs)) for _, cell in printed.iterrows()), "<td></td>")
+    parts = [_bar(frame), RULE]
     for table, title in TABLES.items():
-        parts.append(f"### {title}")
-        for block in dict.fromkeys(found[1] for found in places if found[0] == table):
-            here = [found[:2] == (table, block) for found in places]
-            parts.append(_table(printed[here], BLOCKS[block], runs))
+        blocks = (_table(cells, BLOCKS[block]) for (name, block), cells in tables.items() if name == table)
+        parts += [f"### {title}", *blocks]
     prose = frame[frame["claim"].str.startswith("prose.")]
     lines = "".join(_sentence(row, runs) for _, row in prose.iterrows())
     parts += ["### Claims made in sentences", f'<ul class="claims">{lines}</ul>']
@@ -59,7 +58,6 @@ def scoreboard_page(results: Iterable[dict[str, Any]]) -> str:
 
 
 def _bar(frame: pd.DataFrame) -> str:
-    """Return the bar of how much of the paper is covered."""
     counts = {name: int((frame["verdict"] == name).sum()) for name in MARKS}
     named = ", ".join(f"{count} {name}" for name, count in counts.items())
     parts = "".join(f'<span class="{_css(n)}" style="flex-grow: {c}"></span>' for n, c in counts.items())
@@ -72,19 +70,12 @@ def _bar(frame: pd.DataFrame) -> str:
     )
 
 
-def _table(cells: pd.DataFrame, title: str, runs: Mapping[str, str]) -> str:
-    """Return one block of a table as the paper prints it."""
-    rows: dict[str, dict[str, str]] = {}
-    for _, cell in cells.iterrows():
-        _, _, row, column = place(cell["claim"])
-        rows.setdefault(row, {})[column] = _cell(cell, runs)
-    columns = list(dict.fromkeys(name for row in rows.values() for name in row))
-    head = "".join(f'<th scope="col">{html.escape(words(name))}</th>' for name in columns)
+def _table(cells: pd.DataFrame, title: str) -> str:
+    head = "".join(f'<th scope="col">{html.escape(words(name))}</th>' for name in cells)
     body = "".join(
-        f'<tr><th scope="row">{html.escape(words(name))}</th>'
-        + "".join(row.get(column, "<td></td>") for column in columns) + "</tr>"
-        for name, row in rows.items()
-    )  # fmt: skip
+        f'<tr><th scope="row">{html.escape(words(name))}</th>{"".join(row)}</tr>'
+        for name, *row in cells.itertuples()
+    )
     caption = f"<caption>{title}</caption>" if title else ""
     return wide(
         f'<table class="paper">{caption}<thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table>'

@@ -2,27 +2,24 @@
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from recamlib.report.claims import paper_values
 
 METHODS = {"none": "no refinement", "irn": "IRN", "advcam": "AdvCAM", "advcam_irn": "AdvCAM + IRN"}
-KINDS = {
+KINDS = {  # systems by name; of EDAM it is the merge alone, of CAM, not its classifier
     "cam": "CAM", "recam": "ReCAM", "eps": "EPS", "recam_e": "ReCAM-E", "edam": "EDAM's merge",
     "recam_m": "ReCAM-M",
 }  # fmt: skip
-"""Systems by name. Of EDAM it is the merge alone, of CAM, not its classifier."""
-
 NETWORKS = {"deeplabv2": "DeepLabV2", "deeplabv3plus": "DeepLabV3+", "upernet": "UPerNet"}
+# system to the one it is compared with, the same one without reactivation, or CAM
 PARTNERS = {"recam": "cam", "eps": "cam", "recam_e": "eps", "edam": "cam", "recam_m": "edam"}
-"""System to the one it is compared with, the same one without reactivation, or CAM."""
-
 TRUE_MASKS = "upper_bound"  # in place of a method: a network that learnt from true masks
-
 TABLES = {
     "table1": "Table 1: mIoU of pseudo masks (%)",
     "table2": "Table 2: mIoU of refined pseudo masks (%), and time (CAM takes 1)",
@@ -33,7 +30,7 @@ BLOCKS = {
     "": "", "voc12": "PASCAL VOC 2012", "coco14": "MS COCO 2014", "without_saliency": "without saliency",
     "with_saliency": "with saliency",
 }  # fmt: skip
-TITLES = {
+TITLES = {  # rows of Table 1, and our own, as Markdown
     "bce_only": "CAM: $w$ of BCE", "sce_only": "SCE only", "sce_single_only": "SCE for single-label images",
     "recam_w": "ReCAM, $w$", "recam_w_prime": "ReCAM, $w'$", "recam_w_plus_w_prime": "ReCAM, $w + w'$",
     "recam_w_times_w_prime": "ReCAM, $w \\otimes w'$", "bce_longer (control)": "control: BCE for as long",
@@ -46,21 +43,17 @@ TITLES = {
     "recam_relu_w_times_relu_w_prime (ours)":
         "ReCAM, $\\mathrm{ReLU}(w) \\otimes \\mathrm{ReLU}(w')$, ours",
 }  # fmt: skip
-"""Rows of Table 1, and our own, as Markdown."""
-
 _PLAIN = {"$": "", "\\otimes": "⊗", "\\mathrm{ReLU}": "ReLU"}
-ROWS = {
+ROWS = {  # names of rows as plain text
     **{row: functools.reduce(lambda text, part: text.replace(*part), _PLAIN.items(), title)
        for row, title in TITLES.items()},
     **METHODS, "recam_e": "ReCAM-E", "recam_m": "ReCAM-M", "upper_bound": "true masks (upper bound)",
     "without_saliency": "without saliency", "with_saliency": "with saliency",
 }  # fmt: skip
-"""Names of rows as plain text."""
-
 WORDS = {
     "voc12": "VOC", "coco14": "COCO", "deeplabv2": "DeepLabV2", "deeplabv3plus": "DeepLabV3+",
-    "upernet": "UPerNet", "cam": "CAM", "recam": "ReCAM", "miou": "", "ut": "time",
-    "eps": "EPS", "edam": "EDAM",
+    "upernet": "UPerNet", "cam": "CAM", "recam": "ReCAM", "eps": "EPS", "edam": "EDAM", "miou": "",
+    "ut": "time",
 }  # fmt: skip
 
 
@@ -156,6 +149,15 @@ def place(claim: str) -> tuple[str, str, str, str]:
     if table == "table1":
         return table, "", first, rest[0]
     return (table, first, *rest) if table == "table4" else (table, rest[1], first, rest[0])
+
+
+def laid_out(texts: Iterable[tuple[str, str]], empty: str = "") -> dict[tuple[str, str], pd.DataFrame]:
+    """Return texts by the claims they stand for as the paper's tables, by table and block."""
+    blocks: dict[tuple[str, str], dict[str, dict[str, str]]] = {}
+    for claim, text in texts:
+        table, block, row, column = place(claim)
+        blocks.setdefault((table, block), {}).setdefault(row, {})[column] = text
+    return {key: pd.DataFrame.from_dict(rows, orient="index").fillna(empty) for key, rows in blocks.items()}
 
 
 def words(name: str) -> str:

@@ -196,8 +196,7 @@ def table_row(
 ) -> dict[str, Any]:  # fmt: skip
     """Return one measured row: mIoU per seed in percent, mean, interval, and its difference to the first row.
 
-    With several seeds both intervals are t-intervals over seeds (differences paired by seed); with one seed
-    they are the bootstrap intervals over images handed in, and ``interval_over`` is "images".
+    Both intervals are over seeds (t; differences paired by seed), of a single seed those over images given.
     """
     mean, low, high = seed_interval(values)
     row = {"per_seed": list(values), "mean": mean, "seeds": len(values)}

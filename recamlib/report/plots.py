@@ -110,13 +110,11 @@ def bars(
 
 
 def _error_bars(middle: pd.Series, low: pd.Series, high: pd.Series) -> np.ndarray:
-    """Return the lengths (2, N) of error bars, 0 where there is no interval."""
     middle, low, high = (np.asarray(ends, dtype=float) for ends in (middle, low, high))
     return np.nan_to_num(np.abs(np.vstack([middle - low, high - middle])))
 
 
 def _legend_beside(ax: Axes, **more: Any) -> Axes:
-    """Put the legend to the right of a panel."""
     ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1), **more)
     return ax
 
@@ -168,13 +166,13 @@ def before_and_after(frame: pd.DataFrame, *, ax: Axes) -> Axes:
     return _legend_beside(ax)
 
 
-def sensitivity(curve: pd.DataFrame, *, ax: Axes, baseline: float, x: str = "sce_weight") -> Axes:
-    """Draw mIoU against lambda with its interval (Figure 6a); columns ``<x>, mean, low, high``."""
+def sensitivity(curve: pd.DataFrame, *, ax: Axes, baseline: float) -> Axes:
+    """Draw mIoU against lambda with its interval (Figure 6a); columns ``sce_weight, mean, low, high``."""
     place = np.arange(len(curve))
     errors = _error_bars(curve["mean"], curve["low"], curve["high"])
     ax.errorbar(place, curve["mean"], yerr=errors, color=BLUE, marker="o", capsize=3)
     ax.axhline(baseline, color=GREY, ls=":", label="BCE only")
-    ax.set_xticks(place, [f"{value:g}" for value in curve[x]])
+    ax.set_xticks(place, [f"{value:g}" for value in curve["sce_weight"]])
     ax.set(xlabel="$\\lambda$", ylabel="mIoU (%)")
     ax.legend(frameon=False)
     return ax
@@ -187,13 +185,13 @@ def overlay(image: np.ndarray, map_: np.ndarray) -> np.ndarray:
     return (1 - alpha) * (image / 255.0) + alpha * heat
 
 
-def paint(mask: np.ndarray, space: LabelSpace, image: np.ndarray | None = None) -> np.ndarray:
+def paint(mask: np.ndarray, space: LabelSpace, image: np.ndarray) -> np.ndarray:
     """Return a mask (H, W) as float RGB; background shows the image dimmed, ignored pixels are white."""
     if len(space) <= len(CLASS_COLOURS):
         colours = np.array([plt.matplotlib.colors.to_rgb(c) for c in CLASS_COLOURS])
     else:
         colours = space.palette[1 : len(space) + 1] / 255.0
-    base = np.full((*mask.shape, 3), 0.12) if image is None else 0.35 * image / 255.0
+    base = 0.35 * image / 255.0
     for value in np.unique(mask):
         if value == space.ignore:
             base[mask == value] = 1.0

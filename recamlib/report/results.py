@@ -91,7 +91,6 @@ def _best_first(results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def seeds_of(result: dict[str, Any]) -> int:
-    """Return how many seeds a result is of."""
     return len(result["parameters"].get("seeds", [0]))
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from recamlib.report.cells import BLOCKS, TABLES, TITLES, place, titled, words
+from recamlib.report.cells import BLOCKS, TABLES, TITLES, laid_out, titled, words
 from recamlib.report.claims import MARKS, SYNTHETIC, all_claims, load_paper, row_verdict
 from recamlib.report.results import load_measured
 from recamlib.report.tables import describe_data, first_measured, markdown_table
@@ -94,7 +94,6 @@ def beside(number: str, result: dict[str, Any] | None = None):
 
 
 def _convergence(run: dict[str, Any]) -> str:
-    """Return whether a run has converged, in words."""
     late = next((r["convergence"] for r in run["rows"].values() if r.get("converged") is False), "")
     told = max((r.get("convergence", "") for r in run["rows"].values()), key=len)
     return f"; not converged, {late}" if late else f"; converged, {told}" * bool(told)
@@ -169,7 +168,6 @@ def _change(row: dict[str, Any]) -> str:
 
 
 def _rows(run: dict[str, Any]) -> str:
-    """Return every row of a run that is a mIoU."""
     rows = []
     for name, row in run["rows"].items():
         if "mean" not in row or "parts" in row:
@@ -188,19 +186,16 @@ def _rows(run: dict[str, Any]) -> str:
 
 
 def _paper_tables(results: Sequence[dict[str, Any]]) -> str:
-    """Return the paper's tables as Markdown, in each cell what is printed and what was measured here."""
-    blocks: dict[tuple[str, str], dict[str, dict[str, str]]] = {}
+    texts = []
     for claim in all_claims():
         if claim.where.startswith("Table"):
-            table, block, row, column = place(claim.id)
             text = f"{claim.value:.1f}" + (f" ({claim.difference:+.1f})" if claim.baseline else "")
             if found := first_measured(claim, results):
                 text += f"; **{found[0]}** {MARKS[found[2]]}"
-            blocks.setdefault((table, block), {}).setdefault(row, {})[column] = text
+            texts.append((claim.id, text))
     parts = ["In each cell the paper's number, its difference to its baseline, and the one measured here."]
-    for (table, block), rows in blocks.items():
-        columns = list(dict.fromkeys(column for row in rows.values() for column in row))
-        lines = [[TITLES.get(n) or words(n), *(row.get(c, "") for c in columns)] for n, row in rows.items()]
+    for (table, block), frame in laid_out(texts).items():
+        lines = [[TITLES.get(name) or words(name), *cells] for name, *cells in frame.itertuples()]
         title = ", ".join(filter(None, (TABLES[table], BLOCKS[block])))
-        parts.append(f"### {title}\n\n" + markdown_table(["", *map(words, columns)], lines))
+        parts.append(f"### {title}\n\n" + markdown_table(["", *map(words, frame)], lines))
     return "\n\n".join(parts)

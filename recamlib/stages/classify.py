@@ -34,7 +34,8 @@ LINEAR: dict[str, Any] = {
     "train": "heads", "optimizer": "adam", "lr": 1e-3, "fc_lr_factor": 1.0, "epochs": 40, "batch_size": 64,
 }  # fmt: skip
 PROBED = 200  # training images, whole, that show after every epoch how far FC2 is
-SCORED = 300  # training images that the classifier's mean average precision is taken on
+# what the classifier's mean average precision is taken on: its name, split and number of images
+SCORED: tuple[tuple[str, Split, int], ...] = (("train_map", "train_aug", 300), ("val_map", "val", 0))
 OTHER_DRAWS = 7919  # reactivation draws its crops and their order with this added to the seed of its base
 ONE_CLASS = (
     "reactivation needs two classes or more: softmax over one class is 1 whatever its score, so that its "
@@ -93,7 +94,6 @@ class TrainClassifier(Training):
 
     @property
     def salient(self) -> SaliencyMaps:
-        """The saliency maps that EPS takes."""
         return SaliencyMaps(dataset=self.dataset, saliency=self.saliency)
 
     def views(self, *, draws: int = 0) -> LabelledViews:
@@ -151,7 +151,7 @@ class TrainClassifier(Training):
         val = self.dataset.images("val")
         heads = [p for n, p in model.named_parameters() if not n.startswith("backbone.")]
         groups = [
-            {"params": _trained(model.backbone), "lr": self.lr},
+            {"params": [p for p in model.backbone.parameters() if p.requires_grad], "lr": self.lr},
             {"params": heads, "lr": self.lr * self.fc_lr_factor},
         ]
         return _train(
@@ -202,9 +202,7 @@ class TrainClassifier(Training):
     def precision_of(self, logits: Logits) -> dict[str, float]:
         """Return the mean average precision, percent, on training and val images."""
         record = {}
-        parts: tuple[tuple[str, Split, int], ...]
-        parts = ("train_map", "train_aug", SCORED), ("val_map", "val", 0)
-        for key, split, limit in parts:
+        for key, split, limit in SCORED:
             images = self.dataset.images(split, limit=limit)
             with torch.inference_mode():
                 scores = torch.as_tensor(logits(split, images))
@@ -225,23 +223,16 @@ class TrainClassifier(Training):
 
 
 def _fc1(classes: int, channels: int) -> nn.ModuleDict:
-    """Return FC1 without a backbone."""
     return nn.ModuleDict({"fc1": nn.Linear(channels, classes, bias=False)})
 
 
 def _heads(fc1: nn.Linear) -> nn.ModuleDict:
-    """Return FC1 and FC2 without a backbone."""
     return nn.ModuleDict({"fc1": fc1, "head": ReactivationHead(fc1.in_features, fc1.out_features)})
 
 
 def images_of(views: Tensor) -> Tensor:
     """Return the images ``(B, 3, H, W)`` of views that may have a saliency map as fourth channel."""
     return views if views.shape[1] == 3 else views[:, :3].contiguous(memory_format=torch.channels_last)
-
-
-def _trained(module: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters of a module that are not fixed."""
-    return [p for p in module.parameters() if p.requires_grad]
 
 
 def _train(
@@ -333,7 +324,7 @@ class Reactivate(Training):
         else:
             model, step, views = self.build(), self._step, self.base.views(draws=OTHER_DRAWS)
             model.classifier.load_state_dict(self.base.load()[0].state_dict())
-            first = _trained(model.classifier)
+            first = [p for p in model.classifier.parameters() if p.requires_grad]
         groups = [
             {"params": first, "lr": self.lr * self.base_lr_factor},
             {"params": list(model.head.parameters()), "lr": self.lr},

@@ -28,16 +28,14 @@ from recamlib.engine.device import process_group
 from recamlib.errors import RecamError, ResultsError, SettingsError
 from recamlib.files import storage_errors
 
+# How a stage is sent: as jobs over its images, as a job that trains, as a job, or not at all.
 Work = Literal["images", "training", "whole", "here"]
-"""How a stage is sent: as jobs over its images, as a job that trains, as a job, or not at all."""
 
 logging.getLogger("exca.map").setLevel(logging.WARNING)  # its lines hold whole keys
 
 
 def read_cluster(text: str) -> dict[str, Any]:
-    """Return the settings of ``slurm,NAME=VALUE,...`` or ``local,...``; names are those of `exca.MapInfra`,
-    with or without ``slurm_``.
-    """
+    """Return the settings of ``slurm,NAME=VALUE,...`` or ``local,...``, named as in `exca.MapInfra`."""
     kind, *rest = (part.strip() for part in text.split(","))
     if kind not in ("slurm", "local"):
         raise SettingsError(f"the cluster is {kind!r}, expected slurm or local, then ,NAME=VALUE in {text!r}")
@@ -207,7 +205,6 @@ class StageCache(exca.MapInfra):
             yield value
 
     def _entry(self, item: Any) -> Any:
-        """Return the entry of an item, or None if it cannot be read."""
         try:
             return self.cache_dict[self.item_uid(item)]
         except Exception:  # whatever numpy and exca say of files that are too short, gone, refused

@@ -88,12 +88,10 @@ class MapStage(ImageStage):
         ids = self.images(split, limit=limit).ids
         return zip(ids, self.items([(split, name) for name in ids]))
 
-    def maps(
-        self, split: Split, *, limit: int = 0, stride: int | None = None
-    ) -> Iterator[tuple[str, Tensor, list[int]]]:
+    def maps(self, split: Split, *, limit: int = 0) -> Iterator[tuple[str, Tensor, list[int]]]:
         """Yield (id, normalised maps (P, H, W), classes present) for every image of a split."""
         for name, item in self.run(split, limit=limit):
-            yield name, self.merge(item, stride=stride), item["classes"]
+            yield name, self.merge(item), item["classes"]
 
     def one(self, split: Split, name: str) -> tuple[Tensor, list[int]]:
         """Return the normalised maps (P, H, W) and the classes present of one image."""

@@ -61,7 +61,6 @@ class SaliencyMaps(ImageStage):
             yield {"png": labels_to_png(grey), "cost": per_image(cost, 1)}
 
     def _files(self, names: Iterable[str]) -> SaliencyFolder | None:
-        """Return the folder, if there is one, with a map for each of these images."""
         if self.saliency.source != "folder":
             return None
         files = SaliencyFolder(paths.data_dir() / self.saliency.folder)

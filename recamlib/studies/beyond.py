@@ -62,7 +62,6 @@ def table1_frame(tables: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def _numbers(title: str, row: Mapping[str, Any]) -> dict[str, float]:
-    """Return the columns of a number with its interval."""
     if title in ("difference", "change"):
         low, high = row.get(f"{title}_interval", (np.nan, np.nan))
         return {title: row.get(title, np.nan), f"{title} low": low, f"{title} high": high}

@@ -110,7 +110,6 @@ def settable(stage: str) -> type[BaseModel]:
 
 
 def _is_upstream(annotation: Any) -> bool:
-    """Return whether a field holds another stage, or other settings."""
     kinds = (annotation, *getattr(annotation, "__args__", ()))
     return any(isinstance(kind, type) and issubclass(kind, Settings) for kind in kinds)
 
@@ -147,13 +146,11 @@ def _several(kind: Any, *, at_least: int = 1) -> Any:
 
 
 def _named(value: Any) -> Any:
-    """Turn a list of names into names that have no settings of their own."""
     return {str(name): {} for name in _distinct(value)} if isinstance(value, list) else value
 
 
 @functools.cache
 def _parameters(known: tuple[tuple[str, str], ...], stages: tuple[str, ...]) -> type[BaseModel]:
-    """Return the parameters of a notebook as a model of their kinds."""
     settings = create_model("settings", __base__=_Names, **{s: (settable(s), None) for s in stages})
     kinds = {**_kinds(), "settings": settings, "changes": dict[str, settings]}
     return create_model("parameters", __base__=_Names, **{

@@ -107,12 +107,11 @@ def _compute(by_seed: Sequence[Sequence[Score]]) -> None:
 
 
 def _all_results(scores: Sequence[Score]) -> None:
-    for score in scores:
-        _ = score.result
+    _ = [score.result for score in scores]
 
 
 def examples(
-    cam: MapStage, recam: MapStage, *, split: Split, count: int = 4, rule: Rule = "iou", limit: int = 0
+    cam: MapStage, recam: MapStage, *, split: Split, count: int = 4, rule: Rule = "iou"
 ) -> list[dict[str, Any]]:
     """Return picture rows (image, CAM, ReCAM, both masks, truth) chosen by rule, not by hand.
 
@@ -121,22 +120,18 @@ def examples(
     ``"false_negatives"`` those in which the share of pixels wrongly given to a class, or withheld from one,
     falls most. Where no image has a true mask, they are the first, with masks at the fixed threshold.
     """
-    scores = {
-        title: Score(of=stage, split=split, limit=limit) for title, stage in (("CAM", cam), ("ReCAM", recam))
-    }
+    scores = {title: Score(of=stage, split=split) for title, stage in (("CAM", cam), ("ReCAM", recam))}
 
     def columns(name: str, picture: np.ndarray) -> dict[str, np.ndarray]:
-        maps = {
-            title: overlay(picture, score.of.one(split, name)[0].numpy().max(0, initial=0))
-            for title, score in scores.items()
-        }
+        raw = {title: score.of.one(split, name)[0].numpy() for title, score in scores.items()}
+        maps = {title: overlay(picture, each.max(0, initial=0)) for title, each in raw.items()}
         return maps | {f"{title} mask": _painted(score, name, picture) for title, score in scores.items()}
 
-    if not scores["CAM"].masked:
-        first = dict.fromkeys(range(min(count, len(scores["CAM"].images))), np.nan)
-        return _picture_rows(scores["CAM"], first, columns)
-    picked = _picked([score.counts for score in scores.values()], rule, count)
-    return _picture_rows(scores["CAM"], picked, columns, what=RULES[rule])
+    first, last = scores.values()
+    picked = dict.fromkeys(range(min(count, len(first.images))), np.nan)
+    if first.masked:
+        picked = _picked([first.counts, last.counts], rule, count)
+    return _picture_rows(first, picked, columns, what=RULES[rule])
 
 
 def mask_examples(

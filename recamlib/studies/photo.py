@@ -92,8 +92,7 @@ def draw(maps: PhotoMaps):
     row = {
         "caption": "\n".join(f"{n} {s:.0%}" for n, s in zip(maps.classes, maps.scores)),
         "photograph": maps.image, "CAM": overlay(maps.image, maps.cam.max(0)),
-        "ReCAM": overlay(maps.image, maps.recam.max(0)),
-        "pseudo mask": 0.45 * maps.image / 255 + 0.55 * tint,
+        "ReCAM": overlay(maps.image, maps.recam.max(0)), "pseudo mask": 0.45 * maps.image / 255 + 0.55 * tint,
     }  # fmt: skip
     return gallery([row], width=3.2)
 

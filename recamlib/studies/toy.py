@@ -10,13 +10,13 @@ import torch
 from recamlib.data.labels import HOOFED, SPACES
 from recamlib.engine.device import bar
 from recamlib.errors import check_choice
-from recamlib.method.convergence import convergence
 from recamlib.method.losses import bce_gradient, sce_gradient
 from recamlib.method.scores import accuracy
 from recamlib.report.claims import seed_interval, sentence, signed, table_row, verdict
 from recamlib.stages.base import DataSettings
 from recamlib.stages.classify import Classify, TrainClassifier
 from recamlib.stages.score import Score
+from recamlib.studies.common import convergence_of
 from recamlib.studies.common import examples as _examples
 
 LOSSES = {"bce": bce_gradient, "sce": sce_gradient}
@@ -68,12 +68,10 @@ def measured(
 
     `classifiers` has loss to one classifier per seed, with ``probe``; `scores` split to loss to their scores.
     """
-    trained = [model for models in classifiers.values() for model in models]
-    worst = min((convergence(m.result["convergence"]) for m in trained), key=lambda record: record.converged)
     study: dict[str, Any] = {
         "accuracy": {}, "gradients": {}, "scores": scores,
         "records": {loss: [m.result["convergence"] for m in models] for loss, models in classifiers.items()},
-        "converged": worst.converged, "convergence": worst.text,
+        **convergence_of([score.of for row in next(iter(scores.values())).values() for score in row]),
         "miou": {
             split: {loss: [score.miou for score in row] for loss, row in part.items()}
             for split, part in scores.items()
