@@ -21,10 +21,16 @@ if "RECAM_RESULTS" not in os.environ:
 
 @pytest.fixture(autouse=True)
 def close_figures():
-    """Close the figures of a test, if it drew any."""
     yield
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    """An empty results folder."""
+    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "results"))
+    return tmp_path / "results"
 
 
 def pytest_collection_modifyitems(items):

@@ -98,6 +98,5 @@ def compare_with_stored(notebook: Path, result: dict) -> None:
         stored(notebook).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     expected = json.loads(stored(notebook).read_text(encoding="utf-8"))
     rows, wanted = found.pop("rows"), expected.pop("rows")
-    assert found == expected
-    assert rows.keys() == wanted.keys()
+    assert found == expected and rows.keys() == wanted.keys()
     assert moved(rows, wanted) == {}  # what is stored, what came

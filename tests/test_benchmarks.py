@@ -1,8 +1,6 @@
 """The literal pipeline against ours on a few scenes, and what the harness of the benchmarks reports."""
 
-import importlib.util
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,36 +8,24 @@ import torch
 
 from recamlib.method.boundary import boundary_loss
 from recamlib.method.losses import bce_loss, reactivation_loss
+from recamlib.method.maps import class_activation_maps, class_features
 from recamlib.models.backbones import build_backbone
 from recamlib.models.classifier import CamClassifier, ReactivationHead
 from recamlib.models.irnet import BoundaryNet
+from recamlib.paths import ROOT
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
-
-def load(name):
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-    return module
+sys.path.append(str(ROOT / "benchmarks"))
+import harness
+import literal_pipeline
 
 
-@pytest.fixture(scope="module")
-def literal():
-    return load("literal_pipeline")
-
-
-def test_literal_boundary_step_is_our_loss(literal):
+def test_literal_boundary_step_is_our_loss():
     torch.manual_seed(0)
     net = BoundaryNet(build_backbone("resnet_small"))
-    both = literal.BothBranches(net, radius=5, cells=(16, 20))
+    both = literal_pipeline.BothBranches(net, radius=5, cells=(16, 20))
     images, labels = torch.randn(2, 3, 64, 80), torch.randint(0, 3, (2, 16, 20))
     labels[labels == 2] = 255
-    literal.boundary_step(both, images, labels).backward()
+    literal_pipeline.boundary_step(both, images, labels).backward()
     ours = boundary_loss(net(images).sigmoid(), labels, radius=5).total
     assert both.boundary_loss == pytest.approx(ours.item(), rel=1e-5)
     theirs = [p.grad.clone() for p in net.branch.parameters()]
@@ -47,9 +33,7 @@ def test_literal_boundary_step_is_our_loss(literal):
         torch.testing.assert_close(given, wanted, rtol=1e-4, atol=1e-6)  # displacements have no part in it
 
 
-def test_literal_reactivation_step_is_our_loss(literal):
-    from recamlib.method.maps import class_activation_maps, class_features
-
+def test_literal_reactivation_step_is_our_loss():
     torch.manual_seed(0)
     net = torch.nn.Module()
     net.classifier = CamClassifier(build_backbone("resnet_small"), 4).eval()
@@ -59,29 +43,12 @@ def test_literal_reactivation_step_is_our_loss(literal):
     maps = class_activation_maps(features, net.classifier.fc1.weight)
     sce = reactivation_loss(class_features(features, maps), labels, classifier=net.head)
     ours = bce_loss(net.classifier.logits(features), labels) + sce
-    torch.testing.assert_close(literal.reactivation_step(net, images, labels), ours)
+    torch.testing.assert_close(literal_pipeline.reactivation_step(net, images, labels), ours)
 
 
 def test_differences_tell_numbers_from_labels(tmp_path):
-    harness = load("harness")
     first = {"maps": np.array([1.0, -4.0]), "masks": np.array([1, 2, 3, 255], np.uint8)}
     np.savez(tmp_path / "a.npz", **first, own=np.zeros(1))
     np.savez(tmp_path / "b.npz", maps=np.array([1.0, -4.4]), masks=np.array([1, 0, 3, 255], np.uint8))
     found = harness._differences(tmp_path / "a.npz", tmp_path / "b.npz")
     assert found == pytest.approx({"maps": 0.4 / 4.4, "masks": 0.25})
-
-
-def test_a_step_on_a_part_is_extrapolated_and_says_so(monkeypatch):
-    harness = load("harness")
-    monkeypatch.setattr(harness.time, "perf_counter", iter([0.0, 0.0, 3.0, 9.0]).__next__)
-
-    def work():
-        with harness.step("walk", images=2, of=10):
-            pass
-        return []
-
-    found = harness.run_form(work, repeats=0)
-    assert found["steps"]["walk"] | {"cpu_seconds": 0} == {
-        "seconds": 15.0, "cpu_seconds": 0, "images": 2, "of": 10,
-    }  # fmt: skip
-    assert found["seconds"] == 15.0

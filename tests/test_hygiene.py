@@ -21,13 +21,8 @@ from recamlib.cli import app
 from recamlib.paths import ROOT, book_dir
 from recamlib.studies.checks import checked
 
-TRACKED = [
-    ROOT / name
-    for name in subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.split("\0")
-    if name and (ROOT / name).is_file()
-]
+FILES = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+TRACKED = [ROOT / name for name in FILES.split("\0") if name and (ROOT / name).is_file()]
 NOTEBOOKS = list_notebooks()
 MODULES = sorted((ROOT / "recamlib").rglob("*.py"))
 PAGES = [path for path in TRACKED if path.suffix == ".md" and path.name != "CHANGELOG.md"]  # that is history
@@ -38,7 +33,6 @@ notebooks = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path
 
 
 def cells(notebook: Path) -> list[dict]:
-    """Return the code cells of a notebook that hold anything."""
     content = json.loads(notebook.read_text(encoding="utf-8"))
     return [c for c in content["cells"] if c["cell_type"] == "code" and "".join(c["source"]).strip()]
 
@@ -54,20 +48,18 @@ def short(path: Path) -> str:
 @notebooks
 def test_a_notebook_was_run_once_and_keeps_text_alone(notebook):
     # nbval passes a cell without outputs whatever it would print, and refuses one without a count
-    counts = [cell["execution_count"] for cell in cells(notebook)]
-    assert counts == list(range(1, len(counts) + 1))
-    content = json.loads(notebook.read_text(encoding="utf-8"))
-    assert notebook.stat().st_size < 300_000
-    assert not {"papermill", "language_info"} & content["metadata"].keys()
-    assert content["metadata"]["kernelspec"]["name"] == "python3"
-    outputs = [output for cell in cells(notebook) for output in cell["outputs"]]
-    assert not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]  # warnings
-    found = [(c["metadata"]["tags"], o.get("data", {})) for c in cells(notebook) for o in c["outputs"]]
-    assert not [kind for _, data in found for kind in data if "widget" in kind]  # debris of bars
-    pictures = [tags for tags, data in found for kind in data if kind.startswith("image/")]
-    assert len(pictures) == 1 and "keep_output" in pictures[0]  # what a reader sees without running anything
-    assert any("| paper |" in line for _, data in found for line in data.get("text/markdown", ()))
-    assert not [c for c in cells(notebook) if "papermill" in c["metadata"] or "execution" in c["metadata"]]
+    code, metadata = cells(notebook), json.loads(notebook.read_text(encoding="utf-8"))["metadata"]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    assert notebook.stat().st_size < 300_000 and metadata["kernelspec"]["name"] == "python3"
+    assert not {"papermill", "language_info"} & metadata.keys()
+    assert not [c for c in code if {"papermill", "execution"} & c["metadata"].keys()]
+    outputs = [(c["metadata"]["tags"], output) for c in code for output in c["outputs"]]
+    assert not [o for _, o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]  # warnings
+    found = [(tags, kind) for tags, output in outputs for kind in output.get("data", {})]
+    assert not [kind for _, kind in found if "widget" in kind]  # debris of bars
+    (tags,) = [tags for tags, kind in found if kind.startswith("image/")]
+    assert "keep_output" in tags  # what a reader sees without running anything
+    assert any("| paper |" in line for _, o in outputs for line in o.get("data", {}).get("text/markdown", ()))
 
 
 @notebooks
@@ -77,9 +69,8 @@ def test_cells_are_short_and_do_no_library_work(notebook):
         parameters = "parameters" in cell["metadata"].get("tags", [])  # one literal a line
         assert parameters or len(text.splitlines()) <= 20, f"In [{number}] is over 20 lines"
         assert not re.search(r"^\s*[!%]|pip install|os\.chdir", text, flags=re.MULTILINE), f"In [{number}]"
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef):
-                assert node.end_lineno - node.lineno < 5, f"In [{number}]: move {node.name} out"
+        functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
+        assert all(node.end_lineno - node.lineno < 5 for node in functions), f"In [{number}]: move them out"
 
 
 @notebooks
@@ -89,8 +80,7 @@ def test_parameters_are_seen_explained_and_within_their_own_ranges(notebook):
     # an '=' inside a comment hides that parameter from papermill
     assert list(known) == [node.target.id for node in ast.parse(source(cell)).body] and len(known) <= 12
     values = {name: parameter.default for name, parameter in known.items()}
-    assert checked(**values) == values
-    assert set(values["settings"]) <= set(stages_of(known))
+    assert checked(**values) == values and set(values["settings"]) <= set(stages_of(known))
     assert all(parameter.comment for parameter in known.values())
 
 
@@ -112,35 +102,18 @@ RUNS_CODE = "|".join([
 ])  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("files", "pattern"),
-    [
-        pytest.param([p for p in TEXTS if p.suffix in {".py", ".ipynb"}], RUNS_CODE, id="runs code on load"),
-        pytest.param(TEXTS, HOMES, id="a path of somebody's machine"),
-        pytest.param(MODULES, r'\.cuda\(|device *= *"cuda', id="a device that is named"),
-        pytest.param(MODULES, r"(?m)from tqdm import|^\s*import tqdm\b", id="a bar that is not ours"),
-    ],
-)
+@pytest.mark.parametrize("files, pattern", [
+    pytest.param([p for p in TEXTS if p.suffix in {".py", ".ipynb"}], RUNS_CODE, id="runs code on load"),
+    pytest.param(TEXTS, HOMES, id="a path of somebody's machine"),
+    pytest.param(MODULES, r'\.cuda\(|device *= *"cuda', id="a device that is named"),
+    pytest.param(MODULES, r"(?m)from tqdm import|^\s*import tqdm\b", id="a bar that is not ours"),
+])  # fmt: skip
 def test_no_file_holds(files, pattern):
     pairs = ((path, path.read_text(encoding="utf-8")) for path in files)
     assert [f"{short(p)}: {m[0]}" for p, text in pairs for m in re.finditer(pattern, text)] == []
 
 
-def test_no_training_code_names_a_mask():
-    named = [
-        f"{short(path)}: {alias.name}"
-        for path in MODULES
-        if path.parent.name in {"engine", "models", "method"}
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-        if alias.name in {"MaskSet", "open_masks"}
-    ]
-    assert named == []
-
-
 def commands(group: typer.core.TyperGroup, prefix: str = "") -> set[str]:
-    """Return every command of the command line, groups spelled out."""
     names = {f"{prefix}{name}" for name in group.commands}
     groups = {name: command for name, command in group.commands.items() if hasattr(command, "commands")}
     return names.union(*(commands(command, f"{name} ") for name, command in groups.items()))
@@ -149,21 +122,16 @@ def commands(group: typer.core.TyperGroup, prefix: str = "") -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=short)
 def test_commands_and_files_that_pages_name_exist(page):
     text = page.read_text(encoding="utf-8")
-    known = commands(typer.main.get_command(app))
-    for match in re.finditer(r"(?:^|`)recam ((?:data )?[a-z]+)", text, flags=re.MULTILINE):
-        assert match[1] in known, f"recam {match[1]}"
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    known = commands(typer.main.get_command(app))
     targets = set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
-    for match in re.finditer(r"(?:^|`)make ([a-z][a-z-]*)", text, flags=re.MULTILINE):
-        assert match[1] in targets, f"make {match[1]}"
-    for match in re.finditer(r"\]\((?!https?:|mailto:|#)([^)#\s]+)", text):
-        assert (page.parent / match[1]).exists() or is_book_notebook(page, match[1]), match[1]
-
-
-def is_book_notebook(page: Path, link: str) -> bool:
-    """Return whether a link of a book page leads to a notebook, which lies there in the built book only."""
-    in_book = page.parent == book_dir() and link.startswith("notebooks/")
-    return in_book and (not NOTEBOOKS or (ROOT / link).is_file())
+    named = re.findall(r"(?:^|`)recam ((?:data )?[a-z]+)", text, flags=re.MULTILINE)
+    assert set(named) <= known
+    assert set(re.findall(r"(?:^|`)make ([a-z][a-z-]*)", text, flags=re.MULTILINE)) <= targets
+    for link in re.findall(r"\]\((?!https?:|mailto:|#)([^)#\s]+)", text):
+        # a page of the book may lead to a notebook, which lies there in the built book only
+        notebook = page.parent == book_dir() and link.startswith("notebooks/") and (ROOT / link).is_file()
+        assert notebook or (page.parent / link).exists(), link
 
 
 def test_workflows_run_commands_of_the_makefile():

@@ -16,9 +16,7 @@ from recamlib.book.parameters import (
     stages_of,
 )
 from recamlib.errors import SettingsError
-from recamlib.stages.classify import TrainClassifier
-from recamlib.studies.checks import checked, settable
-from recamlib.studies.common import make
+from recamlib.studies.checks import checked
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 PASSES = FOLDER / "01_passes.ipynb"
@@ -38,37 +36,31 @@ def test_reads_names_types_defaults_comments_and_stages():
     assert stages_of(cell) == ["TrainClassifier", "Reactivate", "ExtractCams"]
 
 
-@pytest.mark.parametrize(
-    ("assignment", "value"),
-    [
-        ("sce_weight=3", 3.0), ("rate=1e-4", 1e-4), ("epochs=3", 3), ("sizes=[1, 0.25]", [1.0, 0.25]),
-        ("seeds=[0, 1]", [0, 1]), ("detach=true", True), ("option=w+w'", "w+w'"), ("option=12", "12"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("assignment, value", [
+    ("sce_weight=3", 3.0), ("rate=1e-4", 1e-4), ("epochs=3", 3), ("sizes=[1, 0.25]", [1.0, 0.25]),
+    ("seeds=[0, 1]", [0, 1]), ("detach=true", True), ("option=w+w'", "w+w'"), ("option=12", "12"),
+])  # fmt: skip
 def test_values_come_back_in_the_type_of_the_parameter(assignment, value):
     (one,) = given(assignment).values()
     assert one == value and type(one) is type(value)
 
 
-@pytest.mark.parametrize(
-    ("assignment", "message"),
-    [
-        ("sce_wieght=1", "did you mean 'sce_weight'"), ("qqq=1", "'qqq'"), ("epochs", "name=value"),
-        ("lr=1", "TrainClassifier.lr and Reactivate.lr"), ("rate=much", "rate.*'much'"),
-        ("rate=1e999", "rate.*finite"), ("epochs=2.5", "epochs.*integer.*2.5"), ("detach=5", "detach"),
-        ("sizes=1.0", "sizes.*list"), ("sizes=[1, x]", r"sizes\[1\].*'x'"), ("sce_weight=0", "sce_weight"),
-        ("sce_weight=nan", "finite"), ("dataset=voc", "'voc12'.*'voc'"), ("profile=a/b", "profile.*'a/b'"),
-        ("seeds=[]", "seeds.*at least 1"), ("seeds=[-1]", r"seeds\[0\].*-1"), ("seeds=[0, 0]", "seeds.*once"),
-        ("Reactivte.lr=1", "did you mean 'Reactivate'"), ("Walk.steps=4", "'Walk'.*TrainClassifier"),
-        ("Reactivate.rl=1", "Reactivate.*did you mean 'lr'"), ("Reactivate.lr=0", "Reactivate.lr.*than 0"),
-        ("Reactivate.epochs=2.5", "Reactivate.epochs.*integer"), ("Reactivate.gap=x", "'pixels' or 'mask'"),
-        ("ExtractCams.scales=[0]", r"ExtractCams.scales\[0\].*than 0"),
-        ("ExtractCams.scales=[]", "ExtractCams.scales.*at least 1"),
-        ("TrainClassifier.loss=sce", "'loss'"),  # it is the table's subject
-        ("TrainClassifier.seed=3", "'seed'"), ("Reactivate.sce_weight=2", "set sce_weight"),
-        ("settings=3", "settings.*dictionary"), ("settings={Reactivate: 3}", "Reactivate.*dictionary"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("assignment, message", [
+    ("sce_wieght=1", "did you mean 'sce_weight'"), ("qqq=1", "'qqq'"), ("epochs", "name=value"),
+    ("lr=1", "TrainClassifier.lr and Reactivate.lr"), ("rate=much", "rate.*'much'"),
+    ("rate=1e999", "rate.*finite"), ("epochs=2.5", "epochs.*integer.*2.5"), ("detach=5", "detach"),
+    ("sizes=1.0", "sizes.*list"), ("sizes=[1, x]", r"sizes\[1\].*'x'"), ("sce_weight=0", "sce_weight"),
+    ("sce_weight=nan", "finite"), ("dataset=voc", "'voc12'.*'voc'"), ("profile=a/b", "profile.*'a/b'"),
+    ("seeds=[]", "seeds.*at least 1"), ("seeds=[-1]", r"seeds\[0\].*-1"), ("seeds=[0, 0]", "seeds.*once"),
+    ("Reactivte.lr=1", "did you mean 'Reactivate'"), ("Walk.steps=4", "'Walk'.*TrainClassifier"),
+    ("Reactivate.rl=1", "Reactivate.*did you mean 'lr'"), ("Reactivate.lr=0", "Reactivate.lr.*than 0"),
+    ("Reactivate.epochs=2.5", "Reactivate.epochs.*integer"), ("Reactivate.gap=x", "'pixels' or 'mask'"),
+    ("ExtractCams.scales=[0]", r"ExtractCams.scales\[0\].*than 0"),
+    ("ExtractCams.scales=[]", "ExtractCams.scales.*at least 1"),
+    ("TrainClassifier.loss=sce", "'loss'"),  # it is the table's subject
+    ("TrainClassifier.seed=3", "'seed'"), ("Reactivate.sce_weight=2", "set sce_weight"),
+    ("settings=3", "settings.*dictionary"), ("settings={Reactivate: 3}", "Reactivate.*dictionary"),
+])  # fmt: skip
 def test_wrong_values_are_refused_in_one_line_that_helps(assignment, message):
     with pytest.raises(SettingsError, match=message) as caught:
         given(assignment)
@@ -101,17 +93,6 @@ def test_networks_and_changes_are_checked_as_settings_are():
             checked(**{name: value})
 
 
-def test_what_a_table_gives_itself_is_no_setting():
-    given = {"seed", "dataset", "backbone", "weights", "loss", "infra", "stage"}
-    fields = {stage: settable(stage).model_fields for stage in ("TrainClassifier", "ExtractCams", "Walk")}
-    assert not given & {*fields["TrainClassifier"]}
-    assert "model" not in fields["ExtractCams"] and "cams" not in fields["Walk"]
-    settings = {"TrainClassifier": {"lr": 0.05}, "Reactivate": {"lr": 1.0}}
-    assert make(TrainClassifier, settings, seed=2).changed() == {"lr": 0.05, "seed": 2}
-    with pytest.raises(SettingsError, match="TrainClassifier.lr"):
-        make(TrainClassifier, settings, lr=0.1)
-
-
 @pytest.mark.parametrize("tagged", [0, 1])
 def test_a_notebook_has_parameters_that_are_literals(tmp_path, tagged):
     kernel = {"kernelspec": {"name": "python3", "language": "python", "display_name": "x"}}
@@ -132,10 +113,9 @@ def test_notebooks_are_found_by_number_or_name(which):
     assert find_notebook(which, FOLDER) == PASSES
 
 
-@pytest.mark.parametrize(
-    ("which", "folder", "message"),
-    [("01_pases", FOLDER, "did you mean '01_passes'"), ("77", FOLDER, "'77'"), ("1", FOLDER / "x", "none")],
-)
+@pytest.mark.parametrize("which, folder, message", [
+    ("01_pases", FOLDER, "did you mean '01_passes'"), ("77", FOLDER, "'77'"), ("1", FOLDER / "x", "none"),
+])  # fmt: skip
 def test_an_unknown_notebook_names_the_nearest(which, folder, message):
     with pytest.raises(SettingsError, match=message):
         find_notebook(which, folder)
@@ -153,17 +133,14 @@ def test_cell_then_profile_then_command_line():
         given(profile="mni")
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ('"01": {epoch: 3}', "did you mean 'epochs'"), ('"01": {seeds: []}', "seeds.*at least 1"),
-        ('"01": {settings: {Reactivate: {lr: 0}}}', "Reactivate.lr"), ('"09": {seed: 1}', "'09'"),
-        ("parameters: {sede: 1}", "did you mean 'seed'"), ("parameters: {epochs: x}", "epochs.*integer"),
-        ("Reactivate: {momentum: 1.5}", "Reactivate.momentum.*less than 1"),
-        ("Reactivat: {momentum: 0.5}", "did you mean 'Reactivate'"),
-        ("- a list", "profile odd: "), ("parameters: 3", "profile odd: "), ("a: [", "odd.yml cannot be read"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("content, message", [
+    ('"01": {epoch: 3}', "did you mean 'epochs'"), ('"01": {seeds: []}', "seeds.*at least 1"),
+    ('"01": {settings: {Reactivate: {lr: 0}}}', "Reactivate.lr"), ('"09": {seed: 1}', "'09'"),
+    ("parameters: {sede: 1}", "did you mean 'seed'"), ("parameters: {epochs: x}", "epochs.*integer"),
+    ("Reactivate: {momentum: 1.5}", "Reactivate.momentum.*less than 1"),
+    ("Reactivat: {momentum: 0.5}", "did you mean 'Reactivate'"), ("- a list", "profile odd: "),
+    ("parameters: 3", "profile odd: "), ("a: [", "odd.yml cannot be read"),
+])  # fmt: skip
 def test_profiles_are_checked_too(tmp_path, content, message):
     for notebook in list_notebooks(FOLDER):
         (tmp_path / notebook.name).write_bytes(notebook.read_bytes())

@@ -1,11 +1,11 @@
 """The runner and the book: tiny notebooks, run for real."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 
@@ -21,7 +21,6 @@ FOLDER = Path(__file__).parents[1] / "notebooks"
 
 
 def outputs(path: Path) -> list[str]:
-    """Return the text that every code cell printed."""
     cells = nbformat.read(path, as_version=4).cells
     return ["".join(o.get("text", "") for o in c.outputs) for c in cells if c.cell_type == "code"]
 
@@ -32,25 +31,18 @@ def test_parameters_reach_the_notebook_and_the_kernel_is_ours(tmp_path, monkeypa
     # a kernel of the user's with our kernel's name, which would run something else
     spec = tmp_path / "home" / "kernels" / "python3"
     spec.mkdir(parents=True)
-    other = {"argv": ["false"], "display_name": "x", "language": "python"}
-    (spec / "kernel.json").write_text(json.dumps(other))
-    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "home"))
-    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "home"))
-
+    (spec / "kernel.json").write_text('{"argv": ["false"], "display_name": "x", "language": "python"}')
+    for name in ("JUPYTER_DATA_DIR", "JUPYTER_PATH"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
     (tmp_path / "executed" / ".running-4194305-left").mkdir(parents=True)  # of a run that was killed
-
     done = run_notebook("1", parameters={"sce_weight": "0.5"}, folder=FOLDER, output_dir=Path("executed"))
-
-    assert done == tmp_path / "executed" / "01_passes.ipynb"
-    first, second = outputs(done)[-2:]
-    assert json.loads(first) == [0.5, [1.0, 0.5], "w*w'", {"TrainClassifier": {"lr": 0.05}}]
-    seen = json.loads(second)
-    assert seen["cwd"] == str(FOLDER)
-    assert Path(seen["python"]).samefile(sys.executable)
-    assert Path(seen["library"]).parent == ROOT / "recamlib"
-    assert seen["data"] == str(tmp_path / "some/relative/folder")
+    assert done == tmp_path / "executed" / "01_passes.ipynb" and list(done.parent.iterdir()) == [done]
+    first, second = map(json.loads, outputs(done)[-2:])
+    assert first == [0.5, [1.0, 0.5], "w*w'", {"TrainClassifier": {"lr": 0.05}}]
+    assert second["cwd"] == str(FOLDER) and second["data"] == str(tmp_path / "some/relative/folder")
+    assert Path(second["python"]).samefile(sys.executable)
+    assert Path(second["library"]).parent == ROOT / "recamlib"
     assert os.environ["RECAM_DATA"] == "some/relative/folder", "the runner's own environment stays as it was"
-    assert [p.name for p in done.parent.iterdir()] == ["01_passes.ipynb"]
 
 
 def test_a_wrong_parameter_stops_before_a_kernel_starts(tmp_path, monkeypatch):
@@ -60,70 +52,46 @@ def test_a_wrong_parameter_stops_before_a_kernel_starts(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_failing_cell_is_named_in_one_line_and_what_ran_stays(tmp_path):
+def test_a_failing_cell_or_a_dead_kernel_is_named_in_one_line_and_what_ran_stays(tmp_path):
     earlier = tmp_path / "02_fails.ipynb"
     earlier.write_text("an earlier run")
     with pytest.raises(NotebookError, match=r"02_fails, cell 4, In \[3\]: ValueError: the first") as caught:
         run_notebook("2", folder=FOLDER, output_dir=tmp_path)
     failed = tmp_path / "02_fails.failed.ipynb"
     assert str(failed) in str(caught.value) and "\n" not in str(caught.value)
-    assert "before\n" in outputs(failed)
-    assert earlier.read_text() == "an earlier run"
-
-
-def test_a_dead_kernel_is_one_line_too(tmp_path):
+    assert "before\n" in outputs(failed) and earlier.read_text() == "an earlier run"
     with pytest.raises(NotebookError, match="03_dies: .*was it killed for memory"):
         run_notebook("3", folder=FOLDER, output_dir=tmp_path)
 
 
-def test_an_interrupt_leaves_nothing_half_written_and_no_kernel(tmp_path):
-    # a shell that starts a job in the background has it ignore Ctrl-C, and children inherit that
-    program = textwrap.dedent(f"""
-        import signal
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        from pathlib import Path
-        from recamlib.book.run import run_notebook
-        run_notebook("4", folder=Path({str(FOLDER)!r}), output_dir=Path({str(tmp_path)!r}))
-    """)
-    runner = subprocess.Popen(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    kernel = wait_for(lambda: printed_number(tmp_path))
-    runner.send_signal(signal.SIGINT)
-    assert runner.wait(300) != 0
-    assert not list(tmp_path.iterdir())
-    wait_for(lambda: not alive(kernel))
-
-
 def wait_for(condition, seconds: float = 300.0):
-    """Return the first true value of a condition."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if value := condition():
-            return value
+        with contextlib.suppress(OSError, ValueError):  # caught in the middle of a write
+            if value := condition():
+                return value
         time.sleep(0.1)
     pytest.fail("waited in vain")
 
 
-def printed_number(folder: Path) -> int:
-    """Return the process id that the sleeping notebook has printed, or 0."""
-    for path in folder.glob(".running-*/04_sleeps.ipynb"):
-        try:
-            return next((int(text) for text in outputs(path) if text.strip().isdigit()), 0)
-        except (ValueError, OSError):  # caught in the middle of a write
-            return 0
-    return 0
+def test_an_interrupt_leaves_nothing_half_written_and_no_kernel(tmp_path):
+    # a shell that starts a job in the background has it ignore Ctrl-C, and children inherit that
+    program = "import signal, sys, pathlib, recamlib.book.run as book\n" \
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n" \
+        "here, out = map(pathlib.Path, sys.argv[1:])\n" \
+        "book.run_notebook('4', folder=here, output_dir=out)"  # fmt: skip
+    command = [sys.executable, "-c", program, str(FOLDER), str(tmp_path)]
+    runner = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True)
 
+    def printed() -> int:
+        """Return the process id that the sleeping notebook has printed, or 0."""
+        texts = [text for path in tmp_path.glob(".running-*/04_sleeps.ipynb") for text in outputs(path)]
+        return next((int(text) for text in texts if text.strip().isdigit()), 0)
 
-def alive(process: int) -> bool:
-    """Return whether a process exists and is no zombie."""
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
-    except OSError:
-        return False
+    status = Path(f"/proc/{wait_for(printed)}/status")
+    runner.send_signal(signal.SIGINT)
+    assert runner.wait(300) != 0 and not list(tmp_path.iterdir())
+    wait_for(lambda: not status.exists() or "\nState:\tZ" in status.read_text())
 
 
 @pytest.fixture(scope="module")

@@ -6,28 +6,24 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from recamlib.data.access import ImageSet, MaskSet, labels_only, masks_allowed, open_images, open_masks
 from recamlib.data.labels import HOOFED
 from recamlib.errors import DataError, MaskAccessError, SettingsError
 
-COUNT = 40
-
 
 @pytest.fixture(scope="module")
 def images():
-    return open_images("hoofed", "train", count=COUNT, size=48)
+    return open_images("hoofed", "train", count=40, size=48)
 
 
 @pytest.fixture(scope="module")
 def masks():
-    return open_masks("hoofed", "train", count=COUNT, size=48)
+    return open_masks("hoofed", "train", count=40, size=48)
 
 
 class OneMask(MaskSet):
-    """A mask set around one array."""
-
     def __init__(self, mask, size):
         super().__init__(HOOFED, ["one"])
         self._array, self._size = mask, size
@@ -39,17 +35,12 @@ class OneMask(MaskSet):
         return self._size
 
 
-class MaskReader(Dataset):
-    """What a cheating training data set would look like."""
-
-    def __init__(self, masks):
-        self.masks = masks
-
-    def __len__(self):
-        return 1
+class MaskReader(list):
+    """What a cheating training data set would look like: a list of mask sets."""
 
     def __getitem__(self, index):
-        return torch.from_numpy(self.masks.mask(self.masks.ids[index]).astype(np.int64))
+        masks = super().__getitem__(index)
+        return torch.from_numpy(masks.mask(masks.ids[0]).astype(np.int64))
 
 
 def test_image_sets_have_no_way_to_a_mask(images):
@@ -86,7 +77,7 @@ def test_guard_nests_and_ends_after_an_error(masks):
 
 
 def test_guard_holds_in_forked_loader_workers(masks):
-    loader = DataLoader(MaskReader(masks), num_workers=1, multiprocessing_context="fork")
+    loader = DataLoader(MaskReader([masks]), num_workers=1, multiprocessing_context="fork")
     assert next(iter(loader)).shape[1:] == masks.mask(masks.ids[0]).shape
     with labels_only(), pytest.raises(MaskAccessError, match="masks are for metrics only"):
         next(iter(loader))
@@ -114,8 +105,7 @@ def test_mask_of_another_size_or_value_names_the_fix():
 
 def test_select_narrows_labels_and_masks_alike(images, masks):
     part = images.select(classes=("zebra", "cow"))
-    assert part.space.classes == ("zebra", "cow")
-    assert part.label_matrix().any(axis=1).all()
+    assert part.space.classes == ("zebra", "cow") and part.label_matrix().any(axis=1).all()
     narrow = masks.select(part.ids, classes=("zebra", "cow"))
     for id in part.ids:
         full, small = masks.mask(id), narrow.mask(id)
@@ -128,27 +118,21 @@ def test_limit_is_seeded_and_keeps_order(images):
     some = images.select(limit=7, seed=1)
     assert len(some) == 7
     assert some.ids == images.select(limit=7, seed=1).ids != images.select(limit=7, seed=2).ids
-    assert list(some.ids) == sorted(some.ids)
-    assert images.select(limit=1000).ids == images.ids
+    assert list(some.ids) == sorted(some.ids) and images.select(limit=1000).ids == images.ids
     part = images.select(classes=("cow",), single_label=True)  # of all classes, not of the one asked for
     assert {images.labels(id).sum() for id in part.ids} == {1}
 
 
-def test_nothing_left_is_an_error(images):
-    with pytest.raises(DataError, match="limit must be 0"):
-        images.select(limit=-1)
-    with pytest.raises(DataError, match="empty"):
-        open_images("hoofed", "train", count=3, single_share=0.0).select(single_label=True)
-    with pytest.raises(DataError, match="did you mean 'hoofed_train_00001'"):
-        open_masks("hoofed", "train", count=3).select(["hoofed_train_0001"])
-
-
-def test_misspelt_names_get_the_nearest():
-    for words, options, message in (
-        (("hofed", "train"), {}, "did you mean 'hoofed'"), (("hoofed", "trian"), {}, "did you mean 'train'"),
-        (("hoofed", "train"), {"singleshare": 0.1}, "did you mean 'single_share'"),
-        (("coco14", "train"), {"seed": 1}, "option of coco14 'seed'"),
-        (("voc12", "train"), {"space": "hofed"}, "label space 'hofed'.*did you mean 'hoofed'"),
-    ):  # fmt: skip
-        with pytest.raises(SettingsError, match=message):
-            open_masks(*words, **options)
+@pytest.mark.parametrize("call, message", [
+    (lambda images: images.select(limit=-1), "limit must be 0"),
+    (lambda images: images.select(classes=("hors",)), "did you mean 'horse'"),
+    (lambda images: open_masks("hoofed", "train").select(["hoofed_train_001"]), "did you mean 'hoofed_train"),
+    (lambda images: open_masks("hofed", "train"), "did you mean 'hoofed'"),
+    (lambda images: open_masks("hoofed", "trian"), "did you mean 'train'"),
+    (lambda images: open_masks("hoofed", "train", singleshare=0.1), "did you mean 'single_share'"),
+    (lambda images: open_masks("coco14", "train", seed=1), "option of coco14 'seed'"),
+    (lambda images: open_masks("voc12", "train", space="hofed"), "label space 'hofed'.*mean 'hoofed'"),
+])  # fmt: skip
+def test_what_is_not_there_names_the_nearest(images, call, message):
+    with pytest.raises((DataError, SettingsError), match=message):
+        call(images)

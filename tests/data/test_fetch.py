@@ -16,7 +16,7 @@ import yaml
 from PIL import Image
 
 from recamlib.data.access import open_images, open_masks
-from recamlib.data.fetch import FETCHABLE, Archive, archives, fetch
+from recamlib.data.fetch import FETCHABLE, archives, fetch
 from recamlib.data.images import read_mask
 from recamlib.errors import DataError, SettingsError
 
@@ -33,25 +33,20 @@ class Server(ThreadingHTTPServer):
     def handle_error(self, *_):
         """Say nothing when the client hangs up: some tests make it."""
 
-    def url(self, name: str) -> str:
-        return f"http://127.0.0.1:{self.server_port}/{name}"
-
 
 class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
     def do_GET(self):
-        server = self.server
-        server.asked.append(self.path)
-        content = server.files.get(self.path[1:])
+        self.server.asked.append(self.path)
+        content = self.server.files.get(self.path[1:])
         if content is None:
-            self.send_error(404)
-            return
+            return self.send_error(404)
         self.send_response(200)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content[: len(content) - server.lost])
+        self.wfile.write(content[: len(content) - self.server.lost])
         self.close_connection = True
 
 
@@ -63,12 +58,6 @@ def server():
         yield server
         server.shutdown()
         thread.join()
-
-
-def offer(server: Server, name: str, content: bytes, **changes) -> Archive:
-    server.files[name] = content
-    facts = {"bytes": len(content), "unpacked": 1, "md5": hashlib.md5(content).hexdigest()}
-    return Archive(**{"file": name, "url": server.url(name), **facts, **changes})
 
 
 @pytest.fixture(autouse=True)
@@ -117,13 +106,11 @@ def voc_tar() -> bytes:
 
 
 def sbd_tgz(**masks: np.ndarray) -> bytes:
-    files = {}
+    files, parts = {}, [(part, "O") for part in ("Segmentation", "Boundaries", "Categories")]
     for id, mask in masks.items():
         buffer = io.BytesIO()
-        kind = np.array(
-            [(mask, np.zeros(3), 1)], dtype=[("Segmentation", "O"), ("Boundaries", "O"), ("Categories", "O")]
-        )
-        scipy.io.savemat(buffer, {"GTcls": kind[None]}, do_compression=True)
+        classes = np.array([(mask, np.zeros(3), 1)], dtype=parts)
+        scipy.io.savemat(buffer, {"GTcls": classes[None]}, do_compression=True)
         files[f"benchmark_RELEASE/dataset/cls/{id}.mat"] = buffer.getvalue()
         files[f"benchmark_RELEASE/dataset/img/{id}.jpg"] = picture("JPEG")
     files["benchmark_RELEASE/dataset/train.txt"] = b"a_1\nd_1\n"
@@ -147,15 +134,17 @@ def test_an_archive_that_another_program_brought_is_not_fetched_again(server, tm
     sources = listing(tmp_path, server, voc12={"voc.tar": voc_tar()})
     (tmp_path / "archives").mkdir()
     (tmp_path / "archives" / "voc.tar").write_bytes(voc_tar())
-    assert bring("voc12", tmp_path, sources) == tmp_path / KIT
-    assert server.asked == []
+    assert bring("voc12", tmp_path, sources) == tmp_path / KIT and server.asked == []
 
 
 def listing(tmp_path, server, **sets):
     """Offer archives and write a file of sources for them."""
-    rows = {}
+    rows = {name: [] for name in sets}
     for name, files in sets.items():
-        rows[name] = [offer(server, file, content)._asdict() for file, content in files.items()]
+        for file, content in files.items():
+            server.files[file] = content
+            facts = {"bytes": len(content), "unpacked": 1, "md5": hashlib.md5(content).hexdigest()}
+            rows[name].append({"file": file, "url": f"http://127.0.0.1:{server.server_port}/{file}", **facts})
     path = tmp_path / "sources.yml"
     path.write_text(yaml.safe_dump(rows))
     return path
@@ -172,8 +161,7 @@ def test_voc_and_sbd_from_nothing(server, tmp_path):
     root = tmp_path / "data"
     with pytest.raises(DataError, match="recam data fetch voc12"):
         bring("sbd", root, sources)
-    assert bring("voc12", root, sources) == root / KIT
-    assert bring("sbd", root, sources) == root / KIT
+    assert bring("voc12", root, sources) == root / KIT and bring("sbd", root, sources) == root / KIT
     images, masks = (opened("voc12", "train_aug", root=root) for opened in (open_images, open_masks))
     assert images.ids == ("a_1", "c_1", "d_1")  # without what is in val
     assert [int(masks.mask(id)[0, 0]) for id in images.ids] == [10, 10, 10]  # the official mask of a_1
@@ -210,15 +198,6 @@ def test_other_data_in_the_place_of_the_official_set_are_named(server, tmp_path,
         fetch(name, tmp_path, progress=False)
 
 
-def test_sbd_does_not_go_into_another_set(server, tmp_path):
-    sbd = {"sbd.tgz": sbd_tgz(c_1=ZEROS, d_1=ZEROS)}
-    sources = listing(tmp_path, server, voc12={"voc.tar": voc_tar()}, sbd=sbd)
-    (bring("voc12", tmp_path, sources) / "JPEGImages" / "d_1.jpg").unlink()
-    with pytest.raises(DataError, match="no picture d_1.jpg: SBD goes with the official VOC 2012"):
-        bring("sbd", tmp_path, sources)
-    assert not (tmp_path / KIT / "SegmentationClassAug").exists()
-
-
 def test_too_little_disk_is_found_before_anything_is_fetched(server, tmp_path, monkeypatch):
     sources = listing(tmp_path, server, voc12={"voc.tar": voc_tar()})
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
@@ -227,45 +206,40 @@ def test_too_little_disk_is_found_before_anything_is_fetched(server, tmp_path, m
     assert server.asked == []
 
 
-def test_archive_that_is_none(server, tmp_path):
-    sources = listing(tmp_path, server, voc12={"voc.tar": b"no tar" * 1000}, sbd={"sbd.tgz": b"no tar"})
-    with pytest.raises(DataError, match="voc.tar cannot be unpacked"):
-        bring("voc12", tmp_path, sources)
-    assert not (tmp_path / "VOCdevkit").exists()
-    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".unpacking")]
-    sources = listing(tmp_path, server, voc12={"voc.tar": tar_of({"other/file": b"x"})})
-    with pytest.raises(DataError, match="no folder VOC2012"):
-        bring("voc12", tmp_path / "second", sources)
+@pytest.mark.parametrize("content, message", [
+    (b"no tar" * 1000, "voc.tar cannot be unpacked"), (tar_of({"other/file": b"x"}), "no folder VOC2012"),
+])  # fmt: skip
+def test_archive_that_is_none(server, tmp_path, content, message):
+    with pytest.raises(DataError, match=message):
+        bring("voc12", tmp_path, listing(tmp_path, server, voc12={"voc.tar": content}))
+    assert not (tmp_path / "VOCdevkit").exists() and not list(tmp_path.glob(".unpacking*"))
 
 
 ZEROS = np.zeros((6, 8), np.uint8)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (sbd_tgz(c_1=ZEROS + 21, d_1=ZEROS), "not a mask of the 20 VOC classes"),
-        (sbd_tgz(c_1=ZEROS), "lacks the mask of d_1"),
-        (tar_of({"x": b"y"}, mode="w:gz"), "lacks its lists"),
-        (tar_of({"benchmark_RELEASE/dataset/cls/c_1.mat": b"y"}, mode="w:gz"), "c_1.mat is not a class file"),
-        (sbd_tgz(c_1=ZEROS, d_1=ZEROS)[:200], "cannot be unpacked"),
-    ],
-    ids=["value", "mask", "lists", "class", "archive"],
-)
+@pytest.mark.parametrize("content, message", [
+    (sbd_tgz(c_1=ZEROS + 21, d_1=ZEROS), "not a mask of the 20 VOC classes"),
+    (sbd_tgz(c_1=ZEROS), "lacks the mask of d_1"), (sbd_tgz(c_1=ZEROS)[:200], "cannot be unpacked"),
+    (tar_of({"x": b"y"}, mode="w:gz"), "lacks its lists"),
+    (tar_of({"benchmark_RELEASE/dataset/cls/c_1.mat": b"y"}, mode="w:gz"), "c_1.mat is not a class file"),
+    (sbd_tgz(c_1=ZEROS, d_1=ZEROS), "no picture d_1.jpg: SBD goes with the official VOC 2012"),
+], ids=["value", "mask", "archive", "lists", "class", "another set"])  # fmt: skip
 def test_bad_sbd_leaves_no_list_behind(server, tmp_path, content, message):
     sources = listing(tmp_path, server, voc12={"voc.tar": voc_tar()}, sbd={"sbd.tgz": content})
-    bring("voc12", tmp_path, sources)
+    kit = bring("voc12", tmp_path, sources)
+    if "picture" in message:
+        (kit / "JPEGImages" / "d_1.jpg").unlink()
     with pytest.raises(DataError, match=message):
         bring("sbd", tmp_path, sources)
-    assert not (tmp_path / KIT / "ImageSets/Segmentation/train_aug.txt").exists()
+    assert not (kit / "ImageSets/Segmentation/train_aug.txt").exists()
+    assert not (kit / "SegmentationClassAug").exists()
 
 
 def test_official_sources_are_complete():
-    for name in FETCHABLE:
-        for archive in archives(name):
-            assert archive.url.startswith("http") and archive.url.endswith(archive.file)
-            assert len(bytes.fromhex(archive.md5)) == 16 and archive.bytes > 2e8
-    with pytest.raises(SettingsError, match="drawn, not fetched"):
-        archives("hoofed")
-    with pytest.raises(SettingsError, match="did you mean 'voc12'"):
-        archives("voc2012")
+    for archive in (archive for name in FETCHABLE for archive in archives(name)):
+        assert archive.url.startswith("http") and archive.url.endswith(archive.file)
+        assert len(bytes.fromhex(archive.md5)) == 16 and archive.bytes > 2e8
+    for name, message in (("hoofed", "drawn, not fetched"), ("voc2012", "did you mean 'voc12'")):
+        with pytest.raises(SettingsError, match=message):
+            archives(name)

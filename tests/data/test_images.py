@@ -10,9 +10,8 @@ from recamlib.data.images import exif_orientation, image_size, read_image, read_
 from recamlib.data.labels import VOC12
 from recamlib.errors import DataError
 
-GRADIENT = np.stack(np.broadcast_arrays(np.arange(40)[None] * 6, np.arange(30)[:, None] * 8, 100), -1).astype(
-    np.uint8
-)
+ACROSS, DOWN = np.arange(40)[None] * 6, np.arange(30)[:, None] * 8
+GRADIENT = np.stack(np.broadcast_arrays(ACROSS, DOWN, 100), -1).astype(np.uint8)
 
 
 def jpeg(pixels: np.ndarray = GRADIENT, **options) -> bytes:
@@ -34,21 +33,13 @@ def test_any_mode_becomes_rgb(tmp_path):
         (Image.fromarray(GRADIENT).quantize(64), "png", GRADIENT, 20),
         (Image.fromarray(np.dstack([GRADIENT, np.full((30, 40), 7, np.uint8)])), "png", GRADIENT, 0),
         (Image.fromarray(grey[..., 0] > 100), "png", 255 * (grey > 100), 0),
+        (Image.fromarray(GRADIENT), "bmp", GRADIENT, 0), (Image.fromarray(GRADIENT), "webp", GRADIENT, 6),
     ):  # fmt: skip
         path = tmp_path / f"a.{suffix}"
         picture.save(path, quality=95)
         image = read_image(path)
         assert image.is_contiguous() and image_size(path) == image.shape[1:] == (30, 40)
         assert off(image, expected) <= most
-
-
-@pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "tiff", "webp"])
-def test_format_follows_the_content_not_the_name(tmp_path, suffix):
-    buffer = io.BytesIO()
-    Image.fromarray(GRADIENT).save(buffer, {"jpg": "JPEG"}.get(suffix, suffix.upper()), quality=95)
-    path = tmp_path / "a.jpg"
-    path.write_bytes(buffer.getvalue())
-    assert off(read_image(path)) < 6
 
 
 def test_sixteen_bits_keep_the_picture(tmp_path):
@@ -59,37 +50,26 @@ def test_sixteen_bits_keep_the_picture(tmp_path):
     assert np.array_equal(image[1].numpy(), (deep >> 8).astype(np.uint8))
 
 
-def test_floating_point_is_refused(tmp_path):
-    path = tmp_path / "float.tiff"
-    Image.fromarray(np.zeros((4, 4), np.float32)).save(path)
-    with pytest.raises(DataError, match="float.tiff holds floating-point.*convert"):
-        read_image(path)
-
-
 def test_exif_rotation_is_applied_where_asked_for(tmp_path):
     path = tmp_path / "turned.jpg"
     exif = Image.Exif()
     exif[0x0112] = 6
     path.write_bytes(jpeg(exif=exif))
     assert exif_orientation(path) == 6
-    assert read_image(path, turned=True).shape == (3, 40, 30)
-    assert image_size(path, turned=True) == (40, 30)
-    assert off(read_image(path, turned=True), np.rot90(GRADIENT, -1)) < 2
-    assert read_image(path).shape == (3, 30, 40)
-    assert image_size(path) == (30, 40)
-    assert off(read_image(path)) < 2
+    assert image_size(path, turned=True) == (40, 30) and image_size(path) == (30, 40)
+    assert off(read_image(path, turned=True), np.rot90(GRADIENT, -1)) < 2 and off(read_image(path)) < 2
 
 
-def test_larger_still_is_refused_before_decoding(tmp_path):
-    path = tmp_path / "bomb.png"
-    Image.new("1", (20_000, 20_000)).save(path, compress_level=1)
-    for read in (read_image, image_size):
-        with pytest.raises(DataError, match=r"bomb.png has far more pixels.*smaller"):
-            read(path)
+def tiff() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(buffer, "TIFF")
+    return buffer.getvalue()
 
 
-@pytest.mark.parametrize("content", [jpeg()[:300], jpeg()[:-40], b"", b"not an image", b"\xff\xd8\xff\xe0xx"])
-def test_cut_short_or_no_image(tmp_path, content):
+@pytest.mark.parametrize(
+    "content", [jpeg()[:300], jpeg()[:-40], b"", b"no image", b"\xff\xd8\xff\xe0xx", tiff()]
+)
+def test_cut_short_of_floats_or_no_image(tmp_path, content):
     path = tmp_path / "bad.jpg"
     path.write_bytes(content)
     for named in (path, tmp_path / "gone.jpg", tmp_path):
@@ -99,24 +79,10 @@ def test_cut_short_or_no_image(tmp_path, content):
 
 def test_mask_keeps_indices(tmp_path):
     path = tmp_path / "mask.png"
-    mask = np.array([[0, 1, 20], [255, 5, 0]], np.uint8)
-    write_mask(path, mask, VOC12.palette)
-    assert np.array_equal(read_mask(path), mask)
+    write_mask(path, MASK, VOC12.palette)
     with Image.open(path) as image:
-        assert image.mode == "P"
-        assert image.convert("RGB").getpixel((1, 0)) == tuple(VOC12.palette[1])
-    Image.fromarray(mask).save(path)  # grey is fine too
-    assert np.array_equal(read_mask(path), mask)
-
-
-def test_mask_of_colours_or_damaged(tmp_path):
-    path = tmp_path / "mask.png"
-    Image.fromarray(GRADIENT).save(path)
-    with pytest.raises(DataError, match="mask.png is stored in mode RGB; convert"):
-        read_mask(path)
-    path.write_bytes(path.read_bytes()[:60])
-    with pytest.raises(DataError, match="mask.png"):
-        read_mask(path)
+        assert image.mode == "P" and image.convert("RGB").getpixel((1, 0)) == tuple(VOC12.palette[1])
+    assert np.array_equal(read_mask(path), MASK)
 
 
 MASK = np.array([[0, 1, 15], [255, 2, 0]], np.uint8)
@@ -124,7 +90,6 @@ CVAT = {(0, 0, 0): 0, (250, 50, 83): 1, (61, 61, 245): 2, (51, 221, 255): 3}
 
 
 def painted(path, *, palette=None, mode="RGB", values=MASK):
-    """Save a mask in the colours of a palette."""
     picture = Image.fromarray(values)
     picture.putpalette((VOC12.palette if palette is None else np.array(palette, np.uint8)).tobytes())
     picture.convert(mode).save(path)
@@ -154,23 +119,20 @@ def test_grey_values_are_class_numbers(tmp_path, mode):
     assert np.array_equal(read_mask(tmp_path / "mask.png", CVAT), MASK)
 
 
-def test_colours_that_are_no_class_are_refused_with_the_way_out(tmp_path):
-    path = tmp_path / "mask.png"
-    painted(path, palette=[(0, 0, 0), (255, 0, 0), (0, 255, 0)], mode="P", values=MASK[:, :2] % 3)
-    with pytest.raises(DataError, match=r"value 1 has the colour \(255, 0, 0\).*labelmap.txt"):
-        read_mask(path, VOC12.colours)
-    Image.open(path).convert("RGB").save(path)
-    with pytest.raises(DataError, match=r"mask.png has the colour \(0, 255, 0\).*labelmap.txt"):
-        read_mask(path, VOC12.colours)
-    Image.fromarray(GRADIENT).save(path)
-    with pytest.raises(DataError, match="more, no class's here .edges were smoothed"):
-        read_mask(path, VOC12.colours)
-    Image.fromarray(MASK).save(tmp_path / "mask.jpg")
-    with pytest.raises(DataError, match="is a JPEG, which changes pixel values"):
-        read_mask(tmp_path / "mask.jpg", VOC12.colours)
-    Image.fromarray(np.zeros((2, 2, 4), np.uint8)).save(path)
-    with pytest.raises(DataError, match="partly transparent"):
-        read_mask(path, VOC12.colours)
+ODD = [(0, 0, 0), (255, 0, 0), (0, 255, 0)]
+
+
+@pytest.mark.parametrize("picture, message", [
+    (lambda path: painted(path, palette=ODD, mode="P", values=MASK % 3), r"value 1 .*255, 0, 0.*labelmap"),
+    (lambda path: painted(path, palette=ODD, values=MASK % 3), r"has the colour .*255, 0.*labelmap.txt"),
+    (lambda path: Image.fromarray(GRADIENT).save(path), "more, no class's here .edges were smoothed"),
+    (lambda path: Image.fromarray(MASK).save(path, "JPEG"), "is a JPEG, which changes pixel values"),
+    (lambda path: Image.fromarray(np.zeros((2, 2, 4), np.uint8)).save(path), "partly transparent"),
+])  # fmt: skip
+def test_colours_that_are_no_class_are_refused_with_the_way_out(tmp_path, picture, message):
+    picture(tmp_path / "mask.png")
+    with pytest.raises(DataError, match=f"mask.png.*{message}"):
+        read_mask(tmp_path / "mask.png", VOC12.colours)
 
 
 def test_one_class_may_be_black_and_white_or_any_colour(tmp_path):

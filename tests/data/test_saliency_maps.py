@@ -41,35 +41,21 @@ def test_a_map_up_to_100_keeps_every_decision_at_a_threshold(tmp_path):
     assert found[0, 100] == 1
 
 
-def test_any_size_is_resized_and_the_same_size_is_kept(tmp_path):
-    maps = folder(tmp_path, a=RAMP)
-    assert (maps.map("a", (4, 6), peak=255) == RAMP).all()
-    resized = maps.map("a", (9, 15), peak=255)
-    assert resized.shape == (9, 15) and resized.dtype == np.uint8
-    assert abs(float(resized.mean()) - RAMP.mean()) < 3
-    assert maps.map("a", (1, 1), peak=255).shape == (1, 1)
-
-
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "I;16"])
 def test_ways_to_store_grey(tmp_path, mode):
-    if mode == "I;16":
-        Image.fromarray(RAMP.astype(np.uint16) << 8).save(tmp_path / "a.png")
-        maps = SaliencyFolder(tmp_path)
-    else:
-        maps = folder(tmp_path, mode=mode, a=RAMP)
-    assert (maps.map("a", (4, 6), peak=255) == RAMP).all()
+    grey = (
+        Image.fromarray(RAMP.astype(np.uint16) << 8)
+        if mode == "I;16"
+        else Image.fromarray(RAMP).convert(mode)
+    )
+    grey.save(tmp_path / "a.png")
+    assert (SaliencyFolder(tmp_path).map("a", (4, 6), peak=255) == RAMP).all()
 
 
 def test_the_fingerprint_is_of_names_and_contents(tmp_path):
-    prints = [
-        folder(tmp_path / name, **maps).survey().fingerprint
-        for name, maps in {
-            "one": {"a": RAMP}, "same": {"a": RAMP}, "renamed": {"b": RAMP}, "changed": {"a": RAMP + 1},
-            "more": {"a": RAMP, "b": RAMP},
-        }.items()
-    ]  # fmt: skip
-    assert prints[0] == prints[1]
-    assert len(set(prints)) == 4
+    sets = ({"a": RAMP}, {"a": RAMP}, {"b": RAMP}, {"a": RAMP + 1}, {"a": RAMP, "b": RAMP})
+    prints = [folder(tmp_path / str(n), **maps).survey().fingerprint for n, maps in enumerate(sets)]
+    assert prints[0] == prints[1] and len(set(prints)) == 4
 
 
 def test_missing_maps_are_counted_and_some_are_named(tmp_path):
@@ -77,8 +63,6 @@ def test_missing_maps_are_counted_and_some_are_named(tmp_path):
     maps.check(["a", "b"])
     with pytest.raises(DataError, match=r"7 of 8 images have no saliency map in .*: 0, 1, 2, 3, 4, \.\.\.;"):
         maps.check(["a", *"0123456"])
-    with pytest.raises(DataError, match="1 of 2 images .*: c; add ID.png"):
-        maps.check(["a", "c"])
 
 
 def test_damaged_files_and_masks_are_refused_by_name(tmp_path):
@@ -86,15 +70,11 @@ def test_damaged_files_and_masks_are_refused_by_name(tmp_path):
         with pytest.raises(DataError, match=message):
             SaliencyFolder(place)
     maps = folder(tmp_path, good=RAMP)
-    whole = (tmp_path / "good.png").read_bytes()
-    (tmp_path / "cut.png").write_bytes(whole[:-20])
-    with pytest.raises(DataError, match=r"cut\.png"):
-        maps.map("cut", (4, 6), peak=255)
+    (tmp_path / "cut.png").write_bytes((tmp_path / "good.png").read_bytes()[:-20])
     folder(tmp_path, mode="P", mask=RAMP)
-    with pytest.raises(DataError, match=r"mask\.png has a palette, as masks of classes do"):
-        maps.map("mask", (4, 6), peak=255)
-    with pytest.raises(DataError, match=r"gone\.png is missing"):
-        maps.map("gone", (4, 6), peak=255)
+    for name, message in (("cut", "cut.png"), ("mask", "mask.png has a palette"), ("gone", "is missing")):
+        with pytest.raises(DataError, match=message):
+            maps.map(name, (4, 6), peak=255)
 
 
 def test_opencv_finds_what_differs_from_its_surroundings():
@@ -102,26 +82,18 @@ def test_opencv_finds_what_differs_from_its_surroundings():
     image[:, 40:60, 50:70] = 220
     found = fine_grained(image)
     assert found.shape == (120, 160) and found.dtype == np.uint8 and found.max() == 255
-    assert found[40:60, 50:70].mean() > 2 * found.mean()
-    assert (fine_grained(image) == found).all()
-    assert not fine_grained(torch.full((3, 5, 7), 128, dtype=torch.uint8)).any()
-    assert fine_grained(image[:, :1, :1]).shape == (1, 1)
+    assert found[40:60, 50:70].mean() > 2 * found.mean() and (fine_grained(image) == found).all()
+    assert not fine_grained(image[:, :30, :40]).any() and fine_grained(image[:, :1, :1]).shape == (1, 1)
 
 
 def test_another_opencv_in_its_place_is_named(monkeypatch):
-    class Other:
-        metadata = {"Name": "opencv-python-headless"}  # noqa: RUF012
-
-    monkeypatch.setitem(sys.modules, "cv2", types.ModuleType("cv2"))
-    monkeypatch.setattr(reader, "distributions", lambda: [Other()])
-    with pytest.raises(
-        RecamError,
-        match="uninstall opencv-python-headless, then install opencv-contrib-python-headless",
-    ):
-        fine_grained(torch.zeros(3, 4, 4, dtype=torch.uint8))
-    monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(RecamError, match="or name a folder of saliency maps"):
-        fine_grained(torch.zeros(3, 4, 4, dtype=torch.uint8))
+    other = types.SimpleNamespace(metadata={"Name": "opencv-python-headless"})
+    monkeypatch.setattr(reader, "distributions", lambda: [other])
+    for module, message in ((types.ModuleType("cv2"), "uninstall opencv-python-headless, then install"),
+                            (None, "or name a folder of saliency maps")):  # fmt: skip
+        monkeypatch.setitem(sys.modules, "cv2", module)
+        with pytest.raises(RecamError, match=message):
+            fine_grained(torch.zeros(3, 4, 4, dtype=torch.uint8))
 
 
 def test_the_map_goes_through_the_same_scale_mirror_and_crop_as_the_image():

@@ -30,37 +30,27 @@ def move(model, image, classes, **more):
 
 
 @pytest.mark.parametrize("run", [extract, move])
-@pytest.mark.parametrize(
-    ("image", "classes", "message"),
-    [
-        (IMAGE / 255, [0], r"image 0 is torch\.float32 .* by 255"),
-        (IMAGE.permute(1, 2, 0), [0], r"of shape \(40, 50, 3\)"),
-        (IMAGE[:1], [0], r"of shape \(1, 40, 50\)"),
-        (IMAGE[None], [0], r"of shape \(1, 3, 40, 50\)"),
-        (IMAGE, torch.tensor([1, 0, 1]), "each once: of multi-hot labels take labels.nonzero"),
-        (IMAGE, torch.tensor([True, False, True]), "multi-hot"),
-        (IMAGE, torch.tensor([0.0, 2.0]), "expected the indices"),
-        (IMAGE, torch.tensor([-1]), "indices from 0 to 2"),
-        (IMAGE, [3], "indices from 0 to 2"),
-        (IMAGE, torch.tensor([[0, 1]]), "expected the indices"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("image, classes, message", [
+    (IMAGE / 255, [0], r"image 0 is torch\.float32 .* by 255"),
+    (IMAGE.permute(1, 2, 0), [0], r"of shape \(40, 50, 3\)"), (IMAGE[:1], [0], r"of shape \(1, 40, 50\)"),
+    (IMAGE[None], [0], r"of shape \(1, 3, 40, 50\)"),
+    (IMAGE, torch.tensor([1, 0, 1]), "each once: of multi-hot labels take labels.nonzero"),
+    (IMAGE, torch.tensor([True, False, True]), "multi-hot"),
+    (IMAGE, torch.tensor([0.0, 2.0]), "expected the indices"),
+    (IMAGE, torch.tensor([-1]), "indices from 0 to 2"), (IMAGE, [3], "indices from 0 to 2"),
+    (IMAGE, torch.tensor([[0, 1]]), "expected the indices"),
+])  # fmt: skip
 def test_images_and_classes(model, run, image, classes, message):
     with pytest.raises(DataError, match=message):
         run(model, image, classes)
 
 
 @pytest.mark.parametrize("run", [extract, move])
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        ({"scales": (0.0,)}, "must be numbers above 0"),
-        ({"scales": (1.0, -1.0)}, "must be numbers above 0"),
-        ({"scales": (float("nan"),)}, "must be numbers above 0"),
-        ({"scales": ()}, "at least one"),
-        ({"precision": "bf16"}, "did you mean 'bf16-mixed'"),
-    ],
-)
+@pytest.mark.parametrize("more, message", [
+    ({"scales": (0.0,)}, "must be numbers above 0"), ({"scales": (1.0, -1.0)}, "must be numbers above 0"),
+    ({"scales": (float("nan"),)}, "must be numbers above 0"), ({"scales": ()}, "at least one"),
+    ({"precision": "bf16"}, "did you mean 'bf16-mixed'"),
+])  # fmt: skip
 def test_scales_and_precision(model, run, more, message):
     with pytest.raises(SettingsError, match=message):
         run(model, IMAGE, [0], **more)

@@ -47,22 +47,30 @@ def views():
     return LabelledViews(images, TrainView(crop=32, long_side=(32, 40)), seed=0)
 
 
-def train(views, folder, *, epochs=3, stop_after=None, kind="sgd", scale=1.0):
-    """Train a small network; `stop_after` kills the run once that many epochs are stored."""
+def small(kind="sgd"):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
-    optimizer = make_optimizer([{"params": list(model.parameters()), "lr": 0.05}], kind=kind, momentum=0.9)
+    return model, make_optimizer([{"params": list(model.parameters()), "lr": 0.05}], kind=kind, momentum=0.9)
 
-    def step(net, images, labels):
+
+def bce(net, images, labels):
+    return {"loss": nn.functional.binary_cross_entropy_with_logits(net(images), labels)}
+
+
+def train(views, folder, *, stop_after=None, kind="sgd", scale=1.0):
+    """Train a small network; `stop_after` kills the run once that many epochs are stored."""
+    model, optimizer = small(kind)
+
+    def step(*args):
         assert not masks_allowed()
-        return {"loss": scale * nn.functional.binary_cross_entropy_with_logits(net(images), labels)}
+        return {"loss": scale * bce(*args)["loss"]}
 
     def after(_, epoch):
         if stop_after is not None and epoch == stop_after + 1:
             raise KeyboardInterrupt
         return {"epoch": epoch}
 
-    settings = {"epochs": epochs, "batch_size": 4, "seed": 0, "checkpoint": folder, "after_epoch": after}
+    settings = {"epochs": 3, "batch_size": 4, "seed": 0, "checkpoint": folder, "after_epoch": after}
     history = fit(model, views, step, optimizer, **settings)
     return model.state_dict(), history
 
@@ -80,33 +88,25 @@ def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(views, tmp_path, 
 
 
 def test_weights_that_are_no_longer_finite_are_the_rates_fault(views, tmp_path):
-    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 5))
+    model, _ = small()
     optimizer = make_optimizer([{"params": list(model.parameters()), "lr": float("inf")}])
-
-    def step(net, images, labels):  # finite in the only step there is
-        return {"loss": nn.functional.binary_cross_entropy_with_logits(net(images), labels)}
-
     with pytest.raises(TrainingError, match="no longer finite after epoch 1: lower the learning rate"):
-        fit(model, views, step, optimizer, epochs=1, batch_size=99, seed=0, checkpoint=tmp_path)
+        fit(model, views, bce, optimizer, epochs=1, batch_size=99, seed=0, checkpoint=tmp_path)
 
 
-def train_steps(views, folder, *, steps, kill_at=None, accumulate=1, every=2):
+def train_steps(views, folder, *, steps, kill_at=None, accumulate=1):
     """Train for so many steps with checkpoints within the epoch; `kill_at` kills the run in that step."""
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
-    optimizer = make_optimizer([{"params": list(model.parameters()), "lr": 0.05}], kind="adamw")
+    model, optimizer = small("adamw")
     seen = []
 
     def step(net, images, labels):
         seen.append(len(images))
         if len(seen) == kill_at:
             raise KeyboardInterrupt
-        return {"loss": nn.functional.binary_cross_entropy_with_logits(net(images), labels)}
+        return bce(net, images, labels)
 
-    history = fit(
-        model, views, step, optimizer, steps=steps, batch_size=2, accumulate=accumulate, seed=0,
-        checkpoint=folder, checkpoint_every=every,
-    )  # fmt: skip
+    settings = {"steps": steps, "batch_size": 2, "accumulate": accumulate, "seed": 0, "checkpoint_every": 2}
+    history = fit(model, views, step, optimizer, checkpoint=folder, **settings)
     return model.state_dict(), history, seen
 
 
@@ -119,27 +119,14 @@ def test_a_run_by_steps_goes_on_within_the_epoch(views, tmp_path, kill_at):
         train_steps(views, tmp_path / "broken", steps=11, kill_at=kill_at)
     resumed, again, seen = train_steps(views, tmp_path / "broken", steps=11)
     assert len(seen) == 11 - (kill_at - 1) // 2 * 2
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    assert again["loss"] == history["loss"]
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole) and again["loss"] == history["loss"]
 
 
 def test_a_batch_in_parts_gives_the_gradient_of_the_whole(views, tmp_path):
     whole, history, _ = train_steps(views, tmp_path / "whole", steps=4)
     parts, again, seen = train_steps(views, tmp_path / "parts", steps=4, accumulate=2)
-    assert seen == [1] * 8
-    assert all(torch.allclose(whole[name], parts[name], atol=1e-6) for name in whole)
+    assert seen == [1] * 8 and all(torch.allclose(whole[name], parts[name], atol=1e-6) for name in whole)
     assert again["loss"] == pytest.approx(history["loss"], rel=1e-5)
-
-
-def test_a_damaged_checkpoint_costs_the_epochs_and_nothing_else(views, tmp_path, capsys):
-    whole, _ = train(views, tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        train(views, tmp_path / "broken", stop_after=1)
-    file = next((tmp_path / "broken").glob("step_*.safetensors"))
-    file.write_bytes(file.read_bytes()[:40])
-    resumed, _ = train(views, tmp_path / "broken")
-    assert "damaged" in capsys.readouterr().out
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_the_samples(views, tmp_path):
@@ -156,20 +143,16 @@ def test_a_batch_is_there_before_it_is_asked_for(views, tmp_path):
             made.append(index)
             return super().__getitem__(index)
 
-    watched = Watched(views.images, TrainView(crop=32, long_side=(32, 40)), seed=0)
-    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 5))
-
     def step(net, images, labels):
-        for _ in range(500):
-            if len(made) >= min(12, len(used) + 8):
-                break
+        end = time.monotonic() + 60  # the thread may have to wait for a core
+        while len(made) < min(12, len(used) + 8) and time.monotonic() < end:
             time.sleep(0.01)
+        assert len(made) >= min(12, len(used) + 8)
         used.extend([None] * len(images))
-        assert len(made) >= min(12, len(used) + 4)
-        return {"loss": nn.functional.binary_cross_entropy_with_logits(net(images), labels)}
+        return bce(net, images, labels)
 
-    optimizer = make_optimizer([{"params": list(model.parameters()), "lr": 0.05}])
-    fit(model, watched, step, optimizer, epochs=1, batch_size=4, seed=0, checkpoint=tmp_path)
+    watched = Watched(views.images, TrainView(crop=32, long_side=(32, 40)), seed=0)
+    fit(small()[0], watched, step, small()[1], epochs=1, batch_size=4, seed=0, checkpoint=tmp_path)
     assert made == epoch_order(12, seed=0, epoch=0) and sorted(made) == list(range(12))
     assert made != epoch_order(12, seed=0, epoch=1)
 

@@ -1,11 +1,10 @@
 """AdvCAM against the published loop, and its rules on sizes one can check by hand."""
 
-import importlib.util
-from itertools import pairwise
-from pathlib import Path
+import sys
 
 import pytest
 import torch
+from golden import off
 from torch import nn
 
 from recamlib.engine import advcam
@@ -14,30 +13,10 @@ from recamlib.engine.extract import extract_scale_maps
 from recamlib.errors import RecamError, SettingsError
 from recamlib.method.advcam import advcam_gain, advcam_step
 from recamlib.method.maps import combine_weights, merge_scales
-from recamlib.models.backbones import build_backbone
-from recamlib.models.base import fold_batch_norm
-from recamlib.models.classifier import CamClassifier
+from recamlib.paths import ROOT
 
-LITERAL = Path(__file__).parents[2] / "benchmarks" / "literal_advcam.py"
-
-
-def load_literal():
-    spec = importlib.util.spec_from_file_location("literal_advcam", LITERAL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.adversarial_maps
-
-
-def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
-
-
-@pytest.fixture(scope="module")
-def model() -> CamClassifier:
-    torch.manual_seed(0)
-    model = CamClassifier(build_backbone("resnet_small"), 4)
-    model(torch.randn(8, 3, 64, 64))  # running statistics that are not the initial ones
-    return model.eval()
+sys.path.append(str(ROOT / "benchmarks"))  # the slow side of the benchmark is the reference here
+import literal_advcam
 
 
 @pytest.fixture(scope="module")
@@ -70,30 +49,18 @@ SETTINGS = [
 def test_maps_equal_the_published_loop(model, weight, settings):
     image = smooth(66, 90, seed=1)  # below 32 pixels, at scale 0.5 too, ours would be padded
     options = {"scales": (1.0,), "steps": 3, "step_size": 0.03} | settings
-    theirs = load_literal()(model, image, weight, classes=[0, 2, 3], **options)
+    theirs = literal_advcam.adversarial_maps(model, image, weight, classes=[0, 2, 3], **options)
     model.zero_grad()
     ours = adversarial_maps(model, [image], weight, classes=[torch.tensor([0, 2, 3])], **options)[0]
     assert [m.shape for m in ours] == [t.shape for t in theirs]
-    assert [relative(m, t) for m, t in zip(ours, theirs, strict=True) if relative(m, t) > 1e-3] == []
-
-
-@pytest.mark.parametrize("name", ["resnet_small", "mobilenet_v2"])
-def test_gradients_of_the_folded_copy_are_the_networks(name):
-    torch.manual_seed(0)
-    net = build_backbone(name).eval()
-    x = (100 * torch.randn(2, 3, 64, 80)).requires_grad_()  # large enough to be cut at 6 by ReLU6
-    target = torch.randn_like(net(x))
-    theirs, ours = (torch.autograd.grad(n(x), x, target)[0] for n in (net, fold_batch_norm(net)))
-    assert relative(ours, theirs) < 1e-4
-    assert all(p.requires_grad for p in net.parameters())
+    assert [off(m, t) for m, t in zip(ours, theirs, strict=True) if off(m, t) > 1e-3] == []
 
 
 def test_the_region_is_that_of_the_moved_image_and_nothing_is_held_without_activation():
     features = torch.tensor([[[[[4.0, 1.0, 3.0]]], [[[3.0, 1.0, 4.0]]]]])  # maps 8, 2, 6; 2 is not above 4
     weight, signs = torch.tensor([[1.0], [1.0]]), torch.tensor([[1.0, -1.0]])
     gain, maps = advcam_gain(features, weight, signs, torch.tensor([[[0.0, 9.0, 7.0]]]), mu=1)
-    assert maps.tolist() == [[[8, 2, 6]]]
-    assert gain.item() == pytest.approx(-(8 + 1) / 3)
+    assert maps.tolist() == [[[8, 2, 6]]] and gain.item() == pytest.approx(-(8 + 1) / 3)
     by_channel, _ = advcam_gain(features, weight, signs, maps + 1, mu=1, penalty="channels")
     assert by_channel.item() == pytest.approx(-2 / 2)
     gain, maps = advcam_gain(-features, weight, torch.tensor([[1.0, 0.0]]), torch.ones(1, 1, 3), mu=1)
@@ -114,41 +81,17 @@ def test_a_step_moves_by_the_step_size_at_most_and_each_pair_by_its_own_gradient
     assert torch.equal(advcam_step(images, torch.zeros_like(images), -bounds, bounds, step_size=1), images)
 
 
-def recorded(monkeypatch, *args, **options):
-    """Run AdvCAM and return every input of the network."""
-    seen = []
-    plain = advcam.padded_features
-
-    def record(backbone, views, *, dtype):
-        seen.append(views.detach().clone())
-        return plain(backbone, views, dtype=dtype)
-
-    monkeypatch.setattr(advcam, "padded_features", record)
-    return seen, adversarial_maps(*args, **options)
-
-
-def test_moved_images_keep_their_own_range(model, weight, monkeypatch):
-    image = smooth(40, 48, seed=2) // 4 + 90
-    options = {"classes": [torch.tensor([1])], "scales": (1.0,), "steps": 4, "step_size": 0.5}
-    seen, _ = recorded(monkeypatch, model, [image], weight, **options)
-    assert len(seen) == 5
-    low, high = seen[0].min(), seen[0].max()
-    assert all(low <= v.min() and v.max() <= high for v in seen)
-    assert any((v == high).sum() > (seen[0] == high).sum() for v in seen)  # the bound was reached
-    assert all(0 < (b - a).abs().max() <= 0.5 + 1e-6 for a, b in pairwise(seen))
-
-
 @pytest.mark.parametrize(("steps", "half"), [(1, 1), (2, 1), (3, 1), (5, 2), (27, 13)])
 def test_the_half_scale_takes_half_and_counts_double(model, image, weight, monkeypatch, steps, half):
-    options = {"classes": [torch.tensor([1])], "step_size": 1e-7}  # as good as not moved
-    seen, ((whole, small),) = recorded(
-        monkeypatch, model, [image], weight, scales=(1.0, 0.5), steps=steps, **options
+    options = {"classes": [torch.tensor([1])], "scales": (1.0, 0.5)}
+    sides, plain = [], advcam.padded_features
+    monkeypatch.setattr(
+        advcam, "padded_features", lambda net, x, **more: sides.append(x.shape[2]) or plain(net, x, **more)
     )
-    sides = [v.shape[2] for v in seen]
+    ((whole, small),) = adversarial_maps(model, [image], weight, steps=steps, step_size=1e-7, **options)
     assert (sides.count(50), sides.count(25)) == (steps + 1, half + 1)
-    plain = extract_scale_maps(model, [image], weight[None], classes=options["classes"], scales=(1.0, 0.5))[0]
-    assert relative(whole, (steps + 1) * plain[0][0]) < 1e-3
-    assert relative(small, 2 * (half + 1) * plain[1][0]) < 1e-3
+    still = extract_scale_maps(model, [image], weight[None], **options)[0]  # that step moves nothing
+    assert off(whole, (steps + 1) * still[0][0]) < 1e-3 and off(small, 2 * (half + 1) * still[1][0]) < 1e-3
 
 
 def test_the_model_comes_back_as_it_was(model, image, weight):
@@ -177,7 +120,7 @@ def test_maps_depend_on_neither_order_nor_company(model, image, weight, pixels):
         assert maps[0].dtype == torch.float32 and maps[0].device.type == "cpu"
         for k, m in zip(present, maps[0], strict=True):
             alone = adversarial_maps(model, [picture], weight, classes=[k[None]], **options)[0][0]
-            assert relative(m, alone[0]) < 1e-3
+            assert off(m, alone[0]) < 1e-3
     many[0][0].add_(1)  # an ordinary tensor: a later step may change it in place
 
 
@@ -191,32 +134,16 @@ def test_no_class_and_no_activation(model, image, weight):
     assert maps[0].isfinite().all() and maps[0].max() == 0
 
 
-@pytest.mark.parametrize("size", [(1, 1), (20, 90), (16, 2100)])
-def test_very_small_and_very_large_images(model, weight, size):
-    options = {"classes": [torch.tensor([0, 1])], "scales": (1.0, 0.5)}
-    maps = adversarial_maps(model, [smooth(*size, seed=6)], weight, steps=1, **options)[0]
-    plain = extract_scale_maps(model, [smooth(*size, seed=6)], weight[None], **options)[0]
-    assert [m.shape for m in maps] == [p[0].shape for p in plain]
-    assert all(m.isfinite().all() for m in maps)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"steps": 0}, "steps is 0"),
-        ({"step_size": 0.0}, "step_size 0.0"),
-        ({"mu": -1.0}, "mu -1.0"),
-        ({"mask_threshold": 1.0}, "mask_threshold 1.0"),
-        ({"mask_threshold": float("nan")}, "mask_threshold nan"),
-        ({"rivals": "presents"}, "did you mean 'present'"),
-        ({"score": "logit"}, "unknown score 'logit'"),
-        ({"penalty": "mean"}, "unknown penalty 'mean'"),
-    ],
-)
+@pytest.mark.parametrize("settings, message", [
+    ({"steps": 0}, "steps is 0"), ({"step_size": 0.0}, "step_size 0.0"), ({"mu": -1.0}, "mu -1.0"),
+    ({"mask_threshold": 1.0}, "mask_threshold 1.0"),
+    ({"mask_threshold": float("nan")}, "mask_threshold nan"),
+    ({"rivals": "presents"}, "did you mean 'present'"), ({"score": "logit"}, "unknown score 'logit'"),
+    ({"penalty": "mean"}, "unknown penalty 'mean'"),
+])  # fmt: skip
 def test_settings_out_of_range_are_named(model, image, weight, settings, message):
-    with pytest.raises(SettingsError) as error:
+    with pytest.raises(SettingsError, match=message):
         adversarial_maps(model, [image], weight, classes=[torch.tensor([2])], scales=(1.0,), **settings)
-    assert message in str(error.value)
 
 
 def test_weights_that_do_not_fit_or_are_not_finite_are_named(model, image, weight):

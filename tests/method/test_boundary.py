@@ -2,31 +2,29 @@
 
 import itertools
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from golden import golden
 
-from recamlib.errors import DataError, SettingsError
-from recamlib.method.boundary import boundary_loss, check_thresholds, confident_labels
+from recamlib.errors import DataError
+from recamlib.method.boundary import boundary_loss, confident_labels
 from recamlib.method.walk import pair_offsets, straight_path
 
-BASELINES = Path(__file__).parents[1] / "baselines"
 PARTS = ("background", "foreground", "negative")
 
 
 def test_published_losses_counts_and_gradient():
-    with np.load(BASELINES / "boundary_loss.npz") as stored:
-        golden = dict(stored)
-    boundary = torch.from_numpy(golden["boundary"]).requires_grad_()
-    loss = boundary_loss(boundary, torch.from_numpy(golden["labels"]), radius=int(golden["radius"]))
+    z = golden("boundary_loss")
+    boundary = z["boundary"].requires_grad_()
+    loss = boundary_loss(boundary, z["labels"], radius=int(z["radius"]))
     for part in PARTS:
-        assert getattr(loss, f"{part}_pairs") == golden[f"pairs_{part}"]
-        assert getattr(loss, part).item() == pytest.approx(golden[f"loss_{part}"].item(), rel=1e-5)
-    assert loss.total.item() == pytest.approx(golden["loss_boundary"].item(), rel=1e-5)
+        assert getattr(loss, f"{part}_pairs") == z[f"pairs_{part}"]
+        assert getattr(loss, part).item() == pytest.approx(z[f"loss_{part}"].item(), rel=1e-5)
+    assert loss.total.item() == pytest.approx(z["loss_boundary"].item(), rel=1e-5)
     loss.total.backward()
-    torch.testing.assert_close(boundary.grad, torch.from_numpy(golden["grad_boundary"]), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(boundary.grad, z["grad_boundary"], rtol=1e-4, atol=1e-6)
 
 
 def test_the_definition_pair_by_pair():
@@ -44,8 +42,7 @@ def test_the_definition_pair_by_pair():
     loss = boundary_loss(boundary, labels, radius=4)
     assert boundary_loss(boundary, labels.to(torch.uint8), radius=4) == loss
     for part, terms in nats.items():
-        assert len(terms) > 5
-        assert getattr(loss, f"{part}_pairs") == len(terms)
+        assert len(terms) > 5 and getattr(loss, f"{part}_pairs") == len(terms)
         assert getattr(loss, part).item() == pytest.approx(sum(terms) / (len(terms) + 1e-5), rel=1e-9)
     expected = (loss.background / 2 + loss.foreground / 2 + loss.negative) / 2
     assert loss.total.item() == pytest.approx(expected.item())
@@ -60,25 +57,21 @@ def test_certain_boundaries_and_unknown_labels_are_finite(value):
     loss.total.backward()
     assert boundary.grad.isfinite().all()
     missed, met = (loss.background, loss.negative) if value else (loss.negative, loss.background)
-    assert missed.item() == pytest.approx(-math.log(1e-5), rel=1e-2)
-    assert abs(met.item()) < 1e-4
+    assert missed.item() == pytest.approx(-math.log(1e-5), rel=1e-2) and abs(met.item()) < 1e-4
     boundary.grad = None
     loss = boundary_loss(boundary, torch.full_like(labels, 255))
     loss.total.backward()
     assert loss.total.item() == 0 and loss[4:] == (0, 0, 0) and (boundary.grad == 0).all()
 
 
-@pytest.mark.parametrize(
-    ("boundary", "labels", "message"),
-    [
-        ((1, 12, 20), torch.zeros(1, 12, 21).long(), r"boundary \(1, 12, 20\), labels \(1, 12, 21\)"),
-        ((12, 20), torch.zeros(12, 20).long(), r"expected boundary \(images, h, w\)"),
-        ((1, 12, 20), torch.zeros(1, 12, 20), "labels: torch.float32"),
-        ((1, 12, 20), torch.zeros(1, 12, 20).bool(), "labels: torch.bool"),
-        ((1, 9, 20), torch.zeros(1, 9, 20).long(), "9 x 20 cells .* it takes at least 10 x 19"),
-        ((1, 12, 18), torch.zeros(1, 12, 18).long(), "12 x 18 cells .* it takes at least 10 x 19"),
-    ],
-)
+@pytest.mark.parametrize("boundary, labels, message", [
+    ((1, 12, 20), torch.zeros(1, 12, 21).long(), r"boundary \(1, 12, 20\), labels \(1, 12, 21\)"),
+    ((12, 20), torch.zeros(12, 20).long(), r"expected boundary \(images, h, w\)"),
+    ((1, 12, 20), torch.zeros(1, 12, 20), "labels: torch.float32"),
+    ((1, 12, 20), torch.zeros(1, 12, 20).bool(), "labels: torch.bool"),
+    ((1, 9, 20), torch.zeros(1, 9, 20).long(), "9 x 20 cells .* it takes at least 10 x 19"),
+    ((1, 12, 18), torch.zeros(1, 12, 18).long(), "12 x 18 cells .* it takes at least 10 x 19"),
+])  # fmt: skip
 def test_errors_name_what_came(boundary, labels, message):
     with pytest.raises(DataError, match=message):
         boundary_loss(torch.zeros(boundary), labels)
@@ -92,24 +85,12 @@ def test_confident_labels_for_every_pair_of_values():
     assert confident_labels(strict[:, :0], lenient[:, :0]).shape == (1, 0)
 
 
-@pytest.mark.parametrize(
-    ("strict", "lenient", "message"),
-    [
-        (np.zeros((2, 3), int), np.zeros((3, 2), int), r"\(2, 3\).*\(3, 2\)"),
-        (np.zeros((2, 3)), np.zeros((2, 3), int), "the strict mask: float64"),
-        (np.zeros((2, 3), int), np.full((2, 3), 255), "the lenient mask: the value 255 .* 0 to 254"),
-        (np.full((2, 3), -1), np.zeros((2, 3), int), "the strict mask: the value -1"),
-    ],
-)
+@pytest.mark.parametrize("strict, lenient, message", [
+    (np.zeros((2, 3), int), np.zeros((3, 2), int), r"\(2, 3\).*\(3, 2\)"),
+    (np.zeros((2, 3)), np.zeros((2, 3), int), "the strict mask: float64"),
+    (np.zeros((2, 3), int), np.full((2, 3), 255), "the lenient mask: the value 255 .* 0 to 254"),
+    (np.full((2, 3), -1), np.zeros((2, 3), int), "the strict mask: the value -1"),
+])  # fmt: skip
 def test_masks_that_are_none(strict, lenient, message):
     with pytest.raises(DataError, match=message):
         confident_labels(strict, lenient)
-
-
-@pytest.mark.parametrize(
-    ("foreground", "background"), [(0.1, 0.35), (0.3, 0.3), (1.2, 0.1), (0.3, -0.1), (math.nan, 0.1)]
-)
-def test_thresholds_the_wrong_way_round(foreground, background):
-    with pytest.raises(SettingsError, match="the first must be above the second"):
-        check_thresholds(foreground, background)
-    check_thresholds(0.35, 0.10)

@@ -32,94 +32,88 @@ def sweep(planes=MAPS, classes=(0, 1), truth=TRUTH):
     scores.ThresholdSweep(3).add(planes, classes, truth)
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        # features and maps
-        (lambda: maps.class_features(CELLS, torch.rand(2, 3, 7, 5)), r"maps \(2, 3, 7, 5\); expected"),
-        (lambda: maps.class_features(CELLS, torch.rand(1, 3, 5, 7)), r"maps \(1, 3, 5, 7\)"),
-        (lambda: maps.class_features(CELLS[0], torch.rand(3, 5, 7)), r"features \(8, 5, 7\)"),
-        (lambda: maps.class_activation_maps(CELLS, torch.rand(8, 3)), r"weight \(8, 3\)"),
-        (lambda: maps.class_activation_maps(CELLS[0], torch.rand(3, 8)), r"features \(8, 5, 7\)"),
-        (lambda: maps.combine_weights(torch.rand(3, 8), torch.rand(1, 8), "w+w'"), r"\(3, 8\), fc2 \(1, 8\)"),
-        (lambda: maps.merge_scales([torch.rand(1, 2, 2), torch.rand(2, 2, 2)], (8, 8)), "each scale of one"),
-        (lambda: maps.merge_scales(torch.rand(2, 4, 4), (8, 8)), "each scale of one image"),
-        (lambda: maps.merge_scales([], (8, 8)), "each scale of one image"),
-        # labels
-        (lambda: losses.bce_loss(LOGITS, LABELS * 255), "labels hold 255, .* 0 and 1"),
-        (lambda: losses.sce_loss(LOGITS, LABELS - 1), "labels hold -1"),
-        (lambda: reactivate(torch.tensor([[0, 2, 0], [1, 1, 1]])), "labels hold 2, .*one_hot"),
-        (lambda: reactivate(torch.zeros(2, 3)), "no image of this batch has a class"),
-        (lambda: losses.bce_loss(LOGITS, LABELS[:, :2]), r"logits \(2, 3\), labels \(2, 2\)"),
-        (lambda: losses.sce_gradient(LOGITS, LABELS[:1]), r"labels \(1, 3\)"),
-        (lambda: reactivate(torch.ones(2, 5)), r"class features \(2, 3, 3\), labels \(2, 5\)"),
-        # one class
-        (lambda: reactivate(torch.ones(2, 1), classes=1), "one class.* no gradient .*BCE and CAM alone"),
-        (lambda: losses.sce_loss(torch.zeros(2, 1), torch.ones(2, 1)), "softmax over one class"),
-        (lambda: losses.sce_single_loss(torch.zeros(2, 1), torch.ones(2, 1)), "softmax over one class"),
-        # saliency
-        (lambda: eps_loss(SCORES, SALIENCY * 255, LABELS), "saliency: .* 0 to 1: divide .* by 255"),
-        (lambda: eps_loss(SCORES, SALIENCY[:1], LABELS), r"saliency \(1, 20, 24\)"),
-        (lambda: eps_loss(SCORES, SALIENCY, LABELS[:, :2]), r"labels \(2, 2\)"),
-        (lambda: eps_loss(SCORES, SALIENCY[:, None], LABELS), r"saliency \(2, 1, 20, 24\)"),
-        (lambda: eps_loss(SCORES, SALIENCY * NAN, LABELS), "saliency: values from nan"),
-        (lambda: edam_merge(MAPS, SALIENT.T), r"maps \(2, 4, 5\), saliency \(5, 4\)"),
-        (lambda: eps_loss(SCORES, SALIENCY, LABELS + 1), "labels hold 2, expected multi-hot"),
-        (lambda: edam_merge(MAPS, (SALIENT * 255).astype(np.uint8)), "divide grey values by 255"),
-        (lambda: edam_merge(MAPS * NAN, SALIENT), "maps: values from nan"),
-        (lambda: edam_merge(MAPS * 3, SALIENT), "expected 0 to 1: merge_scales"),
-        # scores of classifiers
-        (lambda: scores.mean_average_precision(LOGITS * NAN, LABELS), "NaN or infinite: .*diverged"),
-        (lambda: scores.mean_average_precision(LOGITS, LABELS[:1]), r"scores \(2, 3\), labels \(1, 3\)"),
-        (lambda: scores.mean_average_precision(LOGITS, 2 * LABELS), "expected multi-hot"),
-        (lambda: scores.accuracy(LOGITS, LABELS.argmax(1)), r"labels \(2,\)"),
-        # masks and maps
-        (lambda: scores.confusion(MAPS[0], TRUTH, num_classes=2), "prediction: float64"),
-        (lambda: scores.confusion(TRUTH, TRUTH + 0.5, num_classes=2), "truth: float64"),
-        (lambda: scores.confusion(TRUTH, TRUTH.T, num_classes=2), "resize one"),
-        (lambda: scores.confusion(TRUTH + 9, TRUTH, num_classes=2), "prediction: the value 9 came"),
-        (lambda: scores.masked_argmax(MAPS[0], 0.5), r"maps \(4, 5\); expected maps \(classes, height"),
-        (lambda: scores.masked_argmax(MAPS * NAN, 0.5), "NaN or infinite"),
-        (lambda: sweep(planes=MAPS.swapaxes(1, 2)), r"maps \(2, 5, 4\)"),
-        (lambda: sweep(planes=MAPS - 1), "below 0 or not finite"),
-        (lambda: sweep(planes=MAPS[:1]), r"classes \(2,\)"),
-        (lambda: sweep(classes=(0, 2)), "classes: the value 2 came, expected 0 to 1"),
-        (lambda: sweep(classes=(1, 1)), "name one twice: .*multi-hot"),
-        (lambda: sweep(classes=(0.0, 1.0)), "classes: float64"),
-        (lambda: sweep(truth=TRUTH.astype(int) - 1), "the mask: the value -1"),
-        (lambda: sweep(truth=TRUTH.astype(int) + 300), "the mask: the value 300"),
-        (lambda: scores.bootstrap_contrast([COUNTS, COUNTS], [1], seed=0), "2 samples came with 1 signs"),
-        (lambda: scores.bootstrap_interval(COUNTS[..., 0], seed=0), r"shapes \(6, 3\)"),
-        # boundaries
-        (lambda: boundary_loss(torch.full((1, 4, 7), 3.0), LABEL_GRID, radius=2), "pass probabilities"),
-        (lambda: boundary_loss(torch.rand(1, 4, 7), LABEL_GRID - 1, radius=2), "labels: the value -1"),
-        # networks' outputs
-        (lambda: losses.multiscale_loss(SCORES, TRUTH), "no list of logits"),
-        (lambda: advcam_gain(FEATURES[0], WEIGHT, SIGNS, None, mu=7), r"features \(2, 3"),
-        (lambda: advcam_gain(FEATURES, WEIGHT.T, SIGNS, None, mu=7), r"weight \(3, 4\)"),
-        (lambda: advcam_gain(FEATURES, WEIGHT, SIGNS, torch.ones(2, 2, 2), mu=7), r"start \(2, 2, 2\)"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("call, message", [
+    # features and maps
+    (lambda: maps.class_features(CELLS, torch.rand(2, 3, 7, 5)), r"maps \(2, 3, 7, 5\); expected"),
+    (lambda: maps.class_features(CELLS, torch.rand(1, 3, 5, 7)), r"maps \(1, 3, 5, 7\)"),
+    (lambda: maps.class_features(CELLS[0], torch.rand(3, 5, 7)), r"features \(8, 5, 7\)"),
+    (lambda: maps.class_activation_maps(CELLS, torch.rand(8, 3)), r"weight \(8, 3\)"),
+    (lambda: maps.class_activation_maps(CELLS[0], torch.rand(3, 8)), r"features \(8, 5, 7\)"),
+    (lambda: maps.combine_weights(torch.rand(3, 8), torch.rand(1, 8), "w+w'"), r"\(3, 8\), fc2 \(1, 8\)"),
+    (lambda: maps.merge_scales([torch.rand(1, 2, 2), torch.rand(2, 2, 2)], (8, 8)), "each scale of one"),
+    (lambda: maps.merge_scales(torch.rand(2, 4, 4), (8, 8)), "each scale of one image"),
+    (lambda: maps.merge_scales([], (8, 8)), "each scale of one image"),
+    # labels
+    (lambda: losses.bce_loss(LOGITS, LABELS * 255), "labels hold 255, .* 0 and 1"),
+    (lambda: losses.sce_loss(LOGITS, LABELS - 1), "labels hold -1"),
+    (lambda: reactivate(torch.tensor([[0, 2, 0], [1, 1, 1]])), "labels hold 2, .*one_hot"),
+    (lambda: reactivate(torch.zeros(2, 3)), "no image of this batch has a class"),
+    (lambda: losses.bce_loss(LOGITS, LABELS[:, :2]), r"logits \(2, 3\), labels \(2, 2\)"),
+    (lambda: losses.sce_gradient(LOGITS, LABELS[:1]), r"labels \(1, 3\)"),
+    (lambda: reactivate(torch.ones(2, 5)), r"class features \(2, 3, 3\), labels \(2, 5\)"),
+    # one class
+    (lambda: reactivate(torch.ones(2, 1), classes=1), "one class.* no gradient .*BCE and CAM alone"),
+    (lambda: losses.sce_loss(torch.zeros(2, 1), torch.ones(2, 1)), "softmax over one class"),
+    (lambda: losses.sce_single_loss(torch.zeros(2, 1), torch.ones(2, 1)), "softmax over one class"),
+    # saliency
+    (lambda: eps_loss(SCORES, SALIENCY * 255, LABELS), "saliency: .* 0 to 1: divide .* by 255"),
+    (lambda: eps_loss(SCORES, SALIENCY[:1], LABELS), r"saliency \(1, 20, 24\)"),
+    (lambda: eps_loss(SCORES, SALIENCY, LABELS[:, :2]), r"labels \(2, 2\)"),
+    (lambda: eps_loss(SCORES, SALIENCY[:, None], LABELS), r"saliency \(2, 1, 20, 24\)"),
+    (lambda: eps_loss(SCORES, SALIENCY * NAN, LABELS), "saliency: values from nan"),
+    (lambda: edam_merge(MAPS, SALIENT.T), r"maps \(2, 4, 5\), saliency \(5, 4\)"),
+    (lambda: eps_loss(SCORES, SALIENCY, LABELS + 1), "labels hold 2, expected multi-hot"),
+    (lambda: edam_merge(MAPS, (SALIENT * 255).astype(np.uint8)), "divide grey values by 255"),
+    (lambda: edam_merge(MAPS * NAN, SALIENT), "maps: values from nan"),
+    (lambda: edam_merge(MAPS * 3, SALIENT), "expected 0 to 1: merge_scales"),
+    # scores of classifiers
+    (lambda: scores.mean_average_precision(LOGITS * NAN, LABELS), "NaN or infinite: .*diverged"),
+    (lambda: scores.mean_average_precision(LOGITS, LABELS[:1]), r"scores \(2, 3\), labels \(1, 3\)"),
+    (lambda: scores.mean_average_precision(LOGITS, 2 * LABELS), "expected multi-hot"),
+    (lambda: scores.accuracy(LOGITS, LABELS.argmax(1)), r"labels \(2,\)"),
+    # masks and maps
+    (lambda: scores.confusion(MAPS[0], TRUTH, num_classes=2), "prediction: float64"),
+    (lambda: scores.confusion(TRUTH, TRUTH + 0.5, num_classes=2), "truth: float64"),
+    (lambda: scores.confusion(TRUTH, TRUTH.T, num_classes=2), "resize one"),
+    (lambda: scores.confusion(TRUTH + 9, TRUTH, num_classes=2), "prediction: the value 9 came"),
+    (lambda: scores.masked_argmax(MAPS[0], 0.5), r"maps \(4, 5\); expected maps \(classes, height"),
+    (lambda: scores.masked_argmax(MAPS * NAN, 0.5), "NaN or infinite"),
+    (lambda: sweep(planes=MAPS.swapaxes(1, 2)), r"maps \(2, 5, 4\)"),
+    (lambda: sweep(planes=MAPS - 1), "below 0 or not finite"),
+    (lambda: sweep(planes=MAPS[:1]), r"classes \(2,\)"),
+    (lambda: sweep(classes=(0, 2)), "classes: the value 2 came, expected 0 to 1"),
+    (lambda: sweep(classes=(1, 1)), "name one twice: .*multi-hot"),
+    (lambda: sweep(classes=(0.0, 1.0)), "classes: float64"),
+    (lambda: sweep(truth=TRUTH.astype(int) - 1), "the mask: the value -1"),
+    (lambda: sweep(truth=TRUTH.astype(int) + 300), "the mask: the value 300"),
+    (lambda: scores.bootstrap_contrast([COUNTS, COUNTS], [1], seed=0), "2 samples came with 1 signs"),
+    (lambda: scores.bootstrap_interval(COUNTS[..., 0], seed=0), r"shapes \(6, 3\)"),
+    # boundaries
+    (lambda: boundary_loss(torch.full((1, 4, 7), 3.0), LABEL_GRID, radius=2), "pass probabilities"),
+    (lambda: boundary_loss(torch.rand(1, 4, 7), LABEL_GRID - 1, radius=2), "labels: the value -1"),
+    # networks' outputs
+    (lambda: losses.multiscale_loss(SCORES, TRUTH), "no list of logits"),
+    (lambda: advcam_gain(FEATURES[0], WEIGHT, SIGNS, None, mu=7), r"features \(2, 3"),
+    (lambda: advcam_gain(FEATURES, WEIGHT.T, SIGNS, None, mu=7), r"weight \(3, 4\)"),
+    (lambda: advcam_gain(FEATURES, WEIGHT, SIGNS, torch.ones(2, 2, 2), mu=7), r"start \(2, 2, 2\)"),
+])  # fmt: skip
 def test_mixed_up_data_is_refused(call, message):
     with pytest.raises(DataError, match=message):
         call()
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: maps.class_features(CELLS, torch.rand(2, 3, 5, 7), gap="pixel"), "did you mean 'pixels'"),
-        (lambda: maps.merge_scales([torch.rand(1, 2, 2)], (8, 8), stride=0), "all must be 1 or more"),
-        (lambda: advcam_gain(FEATURES, WEIGHT, SIGNS, None, mu=7, score="linaer"), "did you mean 'linear'"),
-        (lambda: advcam_gain(FEATURES, WEIGHT, SIGNS, None, mu=7, penalty="pixel"), "mean 'pixels'"),
-        (lambda: scores.bootstrap_interval(COUNTS, seed=0, level=95), "level 95"),
-        (lambda: scores.masked_argmax(MAPS, 35), "threshold is 35, expected a number from 0 to 1"),
-        (lambda: scores.ThresholdSweep(3, thresholds=(15, 35)), "must be from 0 to 1"),
-        (lambda: eps_loss(SCORES, SALIENCY, LABELS, share=50), "share 50: both are shares"),
-        (lambda: edam_merge(MAPS, SALIENT, theta=20), "theta is 20"),
-        (lambda: scores.bootstrap_interval(COUNTS, seed=0, repeats=0), "repeats is 0"),
-    ],
-)
+@pytest.mark.parametrize("call, message", [
+    (lambda: maps.class_features(CELLS, torch.rand(2, 3, 5, 7), gap="pixel"), "did you mean 'pixels'"),
+    (lambda: maps.merge_scales([torch.rand(1, 2, 2)], (8, 8), stride=0), "all must be 1 or more"),
+    (lambda: advcam_gain(FEATURES, WEIGHT, SIGNS, None, mu=7, score="linaer"), "did you mean 'linear'"),
+    (lambda: advcam_gain(FEATURES, WEIGHT, SIGNS, None, mu=7, penalty="pixel"), "mean 'pixels'"),
+    (lambda: scores.bootstrap_interval(COUNTS, seed=0, level=95), "level 95"),
+    (lambda: scores.masked_argmax(MAPS, 35), "threshold is 35, expected a number from 0 to 1"),
+    (lambda: scores.ThresholdSweep(3, thresholds=(15, 35)), "must be from 0 to 1"),
+    (lambda: eps_loss(SCORES, SALIENCY, LABELS, share=50), "share 50: both are shares"),
+    (lambda: edam_merge(MAPS, SALIENT, theta=20), "theta is 20"),
+    (lambda: scores.bootstrap_interval(COUNTS, seed=0, repeats=0), "repeats is 0"),
+])  # fmt: skip
 def test_words_and_ranges_of_settings_are_checked(call, message):
     with pytest.raises(SettingsError, match=message):
         call()

@@ -22,21 +22,18 @@ def eps(shares, saliency, present, **more):
 SHARES = ([0.8, 0.7, 0.2, 0.1], [0.1, 0.1, 0.6, 0.1], [0.1, 0.2, 0.2, 0.8])
 
 
-@pytest.mark.parametrize(
-    ("saliency", "present", "estimate"),
-    [
-        # both salient where they claim: F = 0.9 0.8 0.8 0.2, B = the background's
-        ([1.0, 1.0, 1.0, 0.0], [1, 1], [0.9, 0.8, 0.8, 0.2]),
-        # the second class is absent: on neither side, whatever it claims
-        ([1.0, 1.0, 1.0, 0.0], [1, 0], [0.85, 0.75, 0.5, 0.15]),
-        # the second class claims what is not salient: it goes to the background
-        ([1.0, 1.0, 0.0, 0.0], [1, 1], [0.8, 0.7, 0.2, 0.1]),
-        # one of two claimed cells is salient: 0.5 > 0.4, still foreground
-        ([1.0, 0.0, 0.0, 0.0], [1, 0], [0.85, 0.75, 0.5, 0.15]),
-        # no class at all: the background alone
-        ([0.0, 0.0, 0.0, 0.0], [0, 0], [0.45, 0.4, 0.4, 0.1]),
-    ],
-)
+@pytest.mark.parametrize("saliency, present, estimate", [
+    # both salient where they claim: F = 0.9 0.8 0.8 0.2, B = the background's
+    ([1.0, 1.0, 1.0, 0.0], [1, 1], [0.9, 0.8, 0.8, 0.2]),
+    # the second class is absent: on neither side, whatever it claims
+    ([1.0, 1.0, 1.0, 0.0], [1, 0], [0.85, 0.75, 0.5, 0.15]),
+    # the second class claims what is not salient: it goes to the background
+    ([1.0, 1.0, 0.0, 0.0], [1, 1], [0.8, 0.7, 0.2, 0.1]),
+    # one of two claimed cells is salient: 0.5 > 0.4, still foreground
+    ([1.0, 0.0, 0.0, 0.0], [1, 0], [0.85, 0.75, 0.5, 0.15]),
+    # no class at all: the background alone
+    ([0.0, 0.0, 0.0, 0.0], [0, 0], [0.45, 0.4, 0.4, 0.1]),
+])  # fmt: skip
 def test_sides_follow_overlap_and_labels(saliency, present, estimate):
     expected = np.mean((np.array(estimate) - saliency) ** 2)
     assert eps(SHARES, saliency, present) == pytest.approx(expected)
@@ -75,17 +72,14 @@ def test_the_gradient_reaches_present_classes_and_background_and_not_through_the
 MAPS = np.array([[[1.0, 0.9, 0.3, 0.0, 1e-7]], [[0.0, 0.999995, 0.4, 0.0, 1e-3]]], dtype=np.float32)
 
 
-@pytest.mark.parametrize(
-    ("saliency", "more", "mask"),
-    [
-        ([1, 1, 1, 1, 1], {}, [1, 2, 2, 0, 2]),  # all salient: the highest, if above alpha
-        ([0, 0, 0, 0, 0], {}, [1, 2, 0, 0, 0]),  # nothing salient: what is certain stays
-        ([0, 0, 0, 0, 0], {"beta": 1.0}, [0, 0, 0, 0, 0]),  # a map of 1 ties with the background and loses
-        ([0.2, 0.2, 0.2, 0.2, 0.21], {"beta": 1.0}, [0, 0, 0, 0, 2]),  # theta itself is background
-        ([1, 1, 1, 1, 1], {"alpha": 0.5}, [1, 2, 0, 0, 0]),
-        ([1, 1, 1, 1, 1], {"alpha": 0.0}, [1, 2, 2, 0, 2]),  # zero ties with the background and loses
-    ],
-)
+@pytest.mark.parametrize("saliency, more, mask", [
+    ([1, 1, 1, 1, 1], {}, [1, 2, 2, 0, 2]),  # all salient: the highest, if above alpha
+    ([0, 0, 0, 0, 0], {}, [1, 2, 0, 0, 0]),  # nothing salient: what is certain stays
+    ([0, 0, 0, 0, 0], {"beta": 1.0}, [0, 0, 0, 0, 0]),  # a map of 1 ties with the background and loses
+    ([0.2, 0.2, 0.2, 0.2, 0.21], {"beta": 1.0}, [0, 0, 0, 0, 2]),  # theta itself is background
+    ([1, 1, 1, 1, 1], {"alpha": 0.5}, [1, 2, 0, 0, 0]),
+    ([1, 1, 1, 1, 1], {"alpha": 0.0}, [1, 2, 2, 0, 2]),  # zero ties with the background and loses
+])  # fmt: skip
 def test_the_merge_by_hand(saliency, more, mask):
     assert edam_merge(MAPS, np.array([saliency]), **more).tolist() == [mask]
 

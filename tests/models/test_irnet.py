@@ -22,28 +22,6 @@ def boundary_net(name="resnet_small", *, seed=0, **options) -> BoundaryNet:
     return BoundaryNet(backbone)
 
 
-def halves(count=1, *, size=64):
-    """Return pictures of two areas and, at stride 4, where they meet."""
-    images = torch.zeros(count, 3, size, size)
-    target = torch.zeros(count, size // 4, size // 4)
-    for i in range(count):
-        column = size // 2 + 8 * (i % 3 - 1)
-        images[i, :, :, column:] = torch.tensor([1.5, -1.0, 0.5])[:, None, None]
-        target[i, :, column // 4 - 1 : column // 4 + 1] = 1
-    return images + 0.05 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0)), target
-
-
-def train(net, images, target, *, steps, lr=0.5):
-    net.train()
-    optimizer = torch.optim.SGD(net.branch.parameters(), lr=lr, momentum=0.9)
-    for _ in range(steps):
-        loss = F.binary_cross_entropy_with_logits(net(images), target)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return loss.item()
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_boundaries_come_out_at_stride_4_for_any_size(name):
     net = boundary_net(name)
@@ -54,16 +32,6 @@ def test_boundaries_come_out_at_stride_4_for_any_size(name):
         probability = net.boundary(torch.randn(2, 3, *size))
         assert probability.shape == expected and not probability.requires_grad
         assert 0 < probability.min() <= probability.max() < 1
-
-
-@pytest.mark.parametrize("stride", [8, 16, 32])
-def test_strides_of_the_stages(stride):
-    assert boundary_net("resnet18", output_stride=stride).branch.strides == (
-        4, 4, 8, min(16, stride), stride
-    )  # fmt: skip
-    assert boundary_net(output_stride=stride).branch.strides == (2, 4, 8, min(16, stride), stride)
-    if stride < 32:
-        assert boundary_net("squeezenet1_1", output_stride=stride).branch.strides == (2, 4, 8, stride)
 
 
 def test_branch_is_the_published_one_on_the_published_strides():
@@ -93,8 +61,7 @@ def test_scores_lie_where_the_image_changed(name):
             change = (net(spotted) - net(image)).abs()[0]  # (25, 33)
         change = (change - change.max() / 2).clamp(min=0) / (change - change.max() / 2).clamp(min=0).sum()
         middle = [
-            (change.sum(1) * (torch.arange(25) + 0.5)).sum() * 4,
-            (change.sum(0) * (torch.arange(33) + 0.5)).sum() * 4,
+            4 * (change.sum(1 - axis) * (torch.arange(n) + 0.5)).sum() for axis, n in enumerate((25, 33))
         ]
         assert math.dist(middle, (y, x)) < 8  # pixels: two cells
 
@@ -110,45 +77,15 @@ def test_mirrored_image_has_the_mirrored_boundary():
     torch.testing.assert_close(once, (here / 2 + there / 2).sigmoid(), rtol=1e-4, atol=1e-6)
 
 
-def test_result_depends_on_neither_mode_nor_batch_nor_memory_layout():
-    net = boundary_net()
-    images = torch.randn(3, 3, 61, 83)
-    expected = net.eval().boundary(images)
-    torch.testing.assert_close(net.train().boundary(images), expected, rtol=0, atol=0)
-    torch.testing.assert_close(net.boundary(images[1:2]), expected[1:2], rtol=1e-4, atol=1e-5)
-    net.to(memory_format=torch.channels_last)
-    again = net.boundary(images.contiguous(memory_format=torch.channels_last))
-    torch.testing.assert_close(again, expected, rtol=1e-4, atol=1e-5)
-
-
 @pytest.mark.parametrize("name", ["resnet_small", "mobilenet_v2"])
-def test_training_moves_the_branch_alone(name):
-    net = boundary_net(name)
-    before = copy.deepcopy(net.state_dict())
-    assert train(net, *halves(2, size=32), steps=3) > 0
+def test_training_moves_the_branch_alone_and_the_mode_changes_nothing(name):
+    net, images = boundary_net(name), torch.randn(2, 3, 32, 48)
+    before, there = copy.deepcopy(net.state_dict()), net.eval().boundary(images)
+    torch.testing.assert_close(net.train().boundary(images), there, rtol=0, atol=0)
+    optimizer = torch.optim.SGD(net.branch.parameters(), lr=0.5)
+    F.binary_cross_entropy_with_logits(net(images), torch.ones(2, 8, 12)).backward()
+    optimizer.step()
     assert net.training and not any(m.training for m in net.backbone.modules())
     assert all(p.grad is None and not p.requires_grad for p in net.backbone.parameters())
     changed = {k for k, v in net.state_dict().items() if not torch.equal(v, before[k])}
     assert changed == {f"branch.{k}" for k in net.branch.state_dict()}
-
-
-def test_no_graph_reaches_the_backbone():
-    net = boundary_net()
-    for p in net.backbone.parameters():
-        p.requires_grad_(True)  # even then
-    stored = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: stored.append(x.shape) or x, lambda x: x):
-        net(torch.randn(1, 3, 64, 64)).sum().backward()
-    assert all(p.grad is None for p in net.backbone.parameters())
-    # full-size activations of the backbone are 32 x 32 here; the branch sees them at 16 x 16
-    assert stored and max(math.prod(shape[2:]) for shape in stored if len(shape) == 4) == 16 * 16
-
-
-def test_learns_where_two_areas_meet():
-    net = boundary_net()
-    images, target = halves(3)
-    images, target = torch.cat([images, images.flip(3)]), torch.cat([target, target.flip(2)])
-    assert train(net, images, target, steps=60) < 0.1
-    probability = net.boundary(images)
-    assert (probability[target > 0] > 0.5).float().mean() > 0.9
-    assert (probability[target == 0] < 0.5).float().mean() > 0.95

@@ -1,8 +1,7 @@
 """Segmentation networks: shapes at every size, learning, parameter groups, weights of every layout."""
 
-import re
-
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 import torchvision
@@ -14,52 +13,24 @@ from recamlib.engine.fit import make_optimizer
 from recamlib.errors import DataError, SettingsError, WeightsError
 from recamlib.method.losses import multiscale_loss
 from recamlib.models.backbones import build_backbone
-from recamlib.models.deeplabv2 import AtrousPyramid, DeepLabV2, convert_published, dilate
+from recamlib.models.deeplabv2 import dilate
 from recamlib.models.segmenters import ARCHS, build_segmenter
 
 SMALL = [a for a in ARCHS if a.endswith("_small")]
-SIZES = [(33, 47), (96, 96), (20, 9)]
 SWIN = "timm/swin_tiny_patch4_window7_224"
-
-
-def step(model, images, masks, optimizer):
-    model.train()
-    loss = multiscale_loss(model.training_outputs(images), masks, at=model.loss_at)
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    return loss.item()
-
-
-def optimizer_of(model, lr):
-    if model.arch.startswith("upernet"):
-        return torch.optim.AdamW(model.param_groups(lr), weight_decay=0.01)
-    return make_optimizer(model.param_groups(lr), momentum=0.9, weight_decay=5e-4)
-
-
-def test_published_swin_has_its_published_size():
-    with torch.device("meta"):
-        model = build_segmenter("upernet_swin", num_classes=21)
-        encoder = sum(p.numel() for p in model.net.encoder.parameters())
-        assert 86.5e6 < encoder < 87e6  # Swin-B without its classifier
-        assert model(torch.zeros(2, 3, 224, 300)).shape == (2, 21, 56, 75)
-    last = model.net.encoder.model.layers_3.blocks  # 7 cells a side at 224 pixels, more at 512
-    assert [(b.window_size, b.shift_size) for b in last] == [((7, 7), (0, 0)), ((7, 7), (3, 3))]
 
 
 @pytest.mark.parametrize("arch", SMALL)
 def test_any_image_size(arch):
     torch.manual_seed(0)
     model = build_segmenter(arch, num_classes=4)
-    for size in SIZES:
-        images = torch.randn(2, 3, *size)
-        masks = torch.zeros(2, *size, dtype=torch.uint8)
+    for size in ((33, 47), (96, 96), (20, 9)):
+        images, masks = torch.randn(2, 3, *size), torch.zeros(2, *size, dtype=torch.uint8)
         before = {k: v.clone() for k, v in model.train().state_dict().items()}
         assert model.predict(images).shape == (2, 4, *size)
         assert model.training  # what predicting leaves as it was
         assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-        model.eval()
-        multiscale_loss(model.training_outputs(images), masks, at=model.loss_at).backward()
+        multiscale_loss(model.eval().training_outputs(images), masks, at=model.loss_at).backward()
         if "deeplabv2" not in arch:
             assert model(images).shape == (2, 4, -(-size[0] // 4), -(-size[1] // 4))
 
@@ -73,25 +44,19 @@ def test_small_network_learns_a_toy_mask(arch):
     colours = torch.tensor([[0.0, 0, 0], [1, -1, 0], [-1, 1, 0]])
     images = colours[masks.long().clamp(max=2) * (masks != 255)].permute(0, 3, 1, 2)
     images = images + 0.3 * torch.randn(2, 3, 96, 96)
-    optimizer = optimizer_of(model, {"deeplabv2_small": 0.02, "deeplabv3plus_small": 0.01}.get(arch, 2e-3))
-    first = step(model, images, masks, optimizer)
-    for _ in range(29):
-        last = step(model, images, masks, optimizer)
-    known = masks != 255
-    right = (model.predict(images).argmax(1) == masks)[known].float().mean().item()
+    rate, kind = {"deeplabv2_small": (0.02, "sgd"), "deeplabv3plus_small": (0.01, "sgd")}.get(
+        arch, (2e-3, "adamw")
+    )
+    optimizer = make_optimizer(model.param_groups(rate), kind=kind, momentum=0.9, weight_decay=5e-4)
+    losses = []
+    for _ in range(30):
+        losses.append(multiscale_loss(model.train().training_outputs(images), masks, at=model.loss_at))
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    right = (model.predict(images).argmax(1) == masks)[masks != 255].float().mean().item()
     # three seeds give 0.958 to 0.990; background everywhere gives 0.733
-    assert last < 0.3 * first and right > 0.9, (first, last, right)
-
-
-def test_enlarged_logits_lie_over_their_image():
-    model = build_segmenter("deeplabv3plus_small", num_classes=2)
-    ramp = torch.arange(9.0).expand(1, 2, 9, 9)  # cell i has its centre at pixel 4 i + 1.5
-    out = model._enlarge(ramp, (33, 33))
-    assert out.shape == (1, 2, 33, 33)
-    torch.testing.assert_close(out[0, 0, 0, 2:30], (torch.arange(2.0, 30) - 1.5) / 4)
-
-
-# ---- parameters --------------------------------------------------------------------------------------------
+    assert losses[-1] < 0.3 * losses[0] and right > 0.9, (losses[0], losses[-1], right)
 
 
 @pytest.mark.parametrize("arch", [*SMALL, "deeplabv2"])
@@ -106,50 +71,28 @@ def test_every_trained_parameter_is_in_one_group(arch):
 def test_rates_and_decay_of_the_families():
     v2 = build_segmenter("deeplabv2_small", num_classes=5).param_groups(0.1)
     assert [g["lr"] for g in v2] == pytest.approx([0.1, 1.0, 2.0])
-    assert [g.get("weight_decay") for g in v2] == [None, None, 0.0]
     assert [p.ndim for p in v2[1]["params"]] == [4] * 4 and [p.ndim for p in v2[2]["params"]] == [1] * 4
+    decays = [g["weight_decay"] for g in make_optimizer(v2, weight_decay=5e-4).param_groups]
+    assert decays == [5e-4, 5e-4, 0.0]
     v3 = build_segmenter("deeplabv3plus_small", num_classes=5).param_groups(0.1)
     assert [g["lr"] for g in v3] == pytest.approx([0.1, 1.0])
     with torch.device("meta"):
         swin = build_segmenter("upernet_swin", num_classes=5)
+        assert swin(torch.zeros(2, 3, 224, 300)).shape == (2, 5, 56, 75)
+    assert 86.5e6 < sum(p.numel() for p in swin.net.encoder.parameters()) < 87e6  # Swin-B, no classifier
     decayed, plain = swin.param_groups(6e-5)
     assert (decayed["lr"], plain["lr"], plain["weight_decay"]) == (6e-5, 6e-5, 0.0)
     names = {id(p): n for n, p in swin.named_parameters()}
-    assert all(p.ndim > 1 for p in decayed["params"])
-    assert not any("relative_position" in names[id(p)] for p in decayed["params"])
+    assert all(p.ndim > 1 and "relative_position" not in names[id(p)] for p in decayed["params"])
     assert any("relative_position" in names[id(p)] for p in plain["params"])
-    optimizer = make_optimizer(v2, weight_decay=5e-4)
-    assert [g["weight_decay"] for g in optimizer.param_groups] == [5e-4, 5e-4, 0.0]
 
 
-# ---- DeepLabV2 ---------------------------------------------------------------------------------------------
-
-
-def test_pyramid_is_the_sum_of_four_convolutions():
-    torch.manual_seed(0)
-    pyramid, x = AtrousPyramid(8, 3), torch.randn(2, 8, 11, 13)
-    nn.init.normal_(pyramid["c2"].bias)
-    by_hand = torch.zeros(2, 3, 11, 13)
-    for rate, conv in zip((6, 12, 18, 24), pyramid.values()):
-        padded = F.pad(x, (rate,) * 4)
-        for i in range(3):
-            for j in range(3):
-                shifted = padded[:, :, i * rate : i * rate + 11, j * rate : j * rate + 13]
-                by_hand += torch.einsum("kc,bchw->bkhw", conv.weight[:, :, i, j], shifted)
-        by_hand += conv.bias[None, :, None, None]
-    torch.testing.assert_close(pyramid(x), by_hand, rtol=1e-4, atol=1e-5)
-    assert 0.008 < pyramid["c0"].weight.std() < 0.012 and (pyramid["c0"].bias == 0).all()
-
-
-@pytest.mark.parametrize(
-    ("name", "cells"),
-    [
-        ("resnet101", (9, 13)),  # the first pooling rounds up
-        ("resnet_small", (8, 12)),
-        ("mobilenet_v2", (8, 12)),
-        ("densenet121", (8, 12)),  # rounded up by the first pooling, down by the second
-    ],
-)
+@pytest.mark.parametrize("name, cells", [
+    ("resnet101", (9, 13)),  # the first pooling rounds up
+    ("resnet_small", (8, 12)),
+    ("mobilenet_v2", (8, 12)),
+    ("densenet121", (8, 12)),  # rounded up by the first pooling, down by the second
+])  # fmt: skip
 def test_last_stages_are_dilated(name, cells):
     with torch.device("meta"):
         backbone = dilate(build_backbone(name, output_stride=8))
@@ -166,17 +109,15 @@ def test_published_crop_has_published_cells():
         model = build_segmenter("deeplabv2", num_classes=21)
         outputs = model.training_outputs(torch.zeros(1, 3, 321, 321))
     assert [tuple(o.shape[2:]) for o in outputs] == [(41, 41), (31, 31), (21, 21), (41, 41)]
-    strides = [
-        (m.kernel_size, n)
-        for n, m in model.named_modules()
-        if isinstance(m, nn.Conv2d) and m.stride == (2, 2)
-    ]
-    assert [n.removeprefix("net.backbone.body.") for _, n in strides] == [
-        "stem.conv1", "layer2.0.conv1", "layer2.0.downsample.0",
-    ]  # fmt: skip
+    convs = {n: m for n, m in model.named_modules() if isinstance(m, nn.Conv2d)}
+    strided = [n.removeprefix("net.backbone.body.") for n, m in convs.items() if m.stride == (2, 2)]
+    assert strided == ["stem.conv1", "layer2.0.conv1", "layer2.0.downsample.0"]
 
 
-def published_state(*, blocks=(3, 4, 6, 3), classes=5, msc=False, fc=False):
+BLOCKS = (3, 4, 6, 3)  # of ResNet-50
+
+
+def published_state(*, fc=False):
     """Random numbers under deeplab-pytorch's names; sizes such that activations stay near 1."""
     generator = torch.Generator().manual_seed(0)
     state = {}
@@ -191,7 +132,7 @@ def published_state(*, blocks=(3, 4, 6, 3), classes=5, msc=False, fc=False):
 
     unit("layer1.conv1", 3, 64, 7, gain=0.02)  # its input goes up to 150
     cin = 64
-    for stage, (count, cout) in enumerate(zip(blocks, (256, 512, 1024, 2048)), start=2):
+    for stage, (count, cout) in enumerate(zip(BLOCKS, (256, 512, 1024, 2048)), start=2):
         for block in range(1, count + 1):
             name = f"layer{stage}.block{block}"
             unit(f"{name}.reduce", cin, cout // 4, 1)
@@ -204,12 +145,12 @@ def published_state(*, blocks=(3, 4, 6, 3), classes=5, msc=False, fc=False):
         state |= {"fc.weight": torch.zeros(91, 2048, 1, 1), "fc.bias": torch.zeros(91)}
     else:
         for i in range(4):
-            state[f"aspp.c{i}.weight"] = torch.randn(classes, 2048, 3, 3, generator=generator) * 0.01
-            state[f"aspp.c{i}.bias"] = torch.randn(classes, generator=generator)
-    return {f"base.{k}" if msc else k: v for k, v in state.items()}
+            state[f"aspp.c{i}.weight"] = torch.randn(5, 2048, 3, 3, generator=generator) * 0.01
+            state[f"aspp.c{i}.bias"] = torch.randn(5, generator=generator)
+    return state
 
 
-def literal_deeplab(state, x, blocks=(3, 4, 6, 3)):
+def literal_deeplab(state, x):
     """Logits of the published network, written out; `x` is blue, green, red minus the mean."""
 
     def unit(name, h, *, stride=1, padding=0, dilation=1, relu=True):
@@ -223,7 +164,7 @@ def literal_deeplab(state, x, blocks=(3, 4, 6, 3)):
 
     h = unit("layer1.conv1", x, stride=2, padding=3)
     h = F.max_pool2d(h, 3, 2, 1, ceil_mode=True)
-    for stage, count, first, dilation in zip((2, 3, 4, 5), blocks, (1, 2, 1, 1), (1, 1, 2, 4)):
+    for stage, count, first, dilation in zip((2, 3, 4, 5), BLOCKS, (1, 2, 1, 1), (1, 1, 2, 4)):
         for block in range(1, count + 1):
             name, stride = f"layer{stage}.block{block}", first if block == 1 else 1
             inner = unit(f"{name}.reduce", h, stride=stride)
@@ -267,48 +208,35 @@ def test_pretrained_norms_are_fixed_in_full_and_others_are_not(tmp_path):
 
 
 def test_norms_of_a_pretrained_encoder_can_be_fixed(tmp_path):
-    torch.manual_seed(0)
-    encoder = build_segmenter("deeplabv3plus", num_classes=3, backbone="mobilenet_v2").net.encoder
+    options = {"num_classes": 3, "backbone": "mobilenet_v2"}
+    encoder = build_segmenter("deeplabv3plus", **options).net.encoder
     save_file({k: v.clone() for k, v in encoder.state_dict().items()}, tmp_path / "e.safetensors")
     with pytest.raises(SettingsError, match="fixed_norm .* give weights"):
-        build_segmenter("deeplabv3plus", num_classes=3, backbone="mobilenet_v2", fixed_norm=True)
+        build_segmenter("deeplabv3plus", **options, fixed_norm=True)
+    options |= {"weights": tmp_path / "e.safetensors"}
     for fixed in (True, False):
-        model = build_segmenter(
-            "deeplabv3plus", num_classes=3, backbone="mobilenet_v2", weights=tmp_path / "e.safetensors",
-            fixed_norm=fixed,
-        ).train()  # fmt: skip
+        model = build_segmenter("deeplabv3plus", **options, fixed_norm=fixed).train()
         before = {k: v.clone() for k, v in model.state_dict().items() if "running_mean" in k}
         model.training_outputs(torch.randn(2, 3, 64, 64))
         moved = {k for k, v in model.state_dict().items() if k in before and not torch.equal(v, before[k])}
-        assert any("decoder" in k for k in moved)
-        assert any("encoder" in k for k in moved) != fixed
-
-
-def test_published_names_map_one_to_one():
-    state = published_state(blocks=(3, 4, 23, 3), msc=True)
-    converted = convert_published({f"module.{k}": v for k, v in state.items()})
-    with torch.device("meta"):
-        wanted = DeepLabV2(build_backbone("resnet101", output_stride=8), 5).state_dict()
-    assert {k: v.shape for k, v in converted.items()} == {k: v.shape for k, v in wanted.items()}
+        assert any("decoder" in k for k in moved) and any("encoder" in k for k in moved) != fixed
 
 
 def test_wrong_published_keys_are_named(tmp_path):
     build = {"num_classes": 5, "backbone": "resnet50", "weights": tmp_path / "w.pth"}
     state = published_state()
-    torch.save({k: v for k, v in state.items() if k != "layer3.block2.conv3x3.bn.bias"}, tmp_path / "w.pth")
-    with pytest.raises(WeightsError, match=r"lacks backbone\.body\.layer2\.1\.bn2\.bias"):
-        build_segmenter("deeplabv2", **build)
-    torch.save({**state, "layer3.block2.widen.conv.weight": torch.zeros(1)}, tmp_path / "w.pth")
-    with pytest.raises(WeightsError, match=r"no place for layer3\.block2\.widen\.conv\.weight"):
-        build_segmenter("deeplabv2", **build)
-    torch.save(state, tmp_path / "w.pth")
-    with pytest.raises(WeightsError, match=r"lacks backbone\.body\.layer3\.6"):  # 6 blocks, not 23
-        build_segmenter("deeplabv2", **{**build, "backbone": "resnet101"})
+    gone = {k: v for k, v in state.items() if k != "layer3.block2.conv3x3.bn.bias"}
+    more = {**state, "layer3.block2.widen.conv.weight": torch.zeros(1)}
+    for content, backbone, message in (
+        (gone, "resnet50", r"lacks backbone\.body\.layer2\.1\.bn2\.bias"),
+        (more, "resnet50", r"no place for layer3\.block2\.widen\.conv\.weight"),
+        (state, "resnet101", r"lacks backbone\.body\.layer3\.6"),  # 6 blocks, not 23
+    ):
+        torch.save(content, tmp_path / "w.pth")
+        with pytest.raises(WeightsError, match=message):
+            build_segmenter("deeplabv2", **{**build, "backbone": backbone})
     other = build_segmenter("deeplabv2", **{**build, "num_classes": 7})
     assert not other.head_loaded and other.net.aspp["c0"].weight.shape[0] == 7
-
-
-# ---- weights of the other layouts --------------------------------------------------------------------------
 
 
 def test_torchvision_weights_reach_the_backbone(tmp_path):
@@ -321,74 +249,45 @@ def test_torchvision_weights_reach_the_backbone(tmp_path):
         assert not model.head_loaded
 
 
-def test_timm_weights_reach_the_encoder(tmp_path, monkeypatch):
-    timm = pytest.importorskip("timm")
-    theirs = timm.create_model("swin_tiny_patch4_window7_224", pretrained=False)
-    state = {k: v for k, v in theirs.state_dict().items() if "attn_mask" not in k}
-    save_file(state, tmp_path / "swin.safetensors")
-    monkeypatch.setenv("RECAM_WEIGHTS", str(tmp_path))
-    options = {"num_classes": 3, "backbone": SWIN, "weights": "swin"}
-    ours = build_segmenter("upernet_swin", **options).eval()
-    x = torch.randn(1, 3, 224, 224)
-    with torch.no_grad():
-        tokens = theirs.eval().layers[:3](theirs.patch_embed(x))  # the last stage shifts no windows there
-        torch.testing.assert_close(ours.net.encoder(x)[-2], tokens.permute(0, 3, 1, 2), rtol=1e-4, atol=1e-4)
+def test_timm_weights_reach_the_encoder(tmp_path):
+    theirs = timm.create_model("swin_tiny_patch4_window7_224", pretrained=False).eval()
     save_file(
-        {k: v for k, v in state.items() if "layers.1.blocks.0.mlp" not in k}, tmp_path / "swin.safetensors"
+        {k: v for k, v in theirs.state_dict().items() if "attn_mask" not in k}, tmp_path / "w.safetensors"
     )
-    with pytest.raises(WeightsError, match=r"lacks layers_1\.blocks\.0\.mlp"):
-        build_segmenter("upernet_swin", **options)
+    options = {"num_classes": 3, "backbone": SWIN, "weights": tmp_path / "w.safetensors"}
+    ours, x = build_segmenter("upernet_swin", **options).eval(), torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        tokens = theirs.layers[:3](theirs.patch_embed(x))  # the last stage shifts no windows there
+        torch.testing.assert_close(ours.net.encoder(x)[-2], tokens.permute(0, 3, 1, 2), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("arch", SMALL)
 def test_saved_network_comes_back(arch, tmp_path):
     torch.manual_seed(0)
-    model = build_segmenter(arch, num_classes=3)
-    path = tmp_path / "mine.safetensors"
+    model, path = build_segmenter(arch, num_classes=3), tmp_path / "mine.safetensors"
     save_file(model.state_dict(), path)
-    again = build_segmenter(arch, num_classes=3, weights=path)
-    x = torch.randn(1, 3, 40, 40)
+    again, x = build_segmenter(arch, num_classes=3, weights=path), torch.randn(1, 3, 40, 40)
     assert again.head_loaded
     torch.testing.assert_close(again.predict(x), model.predict(x))
     assert not build_segmenter(arch, num_classes=4, weights=path).head_loaded
-    state = dict(model.state_dict())
-    name = next(k for k, v in state.items() if v.ndim == 4)
-    save_file({k: v for k, v in state.items() if k != name}, path)
-    with pytest.raises(WeightsError, match=re.escape(name.removeprefix("net."))):
-        build_segmenter(arch, num_classes=3, weights=path)
+    with pytest.raises(DataError, match=r"expected \(images, 3, height, width\)"):
+        model(torch.zeros(1, 4, 32, 32))
 
 
-# ---- mistakes ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("arch", "options", "error", "message"),
-    [
-        ("deeplab2", {}, SettingsError, "did you mean 'deeplabv2'"),
-        ("deeplabv2_small", {"num_classes": 1}, SettingsError, "expected at least a background"),
-        ("deeplabv2", {"backbone": "resnet5"}, SettingsError, "did you mean 'resnet50'"),
-        ("deeplabv3plus", {"backbone": "resnet5"}, SettingsError, "did you mean 'resnet50'"),
-        ("upernet_swin", {"backbone": SWIN[:-1]}, SettingsError, "did you mean 'swin_"),
-        ("deeplabv3plus", {"backbone": SWIN}, SettingsError, "cannot be built"),
-        ("upernet_small", {"weights": "imagenet"}, WeightsError, "no 'imagenet' weights: use 'scenes'"),
-        ("deeplabv2_small", {"weights": "imagenet"}, WeightsError, "no 'imagenet' weights: use 'scenes'"),
-        ("deeplabv2", {"weights": "scenes"}, WeightsError, "has no 'scenes' weights: use 'imagenet'"),
-        ("upernet_swin", {"weights": "scenes"}, WeightsError, "has no 'scenes' weights: use 'imagenet'"),
-        ("deeplabv2", {"weights": "coco"}, WeightsError, "no weights file .*coco"),
-        ("deeplabv2", {"backbone": "squeezenet1_1"}, SettingsError, "take a ResNet"),
-    ],
-)
+@pytest.mark.parametrize("arch, options, error, message", [
+    ("deeplab2", {}, SettingsError, "did you mean 'deeplabv2'"),
+    ("deeplabv2_small", {"num_classes": 1}, SettingsError, "expected at least a background"),
+    ("deeplabv2", {"backbone": "resnet5"}, SettingsError, "did you mean 'resnet50'"),
+    ("deeplabv3plus", {"backbone": "resnet5"}, SettingsError, "did you mean 'resnet50'"),
+    ("upernet_swin", {"backbone": SWIN[:-1]}, SettingsError, "did you mean 'swin_"),
+    ("deeplabv3plus", {"backbone": SWIN}, SettingsError, "cannot be built"),
+    ("upernet_small", {"weights": "imagenet"}, WeightsError, "no 'imagenet' weights: use 'scenes'"),
+    ("deeplabv2_small", {"weights": "imagenet"}, WeightsError, "no 'imagenet' weights: use 'scenes'"),
+    ("deeplabv2", {"weights": "scenes"}, WeightsError, "has no 'scenes' weights: use 'imagenet'"),
+    ("upernet_swin", {"weights": "scenes"}, WeightsError, "has no 'scenes' weights: use 'imagenet'"),
+    ("deeplabv2", {"weights": "coco"}, WeightsError, "no weights file .*coco"),
+    ("deeplabv2", {"backbone": "squeezenet1_1"}, SettingsError, "take a ResNet"),
+])  # fmt: skip
 def test_mistakes_name_the_way_out(arch, options, error, message):
     with pytest.raises(error, match=message):
         build_segmenter(arch, **{"num_classes": 3, **options})
-
-
-@pytest.mark.parametrize("arch", SMALL)
-def test_images_that_are_none(arch):
-    model = build_segmenter(arch, num_classes=3)
-    for shape in ((3, 32, 32), (1, 4, 32, 32)):
-        with pytest.raises(DataError, match=r"expected \(images, 3, height, width\)"):
-            model(torch.zeros(shape))
-    if arch != "deeplabv2_small":
-        with pytest.raises(DataError, match="a batch of 2 or more"):
-            model.train()(torch.zeros(1, 3, 32, 32))

@@ -17,7 +17,6 @@ from recamlib.models.transformers import SCRATCH
 DINO = "timm/vit_small_patch14_reg4_dinov2"
 SWIN = "timm/swin_tiny_patch4_window7_224"
 ALL = [*((name, 16) for name in SCRATCH), ("timm/vit_tiny_patch16_224", 16)]  # the large ones run nightly
-CLASSES = ("zebra", "cow", "giraffe")
 
 
 @pytest.mark.parametrize(("name", "stride"), ALL)
@@ -26,11 +25,9 @@ def test_any_size_comes_out_at_its_stride_and_mirrored_alike(name, stride):
     for height, width in ((96, 96), (97, 131), (33, 200)):
         x = torch.randn(2, 3, height, width)
         with torch.inference_mode():
-            stages, features = backbone.stages(x), backbone(x)
-            mirrored = backbone(x.flip(3))
+            stages, features, mirrored = backbone.stages(x), backbone(x), backbone(x.flip(3))
         assert features.shape == (2, backbone.channels, -(-height // stride), -(-width // stride))
-        assert mirrored.shape == features.shape
-        assert tuple(stages) == backbone.stage_names
+        assert mirrored.shape == features.shape and tuple(stages) == backbone.stage_names
         torch.testing.assert_close(stages[backbone.stage_names[-1]], features)
 
 
@@ -64,40 +61,25 @@ def test_checkpointing_gives_the_same_gradients(name):
         torch.testing.assert_close(plain, again, rtol=0, atol=0)
 
 
-def test_what_is_frozen_and_what_is_not():
-    backbone = freeze_stem(freeze_batch_norm(build_backbone("vit_small_scratch")))
-    frozen = {k.removeprefix("body.net.") for k, p in backbone.named_parameters() if not p.requires_grad}
-    assert frozen == {"patch_embed.proj.weight", "patch_embed.proj.bias"}
-    swin = freeze_stem(build_backbone("swin_small_scratch"))
-    assert all("patch_embed" in k for k, p in swin.named_parameters() if not p.requires_grad)
-    assert any("blocks" in k for k, p in swin.named_parameters() if p.requires_grad)
+def test_the_stem_alone_is_frozen():
+    for name in SCRATCH:
+        backbone = freeze_stem(freeze_batch_norm(build_backbone(name)))
+        frozen = {k for k, p in backbone.named_parameters() if not p.requires_grad}
+        assert frozen and all("patch_embed" in k for k in frozen)
+        assert all(p.requires_grad for k, p in backbone.named_parameters() if "blocks" in k)
 
 
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        ({"name": DINO}, SettingsError, "comes out at stride 14, not 16"),
-        ({"name": SWIN}, SettingsError, "comes out at stride 32, not 16"),
-        ({"name": "swin_small_scratch", "output_stride": 8}, SettingsError, "comes out at stride 16"),
-        ({"name": "vit_small_scrath"}, SettingsError, "did you mean 'vit_small_scratch'"),
-        ({"name": "vit_small_scratch", "weights": "imagenet"}, WeightsError, "train it from scratch"),
-        ({"name": "resnet_small", "checkpointing": True}, SettingsError, "resnet_small is none"),
-    ],
-)
+@pytest.mark.parametrize("options, error, message", [
+    ({"name": DINO}, SettingsError, "comes out at stride 14, not 16"),
+    ({"name": SWIN}, SettingsError, "comes out at stride 32, not 16"),
+    ({"name": "swin_small_scratch", "output_stride": 8}, SettingsError, "comes out at stride 16"),
+    ({"name": "vit_small_scrath"}, SettingsError, "did you mean 'vit_small_scratch'"),
+    ({"name": "vit_small_scratch", "weights": "imagenet"}, WeightsError, "train it from scratch"),
+    ({"name": "resnet_small", "checkpointing": True}, SettingsError, "resnet_small is none"),
+])  # fmt: skip
 def test_mistakes_name_the_way_out(options, error, message):
     with pytest.raises(error, match=message):
         build_backbone(**options)
-
-
-def test_weights_of_another_image_size_are_interpolated(tmp_path):
-    small = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=96)
-    save_file(small.state_dict(), tmp_path / "w.safetensors")
-    ours = build_backbone("timm/vit_tiny_patch16_224", weights=tmp_path / "w.safetensors")
-    torch.testing.assert_close(ours.body["net"].blocks[3].mlp.fc1.weight, small.blocks[3].mlp.fc1.weight)
-    assert ours.body["net"].pos_embed.shape == (1, 197, 192)
-    save_file({"x": torch.zeros(1)}, tmp_path / "w.safetensors")
-    with pytest.raises(WeightsError, match="lacks"):
-        build_backbone("timm/vit_tiny_patch16_224", weights=tmp_path / "w.safetensors")
 
 
 def test_maps_and_advcam_work_on_tokens():
@@ -107,29 +89,3 @@ def test_maps_and_advcam_work_on_tokens():
     plain = rc.extract.extract_scale_maps(model, images, model.fc1.weight.detach()[None], classes=present)
     moved = adversarial_maps(model, images, model.fc1.weight.detach(), classes=present, steps=2)
     assert [m.shape[1:] for m in plain[0]] == [m.shape for m in moved[0]]
-
-
-def test_the_whole_pipeline_runs(tmp_path, monkeypatch):
-    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path))
-    data = rc.DataSettings(train_count=10, val_count=6, size=48)
-    base = rc.TrainClassifier(
-        dataset=data, backbone="vit_small_scratch", epochs=1, batch_size=4, crop=32, lr=1e-3,
-        optimizer="adam", checkpointing=True,
-    )  # fmt: skip
-    again = rc.Reactivate(base=base, epochs=1, batch_size=4)
-    for option in rc.OPTIONS:
-        score = rc.Score(of=rc.ExtractCams(model=again, weights=option, scales=(1.0, 0.5)), split="train")
-        assert 0 <= score.miou <= 100
-    for _, maps, present in rc.ExtractCams(model=again).maps("val"):
-        assert maps.shape == (len(present), 40, 48)
-
-
-def test_settings_that_were_added_change_no_key_unless_they_are_used():
-    def key(stage):
-        return stage.infra.config(uid=True, exclude_defaults=True)
-
-    assert "checkpointing" not in key(rc.TrainClassifier())
-    assert "checkpointing" in key(rc.TrainClassifier(backbone="vit_small_scratch", checkpointing=True))
-    assert "gap" not in key(rc.Reactivate()) and "gap" in key(rc.Reactivate(gap="mask"))
-    base = rc.TrainClassifier(dataset=rc.DataSettings(train_labels="multi"))
-    assert "train_labels" not in str(key(rc.TrainClassifier())) and "train_labels" in str(key(base))

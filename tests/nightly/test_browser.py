@@ -6,7 +6,6 @@ import io
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import numpy as np
@@ -26,6 +25,7 @@ pytestmark = pytest.mark.timeout(1800)  # the first test runs every notebook tha
 
 CHECKS = Path(__file__).with_name("browser_checks.js").read_text(encoding="utf-8")
 WIDE, NARROW = 1280, 390
+LOCAL = ("file", "data", "blob")
 NOT_PAGES = ("_static", "_sources", "_downloads", "_images")
 
 
@@ -44,17 +44,16 @@ class Tab:
     def __init__(self, page: Page) -> None:
         self.page, self.said = page, []
         page.on("pageerror", lambda error: self.said.append(f"exception: {error.name}: {error.message}"))
-        page.on("console", self._console)
-        page.on("request", self._request)
+        page.on(
+            "console", lambda m: self.note(m.type in ("error", "warning", "assert"), f"console: {m.text}")
+        )
+        page.on(
+            "request", lambda r: self.note(urlsplit(r.url).scheme not in LOCAL, f"leaves the page: {r.url}")
+        )
         page.on("requestfailed", lambda r: self.said.append(f"not loaded: {r.resource_type} {r.failure}"))
 
-    def _console(self, message: Any) -> None:
-        if message.type in ("error", "warning", "assert"):
-            self.said.append(f"console: {message.text}")
-
-    def _request(self, request: Any) -> None:
-        if urlsplit(request.url).scheme not in ("file", "data", "blob"):
-            self.said.append(f"leaves the page: {request.url}")
+    def note(self, wrong: bool, what: str) -> None:
+        self.said += [what] * wrong
 
     def open(self, address: str, *, width: int = WIDE, dark: bool = False) -> None:
         """Load a page and wait until it is there, its fonts and formulas too."""
@@ -72,12 +71,10 @@ def tab(browser):
 
 
 def pages(book: Path) -> list[Path]:
-    """Return every page of a built book."""
     return [p for p in sorted(book.rglob("*.html")) if p.relative_to(book).parts[0] not in NOT_PAGES]
 
 
 def problems(tab: Tab, page: Path, *, width: int, dark: bool = False) -> list[str]:
-    """Open a page and return what is wrong with it."""
     tab.open(page.as_uri(), width=width, dark=dark)
     return tab.page.evaluate(f"({CHECKS})({width})") + tab.said
 
@@ -115,15 +112,13 @@ def test_the_checks_see_each_fault(tab, tmp_path, fault, said):
     assert any(said in line for line in problems(tab, page, width=NARROW))
 
 
-@pytest.mark.parametrize(("width", "dark"), [(WIDE, False), (NARROW, False), (WIDE, True)])
+@pytest.mark.parametrize("width, dark", [(WIDE, False), (NARROW, False), (WIDE, True)])
 def test_no_page_has_anything_to_stumble_over(tab, book, width, dark):
-    found = {
-        page.relative_to(book).as_posix(): wrong
-        for page in pages(book)
-        if (wrong := problems(tab, page, width=width, dark=dark))
-    }
-    text = "\n".join(f"{page}: {line}" for page, lines in found.items() for line in lines)
-    assert not found, f"at {width} pixels{', dark' if dark else ''}:\n{text}"
+    lines = [
+        f"{page.relative_to(book).as_posix()}: {line}"
+        for page in pages(book) for line in problems(tab, page, width=width, dark=dark)
+    ]  # fmt: skip
+    assert not lines, "\n".join(lines)
 
 
 def dead_links(book: Path) -> list[str]:
@@ -136,19 +131,15 @@ def dead_links(book: Path) -> list[str]:
     for page, text in texts.items():
         for address in map(html.unescape, re.findall(r'<a\b[^>]*?\shref="([^"]+)"', text)):
             target, anchor = urldefrag(address)
-            if urlsplit(target).scheme:
-                continue
             path = (page.parent / unquote(target)).resolve() if target else page
-            if not path.is_file() or (anchor and path in names and unquote(anchor) not in names[path]):
+            there = path.is_file() and (not anchor or unquote(anchor) in names.get(path, (unquote(anchor),)))
+            if not urlsplit(target).scheme and not there:
                 dead.append(f"{page.relative_to(book)}: {address}")
     return dead
 
 
-def test_every_link_leads_somewhere(book):
+def test_every_link_leads_somewhere_and_a_dead_one_is_seen(book, tmp_path):
     assert len(pages(book)) > 10 and dead_links(book.resolve()) == []
-
-
-def test_a_dead_link_is_seen(tmp_path):
     (tmp_path / "a.html").write_text('<p id="x"><a href="b.html">b</a> <a href="#y">y</a> <a href="#x">x</a>')
     assert len(dead_links(tmp_path)) == 2
 
@@ -168,12 +159,11 @@ def test_every_page_of_the_contents_is_built_and_every_section_has_its_boxes(boo
 
 def maps_of(scene: dict, method: str) -> np.ndarray:
     """Return the maps (P, H, W) in [0, 1] of a scene of the explorer."""
-    height, width = pixels(scene["truth"]).shape
-    return pixels(scene["maps"][method]).reshape(-1, height, width) / np.float32(255)
+    maps = pixels(scene["maps"][method])
+    return maps.reshape(-1, *pixels(scene["truth"]).shape) / np.float32(255)
 
 
 def pixels(address: str) -> np.ndarray:
-    """Return the pixels of a picture that its address holds itself."""
     return np.array(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))))
 
 
@@ -196,7 +186,7 @@ def expect_iou(tab: Tab, found: dict, number: int, method: str, threshold: float
     assert float(tab.page.input_value("#threshold")) == pytest.approx(threshold)
 
 
-def test_the_explorer_by_mouse(tab, explorer):
+def test_the_explorer_by_mouse(tab, explorer, book):
     page, thresholds = tab.page, explorer["thresholds"]
     expect_iou(tab, explorer, 0, "CAM", thresholds["CAM"])
     page.click(".scenes label:nth-of-type(9) img")
@@ -216,6 +206,7 @@ def test_the_explorer_by_mouse(tab, explorer):
     assert moved == pytest.approx(0.8, abs=0.05)
     expect_iou(tab, explorer, 8, "ReCAM", moved)
     assert page.evaluate(painted) != before and tab.said == []
+    assert (book / "explorer.html").stat().st_size < 2**20
 
 
 def test_the_explorer_by_keyboard(tab, explorer):
@@ -230,7 +221,3 @@ def test_the_explorer_by_keyboard(tab, explorer):
     expect_iou(tab, explorer, 6, "ReCAM + IRN", explorer["thresholds"]["ReCAM + IRN"])
     press("Tab", *["ArrowLeft"] * 2)
     expect_iou(tab, explorer, 6, "ReCAM + IRN", round(explorer["thresholds"]["ReCAM + IRN"] - 0.02, 2))
-
-
-def test_the_explorer_is_small(book):
-    assert (book / "explorer.html").stat().st_size < 2**20

@@ -71,7 +71,6 @@ def page(browser: Browser) -> Iterator[Page]:
 
 
 def until(true: Callable[[], object], what: str, page: Page) -> None:
-    """Wait until something is true."""
     end = time.monotonic() + PATIENCE
     while not true():
         assert time.monotonic() < end, what

@@ -4,9 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 from typer.testing import CliRunner
 
 from recamlib.book import parameters
@@ -15,12 +13,10 @@ from recamlib.cli import app
 from recamlib.paths import book_dir, notebooks_dir
 from recamlib.report.results import read
 from recamlib.report.tables import scoreboard
-
-CLASSES = ("ring", "cross", "bar")
+from tests.data.devkits import NAMES, write_kit
 
 
 def blocks(page: str, language: str) -> list[str]:
-    """Return the fenced blocks of a page in one language."""
     text = (book_dir() / page).read_text(encoding="utf-8")
     return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
@@ -35,43 +31,11 @@ def test_the_page_on_extending_runs(tmp_path, monkeypatch):
     assert names["score"].interval()[0] < names["score"].miou < names["score"].interval()[1]
 
 
-def draw(rng: np.random.Generator, shown: tuple[int, ...], height: int, width: int) -> np.ndarray:
-    """Return a mask (H, W) with the shapes asked for, each in its part of the picture."""
-    rows, columns = np.mgrid[:height, :width]
-    mask = np.zeros((height, width), np.uint8)
-    for place, k in enumerate(shown):
-        dy = rows - height / 2 - rng.uniform(-8, 8)
-        dx = columns - width * (1 + 2 * place) / (2 * len(shown)) - rng.uniform(-6, 6)
-        distance, size = np.hypot(dy, dx), rng.uniform(16, 22)
-        shapes = (
-            (distance < size) & (distance > size / 2),
-            (np.minimum(abs(dy), abs(dx)) < size / 4) & (np.maximum(abs(dy), abs(dx)) < size),
-            (abs(dy) < size / 3) & (abs(dx) < size),
-        )
-        mask[shapes[k]] = k + 1
-    return mask
-
-
 @pytest.fixture(scope="module")
 def own_data(tmp_path_factory) -> Path:
-    """Forty drawn pictures of three classes, laid out by hand as the page says."""
-    root, rng = tmp_path_factory.mktemp("own") / "mydata", np.random.default_rng(0)
-    kit = root / "VOCdevkit" / "VOC2012"
-    for part in ("JPEGImages", "Annotations", "SegmentationClass", "ImageSets/Segmentation"):
-        (kit / part).mkdir(parents=True)
-    (kit / "classes.txt").write_text("\n".join(CLASSES) + "\n")
-    ids = [f"photo-{number:02d}" for number in range(40)]
-    for number, id in enumerate(ids):
-        shown = ((0,), (1,), (2,), (0, 1), (1, 2))[number % 5]
-        mask = draw(rng, shown, 80, 100 + 4 * (number % 3))
-        colours = np.array([[90, 110, 90], [220, 70, 50], [60, 90, 220], [230, 200, 60]])
-        picture = np.clip(colours[mask] + rng.normal(0, 12, (*mask.shape, 3)), 0, 255).astype(np.uint8)
-        Image.fromarray(picture).save(kit / "JPEGImages" / f"{id}.jpg")
-        Image.fromarray(mask).save(kit / "SegmentationClass" / f"{id}.png")
-        things = "".join(f"<object><name>{CLASSES[k]}</name></object>" for k in shown)
-        (kit / "Annotations" / f"{id}.xml").write_text(f"<annotation>{things}</annotation>")
-    for split, part in (("train", ids[:30]), ("val", ids[30:])):
-        (kit / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("\n".join(part) + "\n")
+    """Forty pictures of three classes, laid out by hand as the page says."""
+    root = tmp_path_factory.mktemp("own") / "mydata"
+    write_kit(root, repeat=5, size=(80, 100))
     return root
 
 
@@ -96,9 +60,8 @@ def test_the_page_on_your_own_data_runs(own_data, tmp_path, monkeypatch):
         done = CliRunner().invoke(app, [*words, *more])
         assert done.exit_code == 0, f"{line}: {done.stderr or done.exception}"
     result = read(results / "02_table1_ablations" / "latest_mydata.json")
-    assert result["images"] == {"train": 30, "scored": 30}
-    assert result["own_classes"] == list(CLASSES)
-    assert set(result["rows"]["bce_only"]["per_class"]) == {"background", *CLASSES}
+    assert result["images"] == {"train": 30, "scored": 30} and result["own_classes"] == list(NAMES)
+    assert set(result["rows"]["bce_only"]["per_class"]) == {"background", *NAMES}
     assert set(scoreboard([result])["verdict"]) <= {"not run", "entered"}
 
 
@@ -112,4 +75,4 @@ def test_the_lines_for_data_without_masks_run(own_data, tmp_path, monkeypatch, c
     assert "epochs=15" in code and "epochs=4" in code
     code = code.replace("epochs=15", "epochs=1").replace("epochs=4", "epochs=1")
     exec(compile(code, "your_data.md", "exec"), {"__name__": "page"})
-    assert len(list(tmp_path.glob("photo-*_mask.png"))) == 10
+    assert len(list(tmp_path.glob("p*_mask.png"))) == 10

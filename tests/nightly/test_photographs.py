@@ -17,16 +17,11 @@ from recamlib.models.backbones import build_backbone
 from recamlib.models.weights import find_weights
 
 DATA = Path(os.environ.get("RECAM_DATA", ""))
-pytestmark = pytest.mark.skipif(
-    not (os.environ.get("RECAM_DATA") and os.environ.get("RECAM_WEIGHTS")),
-    reason="needs RECAM_DATA with a VOC devkit and RECAM_WEIGHTS",
-)
-
-
-@pytest.fixture(autouse=True)
-def results(tmp_path, monkeypatch):
-    """An empty results folder."""
-    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path))
+THERE = os.environ.get("RECAM_DATA") and os.environ.get("RECAM_WEIGHTS")
+pytestmark = [
+    pytest.mark.skipif(not THERE, reason="needs RECAM_DATA with a VOC devkit and RECAM_WEIGHTS"),
+    pytest.mark.usefixtures("results"),
+]
 
 
 @pytest.mark.parametrize("name", ["densenet169", "mobilenet_v2", "squeezenet1_1"])
@@ -71,7 +66,6 @@ def test_masks_are_those_of_the_labels(name):
 
 
 def classifier(limit: int, **more) -> rc.TrainClassifier:
-    """Return a classifier of a few photographs."""
     given = {"weights": "mobilenet_v2_imagenet", "epochs": 1, "batch_size": 4, "crop": 64, "lr": 0.001}
     data = rc.DataSettings(name="voc12", limit=limit)
     assert data.fingerprint
@@ -80,10 +74,12 @@ def classifier(limit: int, **more) -> rc.TrainClassifier:
 
 def test_photographs_go_from_classifier_to_score():
     model = rc.Reactivate(base=classifier(8, precision="bf16-mixed"), epochs=1, batch_size=4)
-    result = rc.Score(of=rc.ExtractCams(model=model, weights="w*w'", scales=(0.5,)), split="train")
-    assert 0 < result.miou < 100
-    assert result.of.fixed_threshold == 0.21
+    maps = rc.ExtractCams(model=model, weights="w*w'", scales=(0.5,))
+    result, merged = (rc.Score(of=stage, split="train") for stage in (maps, rc.SaliencyMerge(cams=maps)))
+    assert 0 < result.miou < 100 and 0 < merged.miou < 100 and maps.fixed_threshold == 0.21
     assert len(result.per_class()) == len(model.dataset.images("train").space) + 1
+    found = rc.SaliencyScore(dataset=model.dataset)
+    assert 0 < found.miou < 100 and 0 < found.result["share"] < 1
 
 
 def test_photographs_go_through_refinement():
@@ -91,15 +87,3 @@ def test_photographs_go_through_refinement():
     net = rc.TrainBoundary(cams=maps, epochs=1, batch_size=2, crop=128, crf=False)
     score = rc.Score(of=rc.Walk(cams=maps, boundary=net, power=1.5, steps=16), split="train")
     assert 0 < score.miou < 100
-
-
-def test_photographs_go_through_saliency():
-    model = rc.Reactivate(base=classifier(8, saliency=rc.Saliency()), epochs=1, batch_size=4)
-    for stage in (
-        rc.ExtractCams(model=model, scales=(0.5,), reading="softmax"),
-        rc.SaliencyMerge(cams=rc.ExtractCams(model=model, weights="w*w'", scales=(0.5,))),
-    ):
-        assert 0 < rc.Score(of=stage, split="train").miou < 100
-    found = rc.SaliencyScore(dataset=model.dataset)
-    assert 0 < found.miou < 100
-    assert 0 < found.result["share"] < 1

@@ -158,7 +158,6 @@ def telling(differs: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory) -> Path:
-    """A results folder for sound runs."""
     return Path(os.environ.get("RECAM_SOUND") or tmp_path_factory.mktemp("sound"))
 
 

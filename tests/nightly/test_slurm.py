@@ -30,8 +30,7 @@ def slurm(tmp_path_factory) -> Iterator[Path]:
         os.environ.pop("SLURM_CONF", None)
         pids = [int(file.read_text()) for file in folder.glob("*.pid")]
         subprocess.run([SCRIPT, "stop", folder], check=True, timeout=60)
-    assert len(pids) == 3
-    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    assert len(pids) == 3 and not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
 
 @pytest.fixture
@@ -76,8 +75,7 @@ def test_jobs_give_the_bytes_of_a_local_run(results, monkeypatch, tmp_path):
         closed.setattr(StageCache, "_call_and_store", None)
         assert entries(maps()) == sent
     monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "local"))
-    assert classifier().result["weights"] == trained["weights"]
-    assert entries(maps()) == sent
+    assert classifier().result["weights"] == trained["weights"] and entries(maps()) == sent
 
 
 def test_the_log_of_a_failed_job_reaches_the_error_of_the_notebook(results, tmp_path, monkeypatch):

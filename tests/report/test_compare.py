@@ -13,14 +13,7 @@ PARAMETERS = {"profile": "smoke", "dataset": "hoofed", "backbone": "resnet_small
               "seeds": [0, 1, 2], "lr": 0.1}  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def results(tmp_path, monkeypatch):
-    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path))
-    return tmp_path
-
-
 def run(rows, notebook="02_table1_ablations", answer="holds", **parameters):
-    """Record a result and return it."""
     claims = {"prose.any_option_beats_cam": rc.claims.sentence(answer, "drawn up for a test")}
     path = rc.results.record(
         notebook,

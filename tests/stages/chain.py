@@ -38,7 +38,6 @@ def segmenter(**more) -> rc.TrainSegmenter:
 
 
 def kinds(base: type) -> set[type]:
-    """Return all kinds of stages."""
     found = {base} if "stage" in base.model_fields else set()
     return found.union(*(kinds(kind) for kind in base.__subclasses__()))
 

@@ -9,7 +9,6 @@ import pytest
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory) -> Path:
-    """Results of the chain."""
     folder = tmp_path_factory.mktemp("chain") / "results"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RECAM_RESULTS", str(folder))
@@ -19,7 +18,6 @@ def trained(tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def results(trained, tmp_path, monkeypatch) -> Path:
-    """A results folder that holds the chain."""
     shutil.copytree(trained, tmp_path / "results")
     monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "results"))
     return tmp_path / "results"
@@ -27,7 +25,6 @@ def results(trained, tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def empty(tmp_path, monkeypatch) -> Path:
-    """A results folder with nothing in it."""
     monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "empty"))
     return tmp_path / "empty"
 

@@ -13,7 +13,6 @@ from recamlib.stages.infra import job_error, job_settings, read_cluster
 
 @pytest.fixture
 def programs(tmp_path, monkeypatch) -> None:
-    """Programs with the names of Slurm's, first on the PATH."""
     for name in ("sbatch", "srun"):
         (tmp_path / name).write_text("#!/bin/sh\nexit 1\n")
         (tmp_path / name).chmod(0o755)
@@ -29,16 +28,10 @@ def test_settings_of_jobs_come_from_one_text(programs, monkeypatch):
     assert (images["max_jobs"], images["min_samples_per_job"], training["min_samples_per_job"]) == (9, 16, 1)
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("slrum", "slrum"),
-        ("local,partion=gpu", "partion"),
-        ("local,max_jobs=many", "max_jobs"),
-        ("local,tasks_per_node=2", "tasks_per_node"),
-        ("local,gpu", "gpu"),
-    ],
-)
+@pytest.mark.parametrize("text, message", [
+    ("slrum", "slrum"), ("local,partion=gpu", "partion"), ("local,max_jobs=many", "max_jobs"),
+    ("local,tasks_per_node=2", "tasks_per_node"), ("local,gpu", "gpu"),
+])  # fmt: skip
 def test_wrong_settings_are_named(text, message):
     with pytest.raises(SettingsError, match=message):
         read_cluster(text)
@@ -47,14 +40,12 @@ def test_wrong_settings_are_named(text, message):
 def test_the_command_line_checks_before_anything_runs(monkeypatch):
     monkeypatch.setenv("PATH", "")
     shown = CliRunner().invoke(app, ["run", "02", "--cluster", "slurm"])
-    assert shown.exit_code == 1
-    assert "there is no Slurm here" in shown.output
+    assert shown.exit_code == 1 and "there is no Slurm here" in shown.output
 
 
 def test_a_job_sends_no_jobs_and_counting_stays_here(monkeypatch):
     monkeypatch.setenv("RECAM_CLUSTER", "local")
-    assert job_settings("images")["cluster"] == "local"
-    assert job_settings("here") is None
+    assert job_settings("images")["cluster"] == "local" and job_settings("here") is None
     monkeypatch.setenv("SUBMITIT_FOLDER", "/somewhere")
     assert job_settings("images") is None
 

@@ -74,8 +74,7 @@ def test_every_training_says_how_far_it_is():
     stage = reactivated()
     record = stage.result["convergence"]
     assert min(record["val_map"], record["fc1_map"]) > 0 and record["ln_k"] == pytest.approx(np.log(5))
-    assert len(record["epochs"]) == stage.epochs + 1
-    assert record["epochs"][0]["cosine"] == pytest.approx(1)
+    assert len(record["epochs"]) == stage.epochs + 1 and record["epochs"][0]["cosine"] == pytest.approx(1)
     assert record["softmax_sce"] <= record["sce"] + 1e-3
     control = reactivated(sce_weight=0.0).result["convergence"]
     assert "fc2_accuracy" not in control and control["fc1_map"] == record["fc1_map"]

@@ -4,15 +4,12 @@ import typing
 
 import numpy as np
 import pytest
-import torch
 from chain import DATA, kinds, segmenter
-from safetensors.torch import save_file
 
 import recamlib as rc
 from recamlib.engine.fit import TrainingError
 from recamlib.errors import DataError, SettingsError
 from recamlib.method.scores import confusion, mean_iou
-from recamlib.models.segmenters import build_segmenter
 from recamlib.stages.base import Stage
 
 
@@ -23,8 +20,7 @@ def upper_bound(**more):
 
 def test_training_on_pseudo_masks_never_opens_a_mask(empty, no_masks, capsys):
     result = segmenter().result
-    assert result["images"] == 10
-    assert result["history"]["steps"] == 3
+    assert result["images"] == 10 and result["history"]["steps"] == 3
     assert sum(result["balance"].values()) == pytest.approx(1)
     assert "10 pseudo masks to learn from: background" in capsys.readouterr().out
     with pytest.raises(pytest.fail.Exception):
@@ -57,20 +53,7 @@ def test_every_small_network_trains_and_is_scored(arch):
         total += confusion(mask, truth.mask(name), num_classes=6)
     assert score.miou == pytest.approx(100 * mean_iou(total))
     low, high = score.interval()
-    assert low <= score.miou <= high
-    assert len(score.per_class()) == 6
-
-
-def test_a_pretrained_network_with_fixed_norm_trains_and_comes_back(tmp_path):
-    torch.manual_seed(0)
-    encoder = build_segmenter("deeplabv3plus_small", num_classes=6).net.encoder
-    save_file({k: v.clone() for k, v in encoder.state_dict().items()}, tmp_path / "e.safetensors")
-    stage = segmenter(arch="deeplabv3plus_small", weights=str(tmp_path / "e.safetensors"), fixed_norm=True)
-    state = stage.load().net.encoder.state_dict()
-    means = [k for k in state if "running_mean" in k]
-    assert means and all(torch.equal(state[k], encoder.state_dict()[k]) for k in means)
-    assert any(not torch.equal(state[k], v) for k, v in encoder.state_dict().items())
-    assert 0 <= rc.SegmentationScore(of=stage).miou <= 100
+    assert low <= score.miou <= high and len(score.per_class()) == 6
 
 
 def test_kinds_of_evaluation_are_numbers_apart():

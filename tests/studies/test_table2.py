@@ -2,7 +2,6 @@
 
 import json
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -30,8 +29,7 @@ def result():
 
 def test_table_two_is_paper_beside_measured():
     frame = rc.table2.frame(result())
-    assert frame.loc["no refinement", "CAM paper"] == 48.8
-    assert frame.loc["AdvCAM", "ReCAM ut paper"] == 317.2
+    assert frame.loc["no refinement", "CAM paper"] == 48.8 and frame.loc["AdvCAM", "ReCAM ut paper"] == 317.2
     assert frame.loc["IRN", "ReCAM here"] == 51.0
     board = rc.tables.scoreboard([result()]).set_index("claim")
     columns = ("recam_miou.voc12", "cam_miou.voc12", "recam_ut.voc12", "recam_miou.coco14")
@@ -48,29 +46,6 @@ def test_a_table_is_shown_without_noise():
     assert rc.tables.shown(frame).to_dict("list") == {"CAM here": ["54.8 [0.0, 56.3]"], "difference": [""]}
 
 
-def test_every_figure_of_the_notebook_draws():
-    frame = rc.table2.frame(result())
-    _, axes = plt.subplots(1, 6)
-    drawn = rc.plots.bars(frame, ax=axes[0], label="mIoU (%)", series=("CAM", "ReCAM"))
-    assert len(drawn.patches) == 8 and len(drawn.containers) == 4  # bars and intervals of two series
-    assert {text.get_text() for text in drawn.get_legend().get_texts()} == {"CAM", "paper", "ReCAM"}
-    cells = [rc.table2.cell(method, kind) for method in rc.cells.METHODS for kind in rc.table2.KINDS]
-    parts = {cell.title: result()["rows"][cell.time_row]["parts"] for cell in cells}
-    assert list(parts)[1] == "no refinement, ReCAM"
-    drawn = rc.plots.stacked_times(parts, unit=11.0, ax=axes[1])
-    names = [text.get_text() for text in drawn.get_legend().get_texts()]
-    assert names == ["train classifier", "reactivate", "masks"]
-    assert {t.get_text() for t in drawn.texts} == {"1.0", "1.5"}
-    times = pd.DataFrame({"ours": [0.1], "literal": [5.0]}, index=["walk"])
-    assert rc.plots.before_and_after(times, ax=axes[2]).texts[0].get_text() == "÷ 50"
-    assert not rc.plots.before_and_after(times[:0], ax=plt.figure().gca()).texts  # no benchmark is stored
-    groups = rc.table2.groups_frame({cell: result()["rows"][cell.row] for cell in cells})
-    assert groups.loc[("multi", "IRN"), "ReCAM here"] == 46.0
-    single = groups.xs("single", level="images")
-    assert len(rc.plots.bars(single, ax=axes[3], label="mIoU (%)", numbers=True, across=True).patches) == 8
-    assert rc.plots.cost_line(axes[5], seconds={(4, 5): 0.1, (8, 10): 0.4}).lines
-
-
 @pytest.mark.parametrize("names, message", [([], "use one of"), (["irm"], "did you mean 'irn'")])
 def test_rows_that_cannot_be_are_one_clear_error(names, message):
     with pytest.raises(SettingsError, match=message):
@@ -78,7 +53,6 @@ def test_rows_that_cannot_be_are_one_clear_error(names, message):
 
 
 def test_benchmarks_are_stored_and_shown(tmp_path, monkeypatch):
-    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "results"))
     monkeypatch.setattr("recamlib.paths.book_dir", lambda: tmp_path / "book")
     (tmp_path / "book" / "measured").mkdir(parents=True)
     with pytest.raises(RecamError, match="make bench"):

@@ -2,20 +2,12 @@
 
 from dataclasses import replace
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 import recamlib as rc
 from recamlib.errors import SettingsError
 from recamlib.files import read_yaml
-
-
-@pytest.fixture(autouse=True)
-def results(tmp_path, monkeypatch):
-    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setenv("RECAM_WORKERS", "0")
-
 
 CAM, RECAM = (rc.table2.cell("none", kind) for kind in ("cam", "recam"))
 
@@ -81,8 +73,7 @@ def test_the_table_compares_recam_with_cam_and_both_with_the_upper_bound():
     table = rc.table3.table(scores)
     places = [rc.table3.cell("none", kind, "deeplabv2") for kind in ("cam", "recam")]
     cam, recam = (table[place] for place in places)
-    assert "difference" not in cam
-    assert recam["difference"] == pytest.approx(recam["mean"] - cam["mean"])
+    assert "difference" not in cam and recam["difference"] == pytest.approx(recam["mean"] - cam["mean"])
     assert rc.claims.row_verdict(recam, +1) == "not converged"  # two steps learn nothing
     assert recam["convergence"].startswith("upper bound ")
     poor = recam | {"mean": recam["floor"], "difference_interval": [1.0, 2.0], "converged": True}
@@ -96,22 +87,12 @@ def test_the_table_compares_recam_with_cam_and_both_with_the_upper_bound():
     assert shares.loc["no refinement, CAM"].sum() == pytest.approx(100)
     assert shares.loc["no refinement, CAM", "ignored"] == 0
     cost = rc.table3.cost_frame(table).loc["DeepLabV2, TRUE MASKS"]
-    assert 0 < cost["waiting for data, %"] < 100 and cost["peak memory, MiB"] > 0
-    assert cost["trained on"] == 8
+    assert 0 < cost["waiting for data, %"] < 100 and cost["peak memory, MiB"] > 0 and cost["trained on"] == 8
     kinds = rc.table3.evaluations({"CAM": scores[places[0]][0]}, limit=2)
     assert list(kinds.index)[:2] == ["single-scale, no CRF", "6 scales, mirrored, no CRF"]
     pictures = rc.prediction_examples(*(scores[place][0] for place in places), count=2)
-    assert len(pictures) == 2
     kinds = ("CAM pseudo mask", "CAM network", "ReCAM pseudo mask", "ReCAM network")
-    assert {*map(tuple, pictures)} == {("caption", "image", *kinds, "truth")}
-    _, axes = plt.subplots(1, 3)
-    labels = rc.plots.margin_points(frame, ax=axes[0]).get_yticklabels()
-    assert labels[0].get_text() == "DeepLabV2, no refinement"
-    assert len(rc.plots.loss_curves({"a": [1.0, 0.5]}, ax=axes[1]).lines) == 1
-    classes = rc.table3.class_frame({"CAM": scores[places[0]][0], "ReCAM": scores[places[1]][0]})
-    bars = rc.plots.bars(classes, ax=axes[2], label="IoU (%)")
-    assert len(bars.patches) == 12
-    assert np.isfinite(frame.loc[("DeepLabV2", "no refinement"), "% of bound, ReCAM"])
+    assert [*map(tuple, pictures)] == [("caption", "image", *kinds, "truth")] * 2
 
 
 class Scored:

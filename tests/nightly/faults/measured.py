@@ -17,8 +17,9 @@ def keep(name: str, found: dict[str, Any]) -> None:
     path = book_dir() / "measured" / "faults.json"
     kept = json.loads(path.read_text()) if path.is_file() else {}
     libraries = {name: version(name) for name in ("exca", "safetensors")}
-    kept[name] = {
-        **kept.get(name, {}), **found, "date": datetime.date.today().isoformat(), "device": device_name(),
-        "versions": versions() | libraries,
-    }  # fmt: skip
+    section = kept.setdefault(name, {})
+    for key, value in found.items():
+        section[key] = {**section.get(key, {}), **value} if isinstance(value, dict) else value
+    section |= {"date": datetime.date.today().isoformat(), "device": device_name()}
+    section["versions"] = versions() | libraries
     path.write_text(json.dumps(dict(sorted(kept.items())), indent=1) + "\n")

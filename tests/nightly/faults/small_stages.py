@@ -1,12 +1,22 @@
-"""Stages of every kind, as small as they run, and what is compared of their results."""
+"""Stages of every kind, as small as they run, in processes that import nothing anew; and their digests."""
 
 import hashlib
+import json
+import multiprocessing
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
+import pytest
+import torch
 
 import recamlib as rc
+from recamlib.engine import fit as engine
 from recamlib.stages.base import ImageStage, Stage
 from recamlib.stages.features import Features
 
@@ -37,11 +47,13 @@ def stages() -> dict[str, Stage]:
     }  # fmt: skip
 
 
-TRAINING = ("TrainClassifier", "Reactivate", "TrainBoundary", "TrainSegmenter", "TrainUpperBound")
-PER_IMAGE = (
-    "ExtractCams", "AdvCams", "ConfidentLabels", "BoundaryMaps", "Walk", "PseudoMasks", "SaliencyMaps",
-    "SaliencyMerge",
-)  # fmt: skip
+def chain() -> dict[str, Stage]:
+    classifier = rc.TrainClassifier(**CLASSIFIER)
+    return {"model": classifier, "cams": rc.ExtractCams(model=classifier, scales=(1.0, 0.5))}
+
+
+def digests() -> dict[str, str]:
+    return {name: digest(run(stage)) for name, stage in chain().items()}
 
 
 def run(stage: Stage) -> dict[str, Any]:
@@ -64,5 +76,44 @@ def meaning(value: Any) -> Any:
 
 
 def digest(entries: dict[str, Any]) -> str:
-    """Return a digest of what entries mean, to the last bit."""
     return hashlib.sha256(orjson.dumps(meaning(entries))).hexdigest()
+
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["small_stages"])
+
+
+def start(stage: str, results: Path, log: Path) -> multiprocessing.Process:
+    """Start a run: ``log`` gets a byte for every training step, ``log.json`` the digest."""
+    process = FORKS.Process(target=child, args=(stage, str(results), str(log)))
+    with pytest.MonkeyPatch.context() as patch:  # for the process that all are forked from
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
+        patch.setenv("TQDM_DISABLE", "1")
+        process.start()
+    return process
+
+
+def child(name: str, results: str, log: str) -> None:
+    os.environ |= {"RECAM_RESULTS": results, "RECAM_WORKERS": "0"}
+    torch.set_num_threads(1)
+    steps, out = (os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) for path in (log, f"{log}.out"))
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    original = engine._step
+    engine._step = lambda *args, **kwargs: (original(*args, **kwargs), os.write(steps, b"s"))[0]
+    try:
+        stage = stages()[name]
+        found = {"digest": digest(run(stage)), "folder": str(stage.folder)}
+    except BaseException:
+        traceback.print_exc()
+        raise
+    Path(f"{log}.json").write_text(json.dumps(found))
+
+
+def finished(stage: str, results: Path, log: Path) -> dict[str, Any]:
+    """Run to the end; return digest, folder, training steps and the seconds it took."""
+    begin, process = time.perf_counter(), start(stage, results, log)
+    process.join()
+    assert process.exitcode == 0, Path(f"{log}.out").read_text()
+    seconds, steps = time.perf_counter() - begin, log.read_bytes().count(b"s")
+    return {**json.loads(Path(f"{log}.json").read_text()), "seconds": seconds, "steps": steps}

@@ -4,19 +4,15 @@
 ``RECAM_KEEP_FAULTS=1`` writes what was found to ``book/measured/faults.json``.
 """
 
-import json
 import os
 import random
-import re
 import shutil
-import signal
 import time
 from pathlib import Path
 
 import pytest
 import small_stages as small
 from measured import keep
-from server import Server
 
 from recamlib.stages.base import Stage
 
@@ -29,19 +25,14 @@ SEED = int(os.environ.get("RECAM_KILL_SEED", 0))
 
 
 @pytest.fixture(scope="module")
-def unbroken(server, tmp_path_factory):
+def unbroken(tmp_path_factory):
     """For each kind of stage: results with all it is made from, seconds, and its own digest."""
-    base = tmp_path_factory.mktemp("unbroken")
-    known = {}
+    base, known = tmp_path_factory.mktemp("unbroken"), {}
     for name in KINDS:
         before = base / f"before_{name}"
         shutil.copytree(base / "results", before) if known else before.mkdir()
-        log = base / name
-        seconds = server.run(name, base / "results", log)
-        folder = Path(json.loads(Path(f"{log}.json").read_text())["folder"])
-        known[name] = {"before": before, "entries": len(lines_of(folder)), "seconds": seconds,
-                       "steps": log.read_bytes().count(b"s"),
-                       **json.loads(Path(f"{log}.json").read_text())}  # fmt: skip
+        known[name] = {"before": before, **small.finished(name, base / "results", base / name)}
+        known[name]["entries"] = len(lines_of(Path(known[name]["folder"])))
     return known
 
 
@@ -51,18 +42,7 @@ def lines_of(folder: Path) -> set[bytes]:
     return {line for line in found if line.strip() and line.endswith(b"\n")}
 
 
-def progress(log: Path, folder: Path) -> int:
-    """Return the number of finished training steps and stored entries of a run."""
-    return (log.stat().st_size if log.exists() else 0) + len(lines_of(folder))
-
-
-def leftovers(results: Path) -> list[str]:
-    """Return files that a run should have cleared away."""
-    marks = re.compile(r".*\.part-.*|checkpoint")
-    return [str(p) for p in results.rglob("*") if marks.fullmatch(p.name)]
-
-
-def one_kill(server: Server, name: str, facts: dict, folder: Path, draw: random.Random) -> dict:
+def one_kill(name: str, facts: dict, folder: Path, draw: random.Random) -> dict:
     """Kill a stage at a random moment, run it again, and return what came of it.
 
     Every second moment is a random time within the run, every other one follows a random number of finished
@@ -75,40 +55,34 @@ def one_kill(server: Server, name: str, facts: dict, folder: Path, draw: random.
     first, second = folder / "first", folder / "second"
     after = draw.randrange(0, facts["steps"] + facts["entries"]) if draw.random() < 0.5 else 0
     moment = draw.uniform(0.0, 0.02 if after else facts["seconds"])
-    pid = server.start(name, results, first)
+    process = small.start(name, results, first)
     end = time.monotonic() + 60
-    while after and time.monotonic() < end and progress(first, mine) < after:
+    while after and time.monotonic() < end:
+        if (first.stat().st_size if first.exists() else 0) + len(lines_of(mine)) >= after:
+            break
         time.sleep(0.004)
     time.sleep(moment)
-    killed = True
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        killed = False
-    killed &= server.wait() == signal.SIGKILL
+    process.kill()
+    process.join()
     complete = lines_of(mine)
-    seconds = server.run(name, results, second)
-    steps = sum(f.read_bytes().count(b"s") for f in (first, second) if f.exists())
-    again = json.loads(Path(f"{second}.json").read_text())["digest"]
+    again = small.finished(name, results, second)
+    steps = again["steps"] + (first.stat().st_size if first.exists() else 0)
     return {
-        "stage": name, "moment": round(moment, 3), "after": after, "killed": killed,
-        "complete": len(complete), "same_bytes": again == facts["digest"], "kept": complete <= lines_of(mine),
+        "stage": name, "moment": round(moment, 3), "after": after, "killed": process.exitcode == -9,
+        "complete": len(complete), "same_bytes": again["digest"] == facts["digest"],
+        "kept": complete <= lines_of(mine), "steps_repeated": steps - facts["steps"],
         "upstream_untouched": all(p.read_bytes() == content for p, content in others.items()),
-        "leftovers": leftovers(results), "steps": steps,
-        "steps_repeated": steps - facts["steps"], "seconds": round(seconds, 2),
+        "leftovers": [str(p) for p in results.rglob("*") if ".part-" in p.name or p.name == "checkpoint"],
     }  # fmt: skip
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(server, unbroken, tmp_path):
-    known = unbroken
-    draw = random.Random(SEED)
-    names = list(known)
-    rows = []
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(unbroken, tmp_path):
+    draw, names, rows = random.Random(SEED), list(unbroken), []
     while sum(row["killed"] for row in rows) < KILLS:
         name = names[len(rows) % len(names)]
         folder = tmp_path / str(len(rows))
         folder.mkdir()
-        row = one_kill(server, name, known[name], folder, draw)
+        row = one_kill(name, unbroken[name], folder, draw)
         shutil.rmtree(folder)
         rows.append(row)
         assert row["same_bytes"], row
@@ -130,9 +104,8 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(server, unbroken, tmp_p
 
 
 def kinds(base: type) -> set[str]:
-    """Return the names of the library's stages."""
     own = "stage" in base.model_fields and base.__module__.startswith("recamlib.")
-    return ({base.__name__} if own else set()).union(*(kinds(kind) for kind in base.__subclasses__()))
+    return ({base.__name__} if own else set()).union(*map(kinds, base.__subclasses__()))
 
 
 def test_every_kind_of_stage_is_killed():

@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import threading
 import time
 from pathlib import Path
 
@@ -15,7 +14,6 @@ import torch
 from measured import keep
 
 import recamlib as rc
-from recamlib import files
 from recamlib.data.views import LabelledViews
 from recamlib.engine import fit as engine
 from recamlib.engine.fit import TrainingError
@@ -23,23 +21,12 @@ from recamlib.errors import ResultsError
 from recamlib.stages import maps
 from recamlib.stages.infra import Process
 
-FOUND: dict[str, str] = {}
-
-
-def chain() -> dict:
-    classifier = rc.TrainClassifier(**small.CLASSIFIER)
-    return {"model": classifier, "cams": rc.ExtractCams(model=classifier, scales=(1.0, 0.5))}
-
-
-def digests() -> dict[str, str]:
-    return {name: small.digest(small.run(stage)) for name, stage in chain().items()}
-
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RECAM_RESULTS", str(tmp_path_factory.mktemp("whole")))
-        return digests()
+        return small.digests()
 
 
 @pytest.fixture
@@ -65,42 +52,45 @@ def test_a_full_disk_is_named_and_the_run_goes_on_when_there_is_room(whole, moun
             file.write(bytes(4096))
     os.truncate(filler, max(0, filler.stat().st_size - free * 1024))
     with pytest.raises(ResultsError, match="No space left.*RECAM_RESULTS"):
-        digests()
+        small.digests()
     assert not list(mounted.rglob("*.part-*"))
     filler.unlink()
-    assert digests() == whole
-    FOUND["full disk"] = "named; goes on when there is room"
+    assert small.digests() == whole
+    keep("surroundings", {"faults": {"full disk": "named; goes on when there is room"}})
 
 
 def test_a_read_only_folder_serves_what_is_there_and_names_what_cannot_be_stored(whole, mounted, monkeypatch):
     monkeypatch.setenv("RECAM_RESULTS", str(mounted / "results"))
-    assert digests() == whole
+    assert small.digests() == whole
     subprocess.run(["mount", "-o", "remount,ro", str(mounted)], check=True)
-    assert digests() == whole
+    assert small.digests() == whole
     with pytest.raises(ResultsError, match="Read-only file system"):
         _ = rc.TrainClassifier(**small.CLASSIFIER | {"seed": 5}).result
     with pytest.raises(ResultsError, match="Read-only file system"):
         rc.results.record("x", parameters={}, images={})
-    FOUND["read-only results folder"] = "what is complete is read; storing is refused by name"
+    keep(
+        "surroundings",
+        {"faults": {"read-only results folder": "what is complete is read; storing is refused by name"}},
+    )
 
 
 def test_a_place_that_is_no_folder_is_named(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "file"))
     with pytest.raises(ResultsError, match="Not a directory|File exists"):
-        chain()
+        small.chain()
 
 
 def test_a_clock_that_goes_back_makes_nothing_stale(whole, tmp_path, monkeypatch):
     monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "results"))
-    assert digests() == whole
+    assert small.digests() == whole
     day = time.time() + 86_400
     for path in (tmp_path / "results").rglob("*"):  # made tomorrow, as it seems
         os.utime(path, (day, day))
     monkeypatch.setattr(engine, "_step", lambda *args, **kwargs: pytest.fail("trained again"))
     monkeypatch.setattr(maps, "extract_scale_maps", lambda *args, **kwargs: pytest.fail("extracted again"))
-    assert digests() == whole
-    FOUND["clock set back"] = "correct result, nothing made again"
+    assert small.digests() == whole
+    keep("surroundings", {"faults": {"clock set back": "correct result, nothing made again"}})
 
 
 def test_a_killed_loader_process_is_named_and_training_goes_on(whole, tmp_path, monkeypatch):
@@ -116,16 +106,18 @@ def test_a_killed_loader_process_is_named_and_training_goes_on(whole, tmp_path, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LabelledViews, "__getitem__", item)
         with pytest.raises(TrainingError, match="loader process died .*RECAM_WORKERS=0"):
-            digests()
-    assert digests() == whole
-    FOUND["loader process killed"] = "named; goes on from the checkpoint to the same bytes"
+            small.digests()
+    assert small.digests() == whole
+    keep(
+        "surroundings",
+        {"faults": {"loader process killed": "named; goes on from the checkpoint to the same bytes"}},
+    )
 
 
-def test_two_runs_at_once_compute_everything_once(server, tmp_path):
+def test_two_runs_at_once_compute_everything_once(tmp_path):
     results, logs = tmp_path / "results", [tmp_path / "first", tmp_path / "second"]
-    for log in logs:
-        server.start("ExtractCams", results, log)
-    assert [server.wait() for _ in logs] == [0, 0], [Path(f"{x}.out").read_text() for x in logs]
+    for process in [small.start("ExtractCams", results, log) for log in logs]:
+        process.join()
     assert len({json.loads(Path(f"{log}.json").read_text())["digest"] for log in logs}) == 1
     keys = [
         json.loads(line)["#key"] for file in results.rglob("*ExtractCams*/**/*-info.jsonl")
@@ -134,43 +126,10 @@ def test_two_runs_at_once_compute_everything_once(server, tmp_path):
     assert len(keys) == len(set(keys)) == 10
     steps = sum(log.read_bytes().count(b"s") for log in logs)
     assert steps == 3 * 2 + 2 * 2 + 40, "trained more than once"  # 40 of FC1 on untouched features
-    FOUND["two runs at once"] = "same bytes, computed once"
+    keep("surroundings", {"faults": {"two runs at once": "same bytes, computed once"}})
 
 
 def test_a_claim_of_a_process_with_the_same_number_is_not_waited_for():
     live = Process(host=os.uname().nodename, pid=os.getpid(), started=0.0)
     assert live.is_alive() is False  # after a restart, another process may have the number
     assert Process(host="elsewhere", pid=1, started=0.0).is_alive() is None
-
-
-def test_results_written_at_once_are_whole(tmp_path, monkeypatch):
-    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path))
-    stop = time.monotonic() + 1.0
-    broken = []
-
-    def write(number: int) -> None:
-        while time.monotonic() < stop:
-            files.write_sealed(tmp_path / f"{number}.json", {"rows": [number] * 2000})
-            os.replace(tmp_path / f"{number}.json", tmp_path / "latest.json")
-
-    def read() -> None:
-        while time.monotonic() < stop:
-            if (tmp_path / "latest.json").exists():
-                try:
-                    assert len(set(files.read_sealed(tmp_path / "latest.json")["rows"])) == 1
-                except ResultsError as error:
-                    broken.append(error)
-
-    threads = [threading.Thread(target=write, args=(n,)) for n in range(2)] + [threading.Thread(target=read)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not broken
-
-
-def test_the_record_is_kept():
-    """Last on purpose: what the tests above found."""
-    if len(FOUND) < 5:
-        pytest.skip("not every fault was tried in this process")
-    keep("surroundings", {"faults": FOUND})
