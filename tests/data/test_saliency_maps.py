@@ -77,15 +77,6 @@ def test_damaged_files_and_masks_are_refused_by_name(tmp_path):
             maps.map(name, (4, 6), peak=255)
 
 
-def test_opencv_finds_what_differs_from_its_surroundings():
-    image = torch.full((3, 120, 160), 90, dtype=torch.uint8)
-    image[:, 40:60, 50:70] = 220
-    found = fine_grained(image)
-    assert found.shape == (120, 160) and found.dtype == np.uint8 and found.max() == 255
-    assert found[40:60, 50:70].mean() > 2 * found.mean() and (fine_grained(image) == found).all()
-    assert not fine_grained(image[:, :30, :40]).any() and fine_grained(image[:, :1, :1]).shape == (1, 1)
-
-
 def test_another_opencv_in_its_place_is_named(monkeypatch):
     other = types.SimpleNamespace(metadata={"Name": "opencv-python-headless"})
     monkeypatch.setattr(reader, "distributions", lambda: [other])

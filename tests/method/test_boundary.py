@@ -8,7 +8,6 @@ import pytest
 import torch
 from golden import golden
 
-from recamlib.errors import DataError
 from recamlib.method.boundary import boundary_loss, confident_labels
 from recamlib.method.walk import pair_offsets, straight_path
 
@@ -64,33 +63,9 @@ def test_certain_boundaries_and_unknown_labels_are_finite(value):
     assert loss.total.item() == 0 and loss[4:] == (0, 0, 0) and (boundary.grad == 0).all()
 
 
-@pytest.mark.parametrize("boundary, labels, message", [
-    ((1, 12, 20), torch.zeros(1, 12, 21).long(), r"boundary \(1, 12, 20\), labels \(1, 12, 21\)"),
-    ((12, 20), torch.zeros(12, 20).long(), r"expected boundary \(images, h, w\)"),
-    ((1, 12, 20), torch.zeros(1, 12, 20), "labels: torch.float32"),
-    ((1, 12, 20), torch.zeros(1, 12, 20).bool(), "labels: torch.bool"),
-    ((1, 9, 20), torch.zeros(1, 9, 20).long(), "9 x 20 cells .* it takes at least 10 x 19"),
-    ((1, 12, 18), torch.zeros(1, 12, 18).long(), "12 x 18 cells .* it takes at least 10 x 19"),
-])  # fmt: skip
-def test_errors_name_what_came(boundary, labels, message):
-    with pytest.raises(DataError, match=message):
-        boundary_loss(torch.zeros(boundary), labels)
-
-
 def test_confident_labels_for_every_pair_of_values():
     strict, lenient = np.divmod(np.arange(9, dtype=np.uint8).reshape(1, 9), 3)
     labels = confident_labels(strict, lenient)
     assert labels.dtype == np.uint8 and labels.tolist() == [[0, 255, 255, 1, 1, 1, 2, 2, 2]]
     np.testing.assert_array_equal(confident_labels(strict.astype(np.int64), lenient), labels)
     assert confident_labels(strict[:, :0], lenient[:, :0]).shape == (1, 0)
-
-
-@pytest.mark.parametrize("strict, lenient, message", [
-    (np.zeros((2, 3), int), np.zeros((3, 2), int), r"\(2, 3\).*\(3, 2\)"),
-    (np.zeros((2, 3)), np.zeros((2, 3), int), "the strict mask: float64"),
-    (np.zeros((2, 3), int), np.full((2, 3), 255), "the lenient mask: the value 255 .* 0 to 254"),
-    (np.full((2, 3), -1), np.zeros((2, 3), int), "the strict mask: the value -1"),
-])  # fmt: skip
-def test_masks_that_are_none(strict, lenient, message):
-    with pytest.raises(DataError, match=message):
-        confident_labels(strict, lenient)

@@ -10,7 +10,6 @@ from golden import golden
 from PIL import Image
 from torch import nn
 
-from recamlib.errors import DataError, SettingsError
 from recamlib.method.losses import (
     bce_gradient,
     bce_loss,
@@ -180,17 +179,3 @@ def test_sum_over_sizes(at):
     outputs = [logits, torch.randn(2, 4, 9, 9), torch.randn(2, 4, 6, 6), logits + 1]
     expected = sum(segmentation_loss(x, masks, at=at) for x in outputs)
     torch.testing.assert_close(multiscale_loss(outputs, masks, at=at), expected)
-
-
-@pytest.mark.parametrize("change, error, message", [
-    ({"masks": torch.full((2, 4, 4), 3)}, DataError, "the value 3 came, expected 0 to 2 or 255"),
-    ({"masks": torch.full((2, 4, 4), -1)}, DataError, "the value -1 came"),
-    ({"masks": torch.zeros(2, 4, 4)}, DataError, "torch.float32 came, expected class numbers"),
-    ({"masks": torch.zeros(2, 1, 4, 4).long()}, DataError, r"masks \(2, 1, 4, 4\)"),
-    ({"masks": torch.zeros(1, 4, 4).long()}, DataError, r"logits \(2, 3, 4, 4\), masks \(1, 4, 4\)"),
-    ({"at": "logit"}, SettingsError, "did you mean 'logits'"),
-])  # fmt: skip
-def test_masks_that_do_not_fit_are_named(change, error, message):
-    given = {"logits": torch.zeros(2, 3, 4, 4), "masks": torch.zeros(2, 4, 4).long(), "at": "logits"} | change
-    with pytest.raises(error, match=message):
-        segmentation_loss(given["logits"], given["masks"], at=given["at"])

@@ -7,7 +7,7 @@ import torch
 from recamlib.errors import DataError, SettingsError
 from recamlib.method import losses, maps, scores
 from recamlib.method.advcam import advcam_gain
-from recamlib.method.boundary import boundary_loss
+from recamlib.method.boundary import boundary_loss, confident_labels
 from recamlib.method.crf import MissingCrfError, crf_labels, crf_probabilities, load_densecrf
 from recamlib.method.saliency import edam_merge, eps_loss
 
@@ -26,6 +26,10 @@ COUNTS = np.ones((6, 3, 3), np.int64)
 
 def reactivate(labels, classes=3):
     return losses.reactivation_loss(torch.rand(2, classes, 3), labels, classifier=torch.nn.Identity())
+
+
+def pixels(masks, at="logits"):
+    losses.segmentation_loss(torch.zeros(2, 3, 4, 4), masks, at=at)
 
 
 def sweep(planes=MAPS, classes=(0, 1), truth=TRUTH):
@@ -91,6 +95,19 @@ def sweep(planes=MAPS, classes=(0, 1), truth=TRUTH):
     # boundaries
     (lambda: boundary_loss(torch.full((1, 4, 7), 3.0), LABEL_GRID, radius=2), "pass probabilities"),
     (lambda: boundary_loss(torch.rand(1, 4, 7), LABEL_GRID - 1, radius=2), "labels: the value -1"),
+    (lambda: boundary_loss(torch.rand(1, 4, 7), LABEL_GRID[..., 1:]), r"labels \(1, 4, 6\)"),
+    (lambda: boundary_loss(torch.rand(4, 7), LABEL_GRID[0]), r"expected boundary \(images, h, w\)"),
+    (lambda: boundary_loss(torch.rand(1, 4, 7), LABEL_GRID.float()), "labels: torch.float32"),
+    (lambda: boundary_loss(torch.rand(1, 4, 7), LABEL_GRID), "4 x 7 cells .* it takes at least 10 x 19"),
+    (lambda: confident_labels(TRUTH, TRUTH.T), r"\(4, 5\).*\(5, 4\)"),
+    (lambda: confident_labels(TRUTH / 2, TRUTH), "the strict mask: float64"),
+    (lambda: confident_labels(TRUTH, TRUTH + 255), "the lenient mask: the value 255 .* 0 to 254"),
+    # masks to learn from
+    (lambda: pixels(torch.full((2, 4, 4), 3)), "the value 3 came, expected 0 to 2 or 255"),
+    (lambda: pixels(torch.full((2, 4, 4), -1)), "the value -1 came"),
+    (lambda: pixels(torch.zeros(2, 4, 4)), "torch.float32 came, expected class numbers"),
+    (lambda: pixels(torch.zeros(2, 1, 4, 4).long()), r"masks \(2, 1, 4, 4\)"),
+    (lambda: pixels(torch.zeros(1, 4, 4).long()), r"logits \(2, 3, 4, 4\), masks \(1, 4, 4\)"),
     # networks' outputs
     (lambda: losses.multiscale_loss(SCORES, TRUTH), "no list of logits"),
     (lambda: advcam_gain(FEATURES[0], WEIGHT, SIGNS, None, mu=7), r"features \(2, 3"),
@@ -108,6 +125,7 @@ def test_mixed_up_data_is_refused(call, message):
     (lambda: advcam_gain(FEATURES, WEIGHT, SIGNS, None, mu=7, score="linaer"), "did you mean 'linear'"),
     (lambda: advcam_gain(FEATURES, WEIGHT, SIGNS, None, mu=7, penalty="pixel"), "mean 'pixels'"),
     (lambda: scores.bootstrap_interval(COUNTS, seed=0, level=95), "level 95"),
+    (lambda: pixels(torch.zeros(2, 4, 4).long(), at="logit"), "did you mean 'logits'"),
     (lambda: scores.masked_argmax(MAPS, 35), "threshold is 35, expected a number from 0 to 1"),
     (lambda: scores.ThresholdSweep(3, thresholds=(15, 35)), "must be from 0 to 1"),
     (lambda: eps_loss(SCORES, SALIENCY, LABELS, share=50), "share 50: both are shares"),

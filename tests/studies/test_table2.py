@@ -2,8 +2,6 @@
 
 import json
 
-import numpy as np
-import pandas as pd
 import pytest
 
 import recamlib as rc
@@ -36,14 +34,6 @@ def test_table_two_is_paper_beside_measured():
     verdicts = board.loc[[f"table2.irn.{column}" for column in columns], "verdict"]
     assert verdicts.tolist() == ["holds", "reference", "reference", "not run"]
     assert board.loc["table2.irn.recam_ut.voc12", "here"] == 3.0
-
-
-def test_a_table_is_shown_without_noise():
-    frame = pd.DataFrame({"name": ["a", "b"], "mean": [54.84, np.nan], "images": [663.0, 24.0]})
-    assert rc.tables.shown(frame).values.tolist() == [["a", "54.8", "663"], ["b", "", "24"]]
-    nothing = {"difference": [np.nan], "difference low": [np.nan], "difference high": [np.nan]}
-    frame = pd.DataFrame({"CAM here": [54.84], "CAM low": [-0.01], "CAM high": [56.34], **nothing})
-    assert rc.tables.shown(frame).to_dict("list") == {"CAM here": ["54.8 [0.0, 56.3]"], "difference": [""]}
 
 
 @pytest.mark.parametrize("names, message", [([], "use one of"), (["irm"], "did you mean 'irn'")])

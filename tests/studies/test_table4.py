@@ -93,7 +93,7 @@ def test_a_network_learns_from_its_system_and_is_compared_with_its_partner():
     masks = map(score.of.dataset.masks("val").mask, score.images.ids)
     nothing = sum(confusion(0 * mask, mask, num_classes=6) for mask in masks)
     assert cam["floor"] == pytest.approx(100 * mean_iou(nothing))
-    row = guidance.saliency_row(rc.SaliencyScore(dataset=score.dataset))
+    row = guidance.saliency_row(rc.SaliencyScore(dataset=score.of.dataset))
     assert row["low"] <= row["mean"] <= row["high"] and 0 < row["everything"] < 100
 
 
