@@ -74,8 +74,9 @@ def check_shapes(**arrays: tuple[Any, str]) -> None:
     for values, axes in arrays.values():
         names = axes.split(", ")
         if len(names) != values.ndim or not all(map(_fits, names, values.shape, [sizes] * len(names))):
-            came = ", ".join(f"{_words(name)} {tuple(x.shape)}" for name, (x, _) in arrays.items())
-            wanted = ", ".join(f"{_words(name)} ({axes})" for name, (_, axes) in arrays.items())
+            shown = {name.replace("_", " "): pair for name, pair in arrays.items()}
+            came = ", ".join(f"{name} {tuple(x.shape)}" for name, (x, _) in shown.items())
+            wanted = ", ".join(f"{name} ({axes})" for name, (_, axes) in shown.items())
             raise DataError(f"shapes do not fit: {came}; expected {wanted}")
 
 
@@ -84,10 +85,6 @@ def _fits(name: str, size: int, sizes: dict[str, int]) -> bool:
         return size == int(name)
     name, _, more = name.partition(" + ")
     return sizes.setdefault(name, size - int(more or 0)) == size - int(more or 0)
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
 
 
 def check_numbers(name: str, values: Any, count: int, *, ignore: int | None = None) -> None:

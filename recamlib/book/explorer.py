@@ -42,19 +42,13 @@ def store(result: Path, rows: Mapping[str, Sequence[MapStage]], *, split: Split 
     data = next(iter(stages.values())).dataset
     images, truth = data.images(split), data.masks(split)
     present = images.label_matrix().sum(1)
-    groups = (np.flatnonzero(present == 1), np.flatnonzero(present > 1))
-    chosen = [images.ids[index] for group in groups for index in group[:6]]
+    chosen = [*np.flatnonzero(present == 1)[:6], *np.flatnonzero(present > 1)[:6]]
     counts = Score(of=list(stages.values())[1], split=split).counts  # ReCAM's; its best scene is the first
     iou = np.nanmean(iou_from_counts(counts)[:, 1:], axis=1)
-
-    def quality(name: str) -> float:
-        return iou[images.ids.index(name)]
-
     path = result.with_name(NAME)
     write_sealed(path, {
         "profile": content["parameters"]["profile"], "data": describe_data(content),
-        "classes": list(images.space.classes), "colours": CLASS_COLOURS,
-        "ignore": images.space.ignore,
+        "classes": list(images.space.classes), "colours": CLASS_COLOURS, "ignore": images.space.ignore,
         "thresholds": {name: _threshold(stage, split) for name, stage in stages.items()},
         "scenes": [
             {
@@ -63,7 +57,7 @@ def store(result: Path, rows: Mapping[str, Sequence[MapStage]], *, split: Split 
                 "present": list(next(iter(stages.values())).one(split, name)[1]),
                 "maps": {title: _maps(stage, split, name) for title, stage in stages.items()},
             }
-            for name in sorted(chosen, key=quality, reverse=True)
+            for name in (images.ids[i] for i in sorted(chosen, key=iou.__getitem__, reverse=True))
         ],
     })  # fmt: skip
     return path

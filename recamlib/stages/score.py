@@ -179,7 +179,7 @@ class SegmentationScore(_Counted):
         return ", ".join(parts + ["TRUE MASKS"] * isinstance(self.of, TrainUpperBound))
 
     def predictions(self) -> Iterator[Mask]:
-        """Yield (id, predicted mask (H, W), uint8) for every image."""
+        """Yield id and predicted mask (H, W), uint8, of every image."""
         how = {name: getattr(self, name) for name in ("scales", "mirror", "crf", "window", "precision")}
         return predicted_masks(self.of.load(), self.images, **how)
 

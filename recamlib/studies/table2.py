@@ -1,5 +1,6 @@
 """The systems of Table 2 (CAM and ReCAM, plain, with IRN, AdvCAM and both), their times and their frame."""
 
+import functools
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -22,15 +23,12 @@ from recamlib.studies.common import Blocks, convergence_of, make
 KINDS = ("cam", "recam")
 POWER = 1.5  # of AdvCAM's maps before the random walk; IRN's labels come from the maps as they are
 BACKGROUND = 0.15  # below it IRN's labels on AdvCAM's maps are background, as published
+cell = functools.partial(Cell, "table2")  # of a method and a kind
 TIMED = 16  # images whose masks are made once more to time the last step, which no stage stores
 
 
 class MixedDevicesWarning(UserWarning):
     """Seconds of different devices are added up or compared."""
-
-
-def cell(method: str, kind: str) -> Cell:
-    return Cell("table2", method, kind)
 
 
 def systems(

@@ -1,5 +1,6 @@
 """The systems of Table 3: segmentation networks on the pseudo masks of Table 2, and their upper bound."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,6 +41,7 @@ Those of DeepLabV3+, which are in the supplement alone, are usual ones with Deep
 """
 COCO_STEPS = {"deeplabv2": 100_000, "deeplabv3plus": 100_000, "upernet_swin": 80_000}  # instead, on COCO
 COLUMNS = {"upernet_swin": "upernet"}  # names of networks in the paper's table, where they differ
+cell = functools.partial(Cell, "table3")  # of a method, a kind and a network
 ABOVE_FLOOR = 20  # points that a network on true masks has to be above its floor to have converged
 
 
@@ -111,10 +113,6 @@ def evaluations(scores: Mapping[str, SegmentationScore], *, limit: int = 0) -> p
         ]
         columns[name] = {kind.label: kind.miou for kind in kinds}
     return pd.DataFrame(columns)
-
-
-def cell(method: str, kind: str, network: str) -> Cell:
-    return Cell("table3", method, kind, network)
 
 
 def bound(network: str) -> Cell:

@@ -1,5 +1,6 @@
 """The systems of Table 4: saliency trained on (EPS, ReCAM-E) or merged into maps (EDAM's merge, ReCAM-M)."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,10 +21,7 @@ from recamlib.studies.table3 import networks, score_row
 
 METHODS = {"none": "maps", "irn": "with IRN"}
 MERGED = {"edam": "cam", "recam_m": "recam"}  # system to the one whose maps are merged with saliency
-
-
-def cell(method: str, kind: str, network: str = "") -> Cell:
-    return Cell("table4", method, kind, network)
+cell = functools.partial(Cell, "table4")  # of a method, a kind and, if masks were learnt from, a network
 
 
 def how_read(*, weights: WeightOption, reading: str = "softmax") -> dict[str, dict[str, Any]]:
