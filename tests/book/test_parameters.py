@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from recamlib.book.parameters import (
     all_parameters,
@@ -16,6 +17,7 @@ from recamlib.book.parameters import (
     stages_of,
 )
 from recamlib.errors import SettingsError
+from recamlib.paths import ROOT
 from recamlib.studies.checks import checked
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
@@ -149,3 +151,13 @@ def test_profiles_are_checked_too(tmp_path, content, message):
     with pytest.raises(SettingsError, match=message) as caught:
         given(folder=tmp_path, profile="odd")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("profile", ["voc12", "coco14", "mini"])
+@pytest.mark.parametrize("notebook", [path.stem for path in list_notebooks()])
+def test_no_setting_of_the_embedded_scenes_reaches_photographs(profile, notebook):
+    own = read_parameters(find_notebook(notebook))["settings"].default
+    content = yaml.safe_load((ROOT / "notebooks" / "profiles" / f"{profile}.yml").read_text())
+    for stage, fields in own.items():
+        block = content.get(notebook[:2], {}).get("settings", {}).get(stage, {})
+        assert set(fields) <= set(content.get(stage, {})) | set(block), stage
