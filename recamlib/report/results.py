@@ -66,6 +66,11 @@ def load_results() -> list[dict[str, Any]]:
     return _best_first([*load_measured(), *(result for result in latest if "provisional" not in result)])
 
 
+def fixed_features(result: dict[str, Any]) -> bool:
+    """Return whether a result is of heads on fixed features."""
+    return result["parameters"].get("settings", {}).get("TrainClassifier", {}).get("train") == "heads"
+
+
 def load_measured() -> list[dict[str, Any]]:
     """Return the results that are stored with the book and carry verdicts, best first."""
     # a run whose recipe failed is stored as a record, with the reason, but carries no verdict
@@ -80,12 +85,13 @@ def load_stored() -> list[dict[str, Any]]:
 
 
 def _best_first(results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return results in the order in which they answer for the paper: by profile, images, then seeds."""
+    """Return results by profile, images, what is trained and seeds: those nearest to the paper first."""
 
-    def rank(result: dict[str, Any]) -> tuple[int, int, int]:
+    def rank(result: dict[str, Any]) -> tuple[int, int, bool, int]:
         profile = result["parameters"]["profile"]
         place = ORDER.index(profile) if profile in ORDER else len(ORDER)
-        return place, -next(iter(result["images"].values())), -seeds_of(result)  # the first: trained on
+        images = next(iter(result["images"].values()))  # the first: trained on
+        return place, -images, fixed_features(result), -seeds_of(result)
 
     return sorted(results, key=rank)
 
@@ -126,8 +132,7 @@ def store(result: dict[str, Any]) -> Path:
     given = result["parameters"]
     parts = [result["notebook"], *(given[key] for key in ("profile", "dataset", "backbone"))]
     parts += [str(given["train_images"])] * bool(given["train_images"])
-    heads = given.get("settings", {}).get("TrainClassifier", {}).get("train") == "heads"
-    parts += ["heads"] * heads + ["sweep"] * bool(given.get("sweep"))
+    parts += ["heads"] * fixed_features(result) + ["sweep"] * bool(given.get("sweep"))
     methods = given.get("methods", ["none"])
     parts += methods * ("none" not in methods)  # a run of single rows
     path = paths.book_dir() / "measured" / f"{'_'.join(parts)}.json".replace("/", "_")

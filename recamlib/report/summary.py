@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from recamlib.report.cells import BLOCKS, TABLES, TITLES, laid_out, titled, words
-from recamlib.report.claims import MARKS, SYNTHETIC, all_claims, load_paper, row_verdict
-from recamlib.report.results import load_measured
+from recamlib.report.claims import MARKS, SYNTHETIC, all_claims, load_paper, row_verdict, signed
+from recamlib.report.results import fixed_features, load_measured
 from recamlib.report.tables import describe_data, first_measured, markdown_table
 
 BEGIN, END = "<!-- results: made by `recam results` -->", "<!-- end of results -->"
@@ -33,15 +33,31 @@ def readme_table(results: Sequence[dict[str, Any]]) -> str:
     ]  # fmt: skip
     if not runs:
         return "Nothing is stored yet."
-    names = [f"{run['parameters']['backbone']} ({n})" for n, run in enumerate(runs, 1)]
+    names = [
+        f"{run['parameters']['backbone']}{', heads' * fixed_features(run)} ({n})"
+        for n, run in enumerate(runs, 1)
+    ]
     rows = [[TITLES[row], _paper(row), *(_difference(run["rows"].get(row)) for run in runs)] for row in SHOWN]
     notes = ["The first line is mIoU of pseudo masks, the others are differences to it; intervals, 95 %, are "
-             "over seeds."]  # fmt: skip
+             "over seeds, where there is one over images."]  # fmt: skip
     for number, run in enumerate(runs, 1):
         text = run["rows"]["recam_w_times_w_prime"]["convergence"]
         notes.append(f"({number}) {describe_data(run)}; converged: {text}.")
+    notes += _cost_of_heads(runs)
     table = markdown_table(["Table 1, VOC", "paper, ResNet-50", *names], rows)
     return "\n".join([table, "", *notes, "", _conclusion(runs)])
+
+
+def _cost_of_heads(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """Return what fixed features lose against full training, where a backbone has both."""
+    cams = {
+        (run["parameters"]["backbone"], fixed_features(run)): run["rows"]["bce_only"]["mean"] for run in runs
+    }
+    return [
+        f"Heads on the fixed features of {name} train in minutes and lose "
+        f"{cams[name, False] - cam:.1f} points of CAM: {cam:.1f} instead of {cams[name, False]:.1f}."
+        for (name, heads), cam in cams.items() if heads and (name, False) in cams
+    ]  # fmt: skip
 
 
 def _conclusion(runs: Sequence[dict[str, Any]]) -> str:
@@ -53,7 +69,8 @@ def _conclusion(runs: Sequence[dict[str, Any]]) -> str:
 
     def span(*names: str) -> str:
         values = [rows[name]["difference"] for rows in ready for name in names]
-        return " to ".join(sorted({f"{min(values):+.1f}", f"{max(values):+.1f}"}, key=float))
+        ends = (0.0 if abs(value) < 0.05 else value for value in (min(values), max(values)))
+        return " to ".join(dict.fromkeys(f"{value:+.1f}" for value in ends))
 
     paper = f"{_paper('recam_w')}, {' to '.join(map(_paper, others))} and {_paper(chosen)}"
     return (
@@ -163,8 +180,7 @@ def _difference(row: dict[str, Any] | None) -> str:
 
 
 def _change(row: dict[str, Any]) -> str:
-    low, high = row["difference_interval"]
-    return f"{row['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
+    return signed(row["difference"], *row["difference_interval"])
 
 
 def _rows(run: dict[str, Any]) -> str:

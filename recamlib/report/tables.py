@@ -9,7 +9,7 @@ import pandas as pd
 
 from recamlib.data.access import ImageSet
 from recamlib.report.claims import MARKS, SYNTHETIC, Claim, all_claims, row_verdict, server_numbers
-from recamlib.report.results import seeds_of
+from recamlib.report.results import fixed_features, seeds_of
 
 
 def describe_data(result: dict[str, Any]) -> str:
@@ -23,8 +23,7 @@ def describe_data(result: dict[str, Any]) -> str:
     seeds = seeds_of(result)
     settings = parameters.get("settings", {})
     other = settings.get("TrainSegmenter", {}).get("backbone")
-    heads = settings.get("TrainClassifier", {}).get("train") == "heads"
-    nets = parameters["backbone"] + ", heads on fixed features" * heads
+    nets = parameters["backbone"] + ", heads on fixed features" * fixed_features(result)
     nets += f", networks on {other}" if other else ""
     return f"{kind}, {nets}, {counts}, {seeds} seed{'s' if seeds > 1 else ''}"
 

@@ -21,8 +21,8 @@ from recamlib.stages.segment import PseudoMasks, TrainSegmenter, TrainUpperBound
 from recamlib.studies.common import Blocks, convergence_of, make, scored_row
 from recamlib.studies.table2 import part_of
 
-# Chosen on true masks of 100 embedded training scenes alone, where one seed reaches 50, 60 and 52 mIoU against
-# 13 of all background, in 35, 10 and 16 s of one busy core; SGD does not get off the ground in so few steps.
+# Chosen on true masks of 100 embedded training scenes alone, where one seed reaches 50, 60 and 52 mIoU
+# against 13 of all background, in 35, 10 and 16 s of a busy core; SGD does not get off the ground so soon.
 _SMALL = {"weights": "scenes", "optimizer": "adamw", "weight_decay": 0.01, "batch_size": 10, "crop": 80}
 RECIPES: dict[str, dict[str, Any]] = {
     "deeplabv2": {"lr": 2.5e-4, "weight_decay": 5e-4, "batch_size": 10, "crop": 321, "steps": 20_000},
