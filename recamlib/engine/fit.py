@@ -22,6 +22,7 @@ from recamlib.data.access import labels_only
 from recamlib.engine.device import bar, default_device, process_group
 from recamlib.errors import RecamError, ResultsError, SettingsError
 from recamlib.files import file_digest, read_sealed, storage_errors, whole_file, write_sealed
+from recamlib.method.crf import default_processes
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -63,7 +64,7 @@ def epoch_order(count: int, *, seed: int, epoch: int) -> list[int]:
 def default_workers() -> int:
     """Return ``$RECAM_WORKERS`` or a number of loader processes that leaves the cores to the network."""
     cores = os.cpu_count() or 1
-    return int(os.environ.get("RECAM_WORKERS", 0 if cores <= 2 else min(8, cores - 1) // process_group()[2]))
+    return default_processes(0 if cores <= 2 else min(8, cores - 1) // process_group()[2])
 
 
 def open_fabric(precision: str) -> Fabric:

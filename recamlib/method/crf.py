@@ -152,9 +152,9 @@ def crf_many(
     return _collected(pool, (joblib.delayed(_named)(i, function, image) for i, image in enumerate(plain)))
 
 
-def default_processes() -> int:
-    """Return ``$RECAM_WORKERS``, or the number of cores this process may use."""
-    wanted = os.environ.get("RECAM_WORKERS") or str(joblib.cpu_count())
+def default_processes(otherwise: int | None = None) -> int:
+    """Return ``$RECAM_WORKERS``, or what is given, or the number of cores this process may use."""
+    wanted = os.environ.get("RECAM_WORKERS") or str(joblib.cpu_count() if otherwise is None else otherwise)
     if not wanted.isdecimal():
         raise SettingsError(f"RECAM_WORKERS is {wanted!r}, expected a number of processes")
     return int(wanted)
