@@ -6,16 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from recamlib.book.parameters import (
-    all_parameters,
-    find_notebook,
-    list_notebooks,
-    list_profiles,
-    parse_assignments,
-    profile_parameters,
-    read_parameters,
-    stages_of,
-)
+from recamlib.book import parameters
 from recamlib.errors import SettingsError
 from recamlib.paths import ROOT
 from recamlib.studies.checks import checked
@@ -26,16 +17,18 @@ PASSES = FOLDER / "01_passes.ipynb"
 
 def given(*assignments: str, which: str = "01", folder: Path = FOLDER, profile: str = "smoke") -> dict:
     """Return what differs from the cell after `assignments` of the command line."""
-    return profile_parameters(profile, which, extra=parse_assignments(assignments), folder=folder)
+    return parameters.profile_parameters(
+        profile, which, extra=parameters.parse_assignments(assignments), folder=folder
+    )
 
 
 def test_reads_names_types_defaults_comments_and_stages():
-    cell = read_parameters(PASSES)
+    cell = parameters.read_parameters(PASSES)
     assert list(cell)[:3] == ["profile", "dataset", "sce_weight"]
     assert cell["epochs"].comment == "passes over the training split"
     assert (cell["sizes"].annotation, cell["sizes"].default) == ("list[float]", [1.0, 0.5])
     assert cell["settings"].default == {"TrainClassifier": {"lr": 0.05}}
-    assert stages_of(cell) == ["TrainClassifier", "Reactivate", "ExtractCams"]
+    assert parameters.stages_of(cell) == ["TrainClassifier", "Reactivate", "ExtractCams"]
 
 
 @pytest.mark.parametrize("assignment, value", [
@@ -104,15 +97,15 @@ def test_a_notebook_has_parameters_that_are_literals(tmp_path, tagged):
     content = {"cells": [cell] * tagged, "metadata": kernel, "nbformat": 4, "nbformat_minor": 4}
     notebook.write_text(json.dumps(content))
     with pytest.raises(SettingsError, match="literal" if tagged else "tagged 'parameters'"):
-        read_parameters(notebook)
+        parameters.read_parameters(notebook)
     notebook.write_text("{")
     with pytest.raises(SettingsError, match="is no notebook"):
-        read_parameters(notebook)
+        parameters.read_parameters(notebook)
 
 
 @pytest.mark.parametrize("which", ["1", "01", "01_passes", "01_passes.ipynb", str(PASSES)])
 def test_notebooks_are_found_by_number_or_name(which):
-    assert find_notebook(which, FOLDER) == PASSES
+    assert parameters.find_notebook(which, FOLDER) == PASSES
 
 
 @pytest.mark.parametrize("which, folder, message", [
@@ -120,17 +113,17 @@ def test_notebooks_are_found_by_number_or_name(which):
 ])  # fmt: skip
 def test_an_unknown_notebook_names_the_nearest(which, folder, message):
     with pytest.raises(SettingsError, match=message):
-        find_notebook(which, folder)
+        parameters.find_notebook(which, folder)
 
 
 def test_cell_then_profile_then_command_line():
     assert given() == given("epochs=2", "TrainClassifier.lr=0.05") == {}
-    assert list_profiles(FOLDER) == ["smoke", "mini"]
+    assert parameters.list_profiles(FOLDER) == ["smoke", "mini"]
     assert given("rate=0.2", profile="mini") == {
         "profile": "mini", "dataset": "voc12", "rate": 0.2, "sizes": [1.0, 0.5, 1.5],
         "settings": {"TrainClassifier": {"lr": 0.05}, "Reactivate": {"epochs": 3}},
     }  # fmt: skip
-    assert all_parameters("mini", "02", folder=FOLDER) == {"profile": "mini", "seed": 3}
+    assert parameters.all_parameters("mini", "02", folder=FOLDER) == {"profile": "mini", "seed": 3}
     with pytest.raises(SettingsError, match="did you mean 'mini'"):
         given(profile="mni")
 
@@ -144,7 +137,7 @@ def test_cell_then_profile_then_command_line():
     ("parameters: 3", "profile odd: "), ("a: [", "odd.yml cannot be read"),
 ])  # fmt: skip
 def test_profiles_are_checked_too(tmp_path, content, message):
-    for notebook in list_notebooks(FOLDER):
+    for notebook in parameters.list_notebooks(FOLDER):
         (tmp_path / notebook.name).write_bytes(notebook.read_bytes())
     (tmp_path / "profiles").mkdir()
     (tmp_path / "profiles" / "odd.yml").write_text(content)

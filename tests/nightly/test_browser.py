@@ -130,10 +130,11 @@ def dead_links(book: Path) -> list[str]:
     dead = []
     for page, text in texts.items():
         for address in map(html.unescape, re.findall(r'<a\b[^>]*?\shref="([^"]+)"', text)):
-            target, anchor = urldefrag(address)
-            path = (page.parent / unquote(target)).resolve() if target else page
-            there = path.is_file() and (not anchor or unquote(anchor) in names.get(path, (unquote(anchor),)))
-            if not urlsplit(target).scheme and not there:
+            target, anchor = map(unquote, urldefrag(address))
+            if urlsplit(target).scheme:
+                continue
+            path = (page.parent / target).resolve() if target else page
+            if not path.is_file() or (anchor and anchor not in names.get(path, anchor)):
                 dead.append(f"{page.relative_to(book)}: {address}")
     return dead
 
