@@ -147,9 +147,9 @@ def test_profiles_are_checked_too(tmp_path, content, message):
 
 
 @pytest.mark.parametrize("profile", ["voc12", "coco14", "mini"])
-@pytest.mark.parametrize("notebook", [path.stem for path in list_notebooks()])
+@pytest.mark.parametrize("notebook", [path.stem for path in parameters.list_notebooks()])
 def test_no_setting_of_the_embedded_scenes_reaches_photographs(profile, notebook):
-    own = read_parameters(find_notebook(notebook))["settings"].default
+    own = parameters.read_parameters(parameters.find_notebook(notebook))["settings"].default
     content = yaml.safe_load((ROOT / "notebooks" / "profiles" / f"{profile}.yml").read_text())
     for stage, fields in own.items():
         block = content.get(notebook[:2], {}).get("settings", {}).get(stage, {})
