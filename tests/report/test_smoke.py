@@ -31,3 +31,10 @@ def test_fc2_tells_the_classes_of_an_image_apart():
 @pytest.mark.parametrize("network", ["deeplabv2", "deeplabv3plus", "upernet"])
 def test_networks_on_true_masks_are_above_the_floor(network):
     assert above_floor(rows("04")[f"upper_bound.{network}"]) >= 12.5
+
+
+@pytest.mark.parametrize("notebook", ["01", "02", "03", "04", "05"])
+def test_every_row_comes_from_a_converged_training_and_is_above_the_floor(notebook):
+    for name, row in rows(notebook).items():
+        assert row.get("converged") is not False, name
+        assert "floor" not in row or above_floor(row) >= 5, name
