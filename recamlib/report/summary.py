@@ -51,8 +51,9 @@ def readme_table(results: Sequence[dict[str, Any]]) -> str:
 def _cost_of_heads(runs: Sequence[dict[str, Any]]) -> list[str]:
     """Return what fixed features lose against full training, where a backbone has both."""
     cams = {
-        (run["parameters"]["backbone"], fixed_features(run)): run["rows"]["bce_only"]["mean"] for run in runs
-    }
+        (run["parameters"]["backbone"], fixed_features(run)): run["rows"]["bce_only"]["mean"]
+        for run in runs if "bce_only" in run["rows"]
+    }  # fmt: skip
     return [
         f"Heads on the fixed features of {name} train in minutes and lose "
         f"{cams[name, False] - cam:.1f} points of CAM: {cam:.1f} instead of {cams[name, False]:.1f}."
