@@ -31,7 +31,9 @@ from recamlib.files import storage_errors
 # How a stage is sent: as jobs over its images, as a job that trains, as a job, or not at all.
 Work = Literal["images", "training", "whole", "here"]
 
-logging.getLogger("exca.map").setLevel(logging.WARNING)  # its lines hold whole keys
+# Its lines hold whole keys; in a notebook that is executed unwatched none may reach the report.
+for _name in ("exca", "exca.map"):
+    logging.getLogger(_name).setLevel(logging.ERROR if os.environ.get("TQDM_DISABLE") else logging.WARNING)
 
 
 def read_cluster(text: str) -> dict[str, Any]:

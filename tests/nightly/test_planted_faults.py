@@ -114,7 +114,7 @@ FAULTS = [
         (*MODELS, *BOUNDARIES, "Walk")),
     Fault("FC2 has a rate of 0", "02", planted("stages.classify._train", without_rate), MODELS[:2],
           {"seeds": [0]}),
-    Fault("scales are swapped, 2 for 0.5", "01", planted(
+    Fault("scales are swapped, 2 for 0.5", "06", planted(
         "data.views.rescale", lambda f: lambda image, scale: f(image, 1 / scale)), MODELS),
 ]  # fmt: skip
 
