@@ -1,4 +1,4 @@
-"""Adversarial climbing: the published loop over classes against one forward and one backward pass a step."""
+"""AdvCAM: the published loop over classes against one forward and one backward pass a step."""
 
 from collections.abc import Callable
 from functools import partial

@@ -23,7 +23,7 @@ def adversarial_maps(
     score: str = "linear",
     penalty: str = "pixels",
 ) -> list[Tensor]:
-    """Un-normalised maps ``(P, h_s, w_s)`` of one image summed over its climbs, scale after scale.
+    """Un-normalised maps ``(P, h_s, w_s)`` of one image summed over its AdvCAM steps, scale after scale.
 
     Every pass fills the gradients of all parameters, as they are never switched off.
     """
@@ -33,7 +33,7 @@ def adversarial_maps(
         view = normalise(rescale(image, scale))
         maps = [
             (2 if half else 1)
-            * _climb(
+            * _advcam_steps(
                 model, view, weight, k, classes if rivals == "present" else list(range(len(weight))),
                 steps=max(1, steps // 2) if half else steps, step_size=step_size, mu=mu,
                 mask_threshold=mask_threshold, score=score, penalty=penalty,
@@ -44,7 +44,7 @@ def adversarial_maps(
     return found
 
 
-def _climb(
+def _advcam_steps(
     model: CamClassifier,
     view: Tensor,
     weight: Tensor,

@@ -90,8 +90,7 @@ def reactivation_loss(class_features: Tensor, labels: Tensor, *, classifier: nn.
     that no image has a class, or that there is only one class: a softmax over it is always 1.
 
     Source: Eq. (7). Averaging follows the authors' code (net/resnet50_cam.py:162-173), which does not handle
-    a batch with no class. One image, classes 0 and 2 present, identity classifier: each term is ln(e + 2) -
-    1.
+    a batch with no class. One image, classes 0 and 2 present, identity classifier: each is ln(e + 2) - 1.
 
     >>> features, labels = torch.eye(3)[None], torch.tensor([[1, 0, 1]])
     >>> round(reactivation_loss(features, labels, classifier=nn.Identity()).item(), 4)
