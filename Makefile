@@ -26,7 +26,8 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 # A thread that waits sleeps: on a busy machine, threads that spin cost thirty times their share.
 export OMP_WAIT_POLICY := passive
 export GOMP_SPINCOUNT := 0
-unexport JUPYTER_PATH PYTHONHOME VIRTUAL_ENV
+# Compiled modules are kept whatever the user's shell says: without them each kernel compiles torch anew, 10 s.
+unexport JUPYTER_PATH PYTHONHOME VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 
 PYTEST = results=$$(mktemp -d); trap 'rm -rf "$$results"' EXIT; RECAM_RESULTS="$$results" \
   $(PY) -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(1) $(TESTFLAGS)
