@@ -39,10 +39,10 @@ def readme_table(results: Sequence[dict[str, Any]]) -> str:
     ]
     rows = [[TITLES[row], _paper(row), *(_difference(run["rows"].get(row)) for run in runs)] for row in SHOWN]
     notes = ["The first line is mIoU of pseudo masks, the others are differences to it; intervals, 95 %, are "
-             "over seeds, where there is one over images."]  # fmt: skip
+             "over seeds, where there is one over images.", ""]  # fmt: skip
     for number, run in enumerate(runs, 1):
         text = run["rows"]["recam_w_times_w_prime"]["convergence"]
-        notes.append(f"({number}) {describe_data(run)}; converged: {text}.")
+        notes.append(f"- ({number}) {describe_data(run)}; converged: {text}.")
     notes += _cost_of_heads(runs)
     table = markdown_table(["Table 1, VOC", "paper, ResNet-50", *names], rows)
     return "\n".join([table, "", *notes, "", _conclusion(runs)])
@@ -55,7 +55,7 @@ def _cost_of_heads(runs: Sequence[dict[str, Any]]) -> list[str]:
         for run in runs if "bce_only" in run["rows"]
     }  # fmt: skip
     return [
-        f"Heads on the fixed features of {name} train in minutes and lose "
+        f"- Heads on the fixed features of {name} train in minutes and lose "
         f"{cams[name, False] - cam:.1f} points of CAM: {cam:.1f} instead of {cams[name, False]:.1f}."
         for (name, heads), cam in cams.items() if heads and (name, False) in cams
     ]  # fmt: skip
@@ -65,6 +65,7 @@ def _conclusion(runs: Sequence[dict[str, Any]]) -> str:
     """Return in one sentence what converged runs of Table 1 say of the paper's claim."""
     chosen, others = "recam_w_times_w_prime", ("recam_w_plus_w_prime", "recam_w_prime")
     ready = [run["rows"] for run in runs if row_verdict(run["rows"][chosen], +1) != "not converged"]
+    answers = [row_verdict(rows[chosen], +1) for rows in ready]
     if not ready:
         return "**No classifier of these runs has converged, so that they tell nothing.**"
 
@@ -74,11 +75,15 @@ def _conclusion(runs: Sequence[dict[str, Any]]) -> str:
         return " to ".join(dict.fromkeys(f"{value:+.1f}" for value in ends))
 
     paper = f"{_paper('recam_w')}, {' to '.join(map(_paper, others))} and {_paper(chosen)}"
+    raised, lowered = answers.count("holds"), answers.count("does not hold")
+    short = {len(ready): "Yes"}.get(raised) or {len(ready): "No"}.get(lowered) or "It depends"
     return (
-        "**On these photographs reactivation changes pseudo masks of "
+        f"**Does ReCAM raise the masks of CAM here? {short}: as the paper combines the weights, "
+        f"$w \\otimes w'$, it raises them in {raised} and lowers them in {lowered} of {len(ready)} runs.** "
+        "On these photographs reactivation changes pseudo masks of "
         f"$w$ by {span('recam_w')} points, of $w'$ and $w + w'$ by {span(*others)}, "
         f"and of the paper's choice, $w \\otimes w'$, by {span(chosen)}, where the paper has {paper}; "
-        f"training BCE for as long changes {span('bce_longer (control)')}.**"
+        f"training BCE for as long changes {span('bce_longer (control)')}."
     )
 
 
@@ -140,7 +145,8 @@ def results_page(results: Sequence[dict[str, Any]]) -> str:
         judged = [(r, claim) for r, claim in claims if claim["verdict"] not in ("not run", "not converged")]
         parts.append(f"**{question}**\n")
         parts += [
-            f"- {MARKS[claim['verdict']]} on {describe_data(run)}: {titled(claim['evidence'], TITLES)}."
+            f"- {MARKS[claim['verdict']]} on {describe_data(run)}:\n  - "
+            + titled(claim["evidence"], TITLES).replace("*", "\\*").replace("; ", "\n  - ")
             for run, claim in judged
         ] or ["- not run"]
         parts.append("")
@@ -195,11 +201,19 @@ def _rows(run: dict[str, Any]) -> str:
             TITLES.get(name) or words(name), f"{row['mean']:.1f}{span}",
             _difference(row) if "difference" in row else "",
             f"[{drawn[0]:+.1f}, {drawn[1]:+.1f}]" if drawn else "",
-            "" if "control" in name else MARKS[row_verdict(row, +1)],
+            _against(name, row),
             f"{row['floor']:.1f}" if "floor" in row else "", row.get("convergence", ""),
         ])  # fmt: skip
     head = ["row", "mIoU", "difference", "over images", "verdict", "floor", "convergence"]
     return markdown_table(head, rows)
+
+
+def _against(name: str, row: dict[str, Any]) -> str:
+    """Return the verdict on a row that the paper has, and of a row of ours whether it is above its baseline."""
+    if (paper := _paper(name)) != "–":
+        return MARKS[row_verdict(row, float(paper))]
+    sides = {"holds": "above", "does not hold": "below"}
+    return "" if "control" in name else sides.get(answer := row_verdict(row, +1), MARKS[answer])
 
 
 def _paper_tables(results: Sequence[dict[str, Any]]) -> str:
