@@ -209,7 +209,7 @@ def _rows(run: dict[str, Any]) -> str:
 
 
 def _against(name: str, row: dict[str, Any]) -> str:
-    """Return the verdict on a row that the paper has, and of a row of ours whether it is above its baseline."""
+    """Return the verdict on a row of the paper; of a row of ours, whether it is above its baseline."""
     if (paper := _paper(name)) != "–":
         return MARKS[row_verdict(row, float(paper))]
     sides = {"holds": "above", "does not hold": "below"}
