@@ -311,9 +311,7 @@ def submit(
     given = {"SegmentationScore": parse_assignments(parameter or [])}
     how = checked(settings=given)["settings"]["SegmentationScore"]
     masks = read_predicted(source, images.ids) if source.is_dir() else predicted(source, images, **how)
-    write_submission(
-        masks, archive, ids=images.ids, size=images.size, space=images.space, competition=competition
-    )
+    write_submission(masks, archive, size=images.size, space=images.space, competition=competition)
     say(f"{archive}: {len(images):,} masks for {competition}")
     if images.part:
         say(f"{images.part}; the server scores whole lists only")

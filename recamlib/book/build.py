@@ -1,7 +1,7 @@
 """Build the book from its sources and the executed notebooks, offline, warnings being errors."""
 
 import html
-import importlib.util
+import importlib.resources
 import json
 import os
 import re
@@ -16,7 +16,7 @@ from typing import Any
 
 import nbformat
 import pandas as pd
-import yaml
+from sphinx_external_toc.parsing import parse_toc_yaml
 
 from recamlib.book.explorer import explorer_page, latest
 from recamlib.book.parameters import DEFAULT, all_parameters, read_parameters
@@ -27,8 +27,8 @@ from recamlib.paths import book_dir
 from recamlib.report.results import load_measured, load_results, read, result_path
 from recamlib.report.summary import readme_table
 
-# what tex-chtml.js loads on demand: fonts and TeX packages; the rest (speech, menus) is twenty times as big
-_MATHJAX_PARTS = ("tex-chtml.js", "output", "input/tex")
+# of MathJax: tex-chtml.js never loads these, which are twenty times as big as the rest
+_LEFT_OUT = shutil.ignore_patterns("a11y", "adaptors", "sre", "ui", "asciimath*", "*mml*", "*svg*", "*full*")
 
 
 class BookError(RecamError):
@@ -40,9 +40,8 @@ def build_book(
 ) -> Path:
     """Build the book and return the path of its ``index.html``; only a complete one replaces an earlier one.
 
-    `source` is the folder of its pages (``book/``), `executed` that of the executed notebooks, `pages` text
-    by path inside the book. A notebook that has not run is a BookError, and so is anything that Sphinx warns
-    of.
+    `source` is the folder of its pages, `executed` that of the executed notebooks, `pages` text by path. A
+    notebook that has not run is a BookError, and so is anything that Sphinx warns of.
     """
     source, executed = source or book_dir(), executed or executed_dir()
     notebooks = executed_notebooks(source / "_toc.yml", executed)  # before any work
@@ -59,7 +58,8 @@ def build_book(
             (staged / "notebooks" / notebook.name).write_text(text, encoding="utf-8")
         built = _sphinx(staged, Path(temporary))
         # only now: jupyter-book loads every script it finds in the sources' _static on every page
-        _copy_mathjax(built / "_static" / "mathjax")
+        mathjax = Path(str(importlib.resources.files("sphinx-mathjax-offline"))) / "static" / "mathjax"
+        shutil.copytree(mathjax, built / "_static" / "mathjax", ignore=_LEFT_OUT)
         _mend_pages(built)
         previous = build / "html"
         if previous.exists():
@@ -78,17 +78,8 @@ def pages_of_results() -> dict[str, str]:
 
 
 def toc_files(toc: Path) -> list[str]:
-    """Return every ``file`` of a table of contents, without suffix, in order."""
-
-    def walk(node: object) -> list[str]:
-        if isinstance(node, list):
-            return [name for item in node for name in walk(item)]
-        if isinstance(node, dict):
-            own = [str(node[key]) for key in ("root", "file") if key in node]
-            return own + [name for value in node.values() for name in walk(value)]
-        return []
-
-    return [name.removesuffix(".md").removesuffix(".ipynb") for name in walk(yaml.safe_load(toc.read_text()))]
+    """Return every ``file`` of a table of contents."""
+    return list(parse_toc_yaml(toc))
 
 
 def executed_notebooks(toc: Path, executed: Path) -> list[Path]:
@@ -99,18 +90,6 @@ def executed_notebooks(toc: Path, executed: Path) -> list[Path]:
         commands = "; ".join(f"recam run {name[:2]}" for name in missing)
         raise BookError(f"the book needs {', '.join(missing)}, not run yet: {commands}")
     return [executed / f"{name}.ipynb" for name in names]
-
-
-def _copy_mathjax(target: Path) -> None:
-    """Copy MathJax from the package that carries it, so that pages need no network."""
-    spec = importlib.util.find_spec("sphinx-mathjax-offline")
-    if spec is None or spec.origin is None:
-        raise BookError("MathJax is missing: pip install sphinx-mathjax-offline")
-    mathjax = Path(spec.origin).parent / "static" / "mathjax"
-    for part in _MATHJAX_PARTS:
-        (target / part).parent.mkdir(parents=True, exist_ok=True)
-        copy = shutil.copytree if (mathjax / part).is_dir() else shutil.copy
-        copy(mathjax / part, target / part)
 
 
 def _mend_pages(built: Path) -> None:
@@ -140,10 +119,7 @@ def _sphinx(staged: Path, output: Path) -> Path:
 
 
 def dress(notebook: Path, static: Path) -> str:
-    """Return an executed notebook as JSON: command and parameters on top, provenance at the end.
-
-    Every figure becomes an SVG file, and lands in ``sections/NOTEBOOK/`` of `static`.
-    """
+    """Return an executed notebook as JSON: command on top, provenance at the end, figures in `static`."""
     content = nbformat.read(notebook, as_version=4)
     folder, address = static / "sections" / notebook.stem, f"../_static/sections/{notebook.stem}"
     folder.mkdir(parents=True, exist_ok=True)

@@ -70,11 +70,9 @@ def _crf() -> tuple[bool | None, str]:
     from recamlib.method.crf import MissingCrfError, load_densecrf
 
     try:
-        load_densecrf()
+        return True, f"{load_densecrf().__name__} is there"
     except MissingCrfError as error:
         return None, " ".join(str(error).split())
-    names = importlib.metadata.packages_distributions()["pydensecrf"]  # pip and conda call it differently
-    return True, f"{names[0]} {importlib.metadata.version(names[0])}"
 
 
 def _memory() -> tuple[bool | None, str]:

@@ -26,10 +26,9 @@ TITLES = {"none": "{}", "irn": "{} + IRN"}  # AdvCAM runs on a part of the image
 
 
 def store(result: Path, rows: Mapping[str, Sequence[MapStage]], *, split: Split = "train") -> Path | None:
-    """Write what the explorer page shows of Table 2 beside a result; photographs, not ours to show, are left.
+    """Write what the explorer page shows of Table 2 beside a result; photographs are not ours to show.
 
-    `rows` are its cells (:func:`recamlib.studies.table2.systems`), of which the first seed is taken; shown
-    are the first six scenes with one class and with several, those that ReCAM finds best first.
+    Of `rows` the first seed is taken, of scenes the first six with one class and with several.
     """
     content = read(result)
     if content["parameters"]["dataset"] not in SYNTHETIC:
@@ -49,7 +48,10 @@ def store(result: Path, rows: Mapping[str, Sequence[MapStage]], *, split: Split 
     write_sealed(path, {
         "profile": content["parameters"]["profile"], "data": describe_data(content),
         "classes": list(images.space.classes), "colours": CLASS_COLOURS, "ignore": images.space.ignore,
-        "thresholds": {name: _threshold(stage, split) for name, stage in stages.items()},
+        "thresholds": {
+            name: round(float(np.mean(Score(of=stage, split=split).result["cross_thresholds"])), 2)
+            for name, stage in stages.items()
+        },
         "scenes": [
             {
                 "id": name, "picture": _file(images.image(name).permute(1, 2, 0).numpy(), "JPEG"),
@@ -61,10 +63,6 @@ def store(result: Path, rows: Mapping[str, Sequence[MapStage]], *, split: Split 
         ],
     })  # fmt: skip
     return path
-
-
-def _threshold(stage: MapStage, split: Split) -> float:
-    return round(float(np.mean(Score(of=stage, split=split).result["cross_thresholds"])), 2)
 
 
 def _maps(stage: MapStage, split: Split, name: str) -> str:
@@ -82,15 +80,12 @@ def _file(pixels: np.ndarray, kind: str) -> str:
 
 def latest(results: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
     """Return the explorer's data of the first of some results that has any."""
-    for result in results:
-        path = result_path(result["notebook"], result["parameters"]).with_name(NAME)
-        if path.is_file():
-            return read(path)
-    return None
+    paths = (result_path(r["notebook"], r["parameters"]).with_name(NAME) for r in results)
+    return next((read(path) for path in paths if path.is_file()), None)
 
 
 def explorer_page(found: dict[str, Any] | None) -> str:
-    """Return the part of the page that is made from data, as Markdown; the script beside it does the rest."""
+    """Return the part of the page that is made from data, as Markdown."""
     if found is None:
         return "Nothing to explore yet: `recam run 03` with embedded scenes, then `recam book`."
     content = json.dumps(found).replace("</", "<\\/")

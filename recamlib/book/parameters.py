@@ -31,14 +31,13 @@ class Parameter(NamedTuple):
 
 
 def _checks() -> ModuleType:
-    """Return what checks values; it loads torch, which listing notebooks does not need."""
-    from recamlib.studies import checks
+    from recamlib.studies import checks  # it loads torch, which listing notebooks does not need
 
     return checks
 
 
 def list_notebooks(folder: Path | None = None) -> list[Path]:
-    """Return the notebooks of the report in reading order (``01_*.ipynb``, ``02_*.ipynb`` ...)."""
+    """Return the notebooks of the report in reading order."""
     return sorted((folder or notebooks_dir()).glob("[0-9][0-9]_*.ipynb"))
 
 
@@ -61,7 +60,7 @@ def list_profiles(folder: Path | None = None) -> list[str]:
 
 
 def read_parameters(notebook: Path) -> dict[str, Parameter]:
-    """Return the parameters of a notebook, literals in a cell of that tag, by name and in its order."""
+    """Return the parameters of a notebook by name, in the order of its cell."""
     from papermill import inspect_notebook
 
     try:
@@ -84,8 +83,8 @@ def read_parameters(notebook: Path) -> dict[str, Parameter]:
 
 def stages_of(parameters: Mapping[str, Parameter]) -> list[str]:
     """Return the stages that a notebook's ``settings`` are of: the classes that its comment names."""
-    words = re.findall(r"\w+", parameters["settings"].comment) if "settings" in parameters else ()
-    return [word for word in words if word in _checks().SETTABLE]
+    comment = parameters["settings"].comment if "settings" in parameters else ""
+    return [word for word in re.findall(r"\w+", comment) if word in _checks().SETTABLE]
 
 
 def fields_of(stage: str) -> dict[str, tuple[str, Any]]:
@@ -132,10 +131,7 @@ def profile_parameters(
 def all_parameters(
     profile: str, which: str, *, extra: Values | None = None, folder: Path | None = None
 ) -> dict[str, Any]:
-    """Return every parameter of one notebook, checked: of its cell, then of the profile, then `extra`.
-
-    Settings are merged field by field, of anything else the last one counts.
-    """
+    """Return every parameter of one notebook, checked: of its cell, then of the profile, then `extra`."""
     notebook = find_notebook(which, folder)
     known = read_parameters(notebook)
     values = {name: parameter.default for name, parameter in known.items()}

@@ -31,7 +31,6 @@ class NotebookError(RecamError):
 
 
 def executed_dir() -> Path:
-    """Folder of the executed notebooks, which the book is built from."""
     return book_dir() / "executed"
 
 
@@ -41,9 +40,8 @@ def run_notebook(
 ) -> Path:  # fmt: skip
     """Execute one notebook and return the path of the executed copy.
 
-    The copy appears in `output_dir` (``book/executed``) only when the last cell is done. If a cell fails,
-    what was executed is put beside it as ``NAME.failed.ipynb`` and an earlier copy stays as it was.
-    `parameters` win over the profile's, and are checked before a kernel starts: in the notebook's own folder.
+    The copy appears in `output_dir` (``book/executed``) only when the last cell is done; after a failed cell
+    what was executed is put beside it as ``NAME.failed.ipynb``. `parameters` win over the profile's.
     """
     notebook = find_notebook(which, folder).resolve()
     checked = profile_parameters(profile, notebook.stem, extra=parameters, folder=folder)
@@ -68,7 +66,6 @@ def run_notebook(
 
 
 def _execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
-    """Run papermill; its errors and those of the kernel come back as one NotebookError."""
     from jupyter_client.kernelspec import NoSuchKernel
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill import PapermillExecutionError, execute_notebook

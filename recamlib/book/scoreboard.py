@@ -14,10 +14,9 @@ from recamlib.report.tables import row_of, scoreboard
 def measured(result: Mapping[str, Any]) -> pd.DataFrame:
     """Return every number of a result beside the paper's, in percent, with intervals and verdicts."""
     claims = {
-        claim.id.split(".", 1)[1].rpartition(".")[0]: claim
-        for claim in all_claims()
+        claim.id.split(".", 1)[1].rpartition(".")[0]: claim for claim in all_claims()
         if not claim.id.startswith("prose.") and row_of(claim, result) is not None
-    }
+    }  # fmt: skip
     rows = {}
     for name, row in result["rows"].items():
         if "mean" not in row:
@@ -43,7 +42,13 @@ def scoreboard_page(results: Iterable[dict[str, Any]]) -> str:
     runs = {data: chr(97 + number) for number, data in enumerate(filter(None, frame["data"].unique()))}
     printed = frame[frame["where"].str.startswith("Table")]
     tables = laid_out(((cell["claim"], _cell(cell, runs)) for _, cell in printed.iterrows()), "<td></td>")
-    parts = [_bar(frame), RULE]
+    counts = {name: int((frame["verdict"] == name).sum()) for name in MARKS}
+    named = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    parts = [
+        f"<p><strong>{len(frame) - counts['not run']} of {len(frame)}</strong> claims of the paper were "
+        f"measured: {named}. In each cell the paper's number stands first, then the one measured here.</p>",
+        RULE,
+    ]
     for table, title in TABLES.items():
         blocks = (_table(cells, BLOCKS[block]) for (name, block), cells in tables.items() if name == table)
         parts += [f"### {title}", *blocks]
@@ -57,38 +62,23 @@ def scoreboard_page(results: Iterable[dict[str, Any]]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _bar(frame: pd.DataFrame) -> str:
-    counts = {name: int((frame["verdict"] == name).sum()) for name in MARKS}
-    named = ", ".join(f"{count} {name}" for name, count in counts.items())
-    parts = "".join(f'<span class="{_css(n)}" style="flex-grow: {c}"></span>' for n, c in counts.items())
-    keys = "".join(f'<li><span class="key {_css(n)}"></span>{c} {n}</li>' for n, c in counts.items())
-    return (
-        f"<p><strong>{len(frame) - counts['not run']} of {len(frame)}</strong> claims of the paper have a "
-        "number here. In each cell the paper's number stands first, then the one measured here.</p>"
-        f'<div class="covered" role="img" aria-label="Of {len(frame)} claims: {named}">{parts}</div>'
-        f'<ul class="covered-keys">{keys}</ul>'
-    )
-
-
 def _table(cells: pd.DataFrame, title: str) -> str:
     head = "".join(f'<th scope="col">{html.escape(words(name))}</th>' for name in cells)
     body = "".join(
         f'<tr><th scope="row">{html.escape(words(name))}</th>{"".join(row)}</tr>'
         for name, *row in cells.itertuples()
     )
-    caption = f"<caption>{title}</caption>" if title else ""
-    return wide(
-        f'<table class="paper">{caption}<thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table>'
-    )
+    top = f"<caption>{title}</caption>" * bool(title) + f"<thead><tr><td></td>{head}</tr></thead>"
+    return wide(f'<table class="paper">{top}<tbody>{body}</tbody></table>')
 
 
 def wide(table: str) -> str:
-    """Return a table in a box of its own that scrolls, by keyboard too, where the page is too narrow."""
+    """Return a table in a box that scrolls, by keyboard too, where the page is too narrow."""
     return f'<div class="wide" tabindex="0" role="region" aria-label="Table">{table}</div>'
 
 
 def _list(cells: pd.DataFrame, runs: Mapping[str, str]) -> str:
-    """Return every printed number on a line of its own; a script sorts them by a click on a column's head."""
+    """Return every printed number on a line; a script sorts them by a click on a column's head."""
     heads = ("table", "row", "column", "paper", "here", "verdict")
     head = "".join(f'<th scope="col"><button type="button">{name}</button></th>' for name in heads)
     body = ""

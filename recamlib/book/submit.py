@@ -3,7 +3,7 @@
 import gzip
 import io
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,29 +46,25 @@ class TestImages:
 
     @property
     def part(self) -> str:
-        """Say that the list is not as long as the official one; empty if it is."""
+        """Say that the list is not the official one; empty if it is."""
         if len(self) == OFFICIAL:
             return ""
         return f"{self.source} has {len(self):,} ids, the official list {OFFICIAL:,}: this is a part"
 
-    def path(self, id: str) -> Path:
-        """Return the file of an image."""
+    def _path(self, id: str) -> Path:
         return self._folder / "JPEGImages" / f"{id}.jpg"
 
     def image(self, id: str) -> torch.Tensor:
         """Return one image, shape ``(3, H, W)``, uint8, RGB."""
-        return read_image(self.path(id))
+        return read_image(self._path(id))
 
     def size(self, id: str) -> tuple[int, int]:
         """Return ``(H, W)`` in pixels from the header of the file."""
-        return image_size(self.path(id))
+        return image_size(self._path(id))
 
 
 def predicted(network: Path, images: TestImages, **how: Any) -> Pairs:
-    """Return id and mask of every image, predicted one by one by a network that ``recam export`` wrote.
-
-    `how` are those of :func:`recamlib.stages.score.predicted_masks`.
-    """
+    """Return id and mask of every image, predicted one by one by a network that ``recam export`` wrote."""
     if how.pop("limit", 0):
         raise SettingsError("the server wants the whole list: leave limit out")
     net, classes = read_network(network)
@@ -88,13 +84,12 @@ def read_predicted(folder: Path, ids: Sequence[str]) -> Pairs:
 
 
 def write_submission(
-    masks: Pairs, target: Path, *, ids: Sequence[str], size: Callable[[str], tuple[int, int]],
-    space: LabelSpace = VOC12, competition: str = "comp6",
+    masks: Pairs, target: Path, *, size: Callable[[str], tuple[int, int]], space: LabelSpace = VOC12,
+    competition: str = "comp6",
 ) -> Path:  # fmt: skip
     """Write predicted masks as the archive (``.tar.gz`` or ``.tgz``) that the evaluation server takes.
 
-    `masks` are pairs of id and mask in the order of `ids`, the whole list; a mask is ``(H, W)``, uint8, as
-    `size` gives it by id, 0 to the number of classes: the server scores every pixel. One is held at a time.
+    A mask is ``(H, W)``, as `size` gives it by id, 0 to the number of classes: the server scores every pixel.
     """
     target = Path(target)
     check_choice("competition", competition, COMPETITIONS)
@@ -106,8 +101,8 @@ def write_submission(
         gzip.GzipFile("", "wb", 1, raw, mtime=0) as packed,  # PNG is compressed already; same bytes each time
         tarfile.open(fileobj=packed, mode="w") as tar,
     ):  # fmt: skip
-        for id, mask in _in_order(masks, ids):
-            if fault := array_fault(np.asarray(mask), size(id), space):
+        for id, mask in masks:
+            if fault := _fault(mask, size(id), space):
                 raise DataError(f"mask {id!r} {fault}")
             file = io.BytesIO()
             write_mask(file, mask, space.palette)
@@ -119,34 +114,15 @@ def write_submission(
     return target
 
 
-def _in_order(masks: Pairs, ids: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Hand pairs of id and mask on as long as they follow the list, to its end."""
-    count, known = 0, set(ids)
-    for id, mask in masks:
-        if id not in known:
-            raise DataError(f"mask {id!r} is not on the list{nearest(id, ids[:2000])}; leave it out")
-        if count == len(ids) or id != ids[count]:
-            wanted = repr(ids[count]) if count < len(ids) else "the end"
-            raise DataError(f"mask {id!r} came where {wanted} was expected; keep the order of the list")
-        yield id, mask
-        count += 1
-    if count < len(ids):
-        missing = f"{len(ids) - count} of {len(ids)} masks are missing, the first is {ids[count]!r}"
-        raise DataError(f"{missing}; the server wants the whole list")
-
-
-def array_fault(mask: np.ndarray, shape: tuple[int, int], space: LabelSpace) -> str:
+def _fault(mask: np.ndarray, shape: tuple[int, int], space: LabelSpace) -> str:
     """Return what is wrong with the pixels of a predicted mask, with the fix; empty if nothing."""
-    if mask.dtype != np.uint8:
-        return f"has the type {mask.dtype}; uint8 was expected"
     if mask.shape != tuple(shape):
         hint = "resize the scores to the image before taking the best class"
         if mask.shape == (shape[1], shape[0]):
             hint = "the sides are swapped: transpose the mask, or do not turn images as their EXIF tag says"
         return f"has shape {mask.shape}, its image {tuple(shape)}; {hint}"
     if mask.max() > len(space):
-        value, count = mask.max(), int((mask > len(space)).sum())
-        name = " (ignore)" if value == space.ignore else ""
+        count = int((mask > len(space)).sum())
         known = f"a prediction has 0 to {len(space)} only, so give every pixel a class"
-        return f"holds the value {value}{name}, {count} pixels in all are above {len(space)}; {known}"
+        return f"holds the value {mask.max()}, {count} pixels in all are above {len(space)}; {known}"
     return ""

@@ -57,52 +57,39 @@ def comparison(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, pd.DataF
         names = f"{a['notebook']} and {b['notebook']}"
         raise SettingsError(f"{names} have no rows in common: compare runs of one notebook")
     return {
-        "Settings that differ": settings_changed(a, b).map(lambda value: "" if value is None else str(value)),
+        "Settings that differ": _differing({
+            name if what == "parameters" else f"{what}: {name}": [run[what].get(name, "") for run in (a, b)]
+            for what in ("parameters", "images", "provenance") for name in {**a[what], **b[what]}
+        }),
         "Results": results_moved(a, b),
-        "Verdicts that differ": claims_moved(a, b),
-    }
-
-
-def settings_changed(a: Mapping[str, Any], b: Mapping[str, Any]) -> pd.DataFrame:
-    """Return what differs in parameters, image counts and provenance, one row each, columns A and B."""
-    return _differing({
-        name if what == "parameters" else f"{what}: {name}": [a[what].get(name), b[what].get(name)]
-        for what in ("parameters", "images", "provenance") for name in {**a[what], **b[what]}
-    })  # fmt: skip
-
-
-def claims_moved(a: Mapping[str, Any], b: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the verdicts on claims that are not the same in both runs."""
-    claims = [result.get("claims", {}) for result in (a, b)]
-    return _differing({
-        name: [block.get(name, {}).get("verdict", "not run") for block in claims]
-        for name in {**claims[0], **claims[1]}
-    })  # fmt: skip
+        "Verdicts that differ": _differing({
+            name: [run.get("claims", {}).get(name, {}).get("verdict", "not run") for run in (a, b)]
+            for name in {**a.get("claims", {}), **b.get("claims", {})}
+        }),
+    }  # fmt: skip
 
 
 def _differing(pairs: Mapping[str, list]) -> pd.DataFrame:
-    differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-    return pd.DataFrame(differing, index=["A", "B"], dtype=object).T
+    differing = {name: [str(v) for v in pair] for name, pair in pairs.items() if pair[0] != pair[1]}
+    return pd.DataFrame.from_dict(differing, orient="index", columns=["A", "B"])
 
 
 def results_moved(a: Mapping[str, Any], b: Mapping[str, Any]) -> pd.DataFrame:
-    """Return A, B, the change with its interval, and a verdict, for every row that both runs have."""
+    """Return A, B, the change with its interval and a word, for every row that both runs have."""
     paired = all(a["parameters"].get(name) == b["parameters"].get(name) for name in PAIRED)
     rows = {}
     for name, one in a["rows"].items():
         other = b["rows"].get(name, {})
         if "mean" in one and "mean" in other:
             low, high = _interval_of_change(one, other, paired=paired)
-            ends = (one["mean"], other["mean"])
-            rows[name] = [*ends, ends[1] - ends[0], low, high, _word(low, high)]
+            word = "no interval" if np.isnan(low + high) else "within noise"
+            word = "up" if low > 0 else "down" if high < 0 else word
+            rows[name] = [one["mean"], other["mean"], other["mean"] - one["mean"], low, high, word]
     columns = ["A", "B", "change", "change low", "change high", "verdict"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
-def _interval_of_change(
-    one: Mapping[str, Any], other: Mapping[str, Any], *, paired: bool
-) -> tuple[float, float]:
-    """Return the 95 % interval of the change from one row to the other, nan where neither has one."""
+def _interval_of_change(one: dict[str, Any], other: dict[str, Any], *, paired: bool) -> tuple[float, float]:
     seeds = (one.get("per_seed", []), other.get("per_seed", []))
     if paired and len(seeds[0]) == len(seeds[1]) > 1:
         return seed_interval(np.subtract(seeds[1], seeds[0]))[1:]
@@ -110,13 +97,6 @@ def _interval_of_change(
     halves = [(high - low) / 2 if None not in (low, high) else np.nan for low, high in ends]
     change, half = other["mean"] - one["mean"], float(np.hypot(*halves))
     return change - half, change + half
-
-
-def _word(low: float, high: float) -> str:
-    """Return in words what an interval of a change says."""
-    if np.isnan(low) or np.isnan(high):
-        return "no interval"
-    return "up" if low > 0 else "down" if high < 0 else "within noise"
 
 
 def title_of(result: Mapping[str, Any]) -> str:

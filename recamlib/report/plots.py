@@ -29,8 +29,7 @@ CLASS_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2
 LOSS_COLOURS = {"bce": BLUE, "sce": RED}
 STYLES = ("-", "--", "-.", ":")
 
-Grid = tuple[int, int]
-GRIDS: tuple[Grid, ...] = ((24, 31), (47, 62), (94, 125), (133, 177))
+GRIDS = ((24, 31), (47, 62), (94, 125), (133, 177))
 DENSE = "random_walk.json"  # stored by benchmarks/bench_walk.py --large
 LONGEST = 700  # characters of a description
 WIDEST = 620.0  # points of a figure; JupyterLab shows it at its own size and cuts off what is wider
@@ -47,10 +46,7 @@ def set_style() -> None:
 
 
 def gradient_magnitudes(terms: Mapping[str, np.ndarray], grid: np.ndarray, *, cases: Mapping) -> Figure:
-    """Draw the four gradient magnitudes of Section 4.2 over (z_p, z_q), the cases marked.
-
-    `terms` are (n, n) with ``z_q`` along rows, `grid` the n values of a logit, `cases` letter to (z_p, z_q).
-    """
+    """Draw magnitudes (n, n), z_q along rows, over n values of a logit; cases are letter to (z_p, z_q)."""
     fig, axes = plt.subplots(1, len(terms), figsize=(3.1 * len(terms), 3.4), sharey=True)
     for ax, (title, values) in zip(axes, terms.items()):
         image = ax.imshow(
@@ -75,8 +71,7 @@ def bars(
     """Draw a bar per row and series with its 95 % interval; the paper's numbers are diamonds.
 
     `frame` has columns ``X here`` of every series ``X``, and where there are any ``X low``, ``X high`` and
-    ``X paper``; a single series may do without the name. `series` are all that there are if none is given.
-    Bars lie with `across`, and carry their numbers with `numbers`.
+    ``X paper``; a single series may do without the name. Bars lie with `across`.
     """
     stems = [f"{name} " for name in series]
     stems = stems or [str(name).removesuffix("here") for name in frame if str(name).endswith("here")]
@@ -120,7 +115,7 @@ def _legend_beside(ax: Axes, **more: Any) -> Axes:
 
 
 def gradient_curves(curves: Mapping[str, np.ndarray], *, ax: Axes, title: str = "") -> Axes:
-    """Draw gradients over epochs (Figure 4), mean and range over seeds: loss to ``(seeds, epochs + 1)``."""
+    """Draw gradients over epochs (Figure 4), mean and range over seeds; a curve is (seeds, epochs + 1)."""
     for loss, values in curves.items():
         epochs = np.arange(values.shape[1])
         ax.plot(epochs, values.mean(0), color=LOSS_COLOURS[loss], label=loss.upper(), lw=2,
@@ -146,14 +141,13 @@ def stacked_times(parts: Mapping[str, Mapping[str, float]], *, unit: float, ax: 
 
 
 def before_and_after(frame: pd.DataFrame, *, ax: Axes) -> Axes:
-    """Draw seconds of the literal and of our form as two points on a log scale; columns ``ours, literal``."""
+    """Draw seconds, columns ``ours, literal``, as two points on a log scale."""
     y = np.arange(len(frame))  # points: the length of a bar says nothing on a log scale
     ax.hlines(y, frame["ours"], frame["literal"], color=GREY, lw=1, zorder=0)
     ax.scatter(frame["literal"], y, color=GREY, marker="s", label="literal")
     ax.scatter(frame["ours"], y, color=BLUE, label="ours")
     for place, (_, row) in zip(y, frame.iterrows()):
-        times = row["literal"] / row["ours"]
-        text = f"÷ {times:.3g}" if times < 1000 else f"÷ {times:,.0f}"
+        text = f"÷ {row['literal'] / row['ours']:,.1f}"
         ax.annotate(text, (max(row["literal"], row["ours"]), place), xytext=(8, 0),
                     textcoords="offset points", va="center")  # fmt: skip
     ax.set(xscale="log", xlabel="seconds (same work, same machine)")
@@ -270,20 +264,13 @@ def sparsity(ax: Axes) -> Axes:
     return ax
 
 
-def walk_seconds(grids: Sequence[Grid] = GRIDS, *, repeats: int = 3) -> dict[Grid, float]:
-    """Return the shortest of some times that a walk of 256 steps takes on each grid, one class."""
-    seconds = {}
-    for grid in grids:
-        boundary = torch.rand(grid, generator=torch.Generator().manual_seed(0)) ** 4
-        times = timeit.repeat(lambda b=boundary: random_walk(b[None], b), number=1, repeat=repeats + 1)
-        seconds[grid] = min(times[1:])  # the first one warms up
-    return seconds
-
-
-def cost_line(ax: Axes, *, seconds: Mapping[Grid, float] | None = None) -> Axes:
+def cost_line(ax: Axes) -> Axes:
     """Draw seconds of a walk against cells, and what the dense matrix would take if its stored ratio held."""
-    seconds = seconds or walk_seconds()
-    cells, taken = np.array([h * w for h, w in seconds]), np.array(list(seconds.values()))
+    cells, taken = np.array([h * w for h, w in GRIDS]), []
+    for grid in GRIDS:
+        boundary = torch.rand(grid, generator=torch.Generator().manual_seed(0)) ** 4
+        times = timeit.repeat(lambda b=boundary: random_walk(b[None], b), number=1, repeat=4)
+        taken.append(min(times[1:]))  # the first one warms up
     ax.loglog(cells, taken, "o-", color=BLUE, label="sparse series, measured here")
     ax.loglog(cells, taken[-1] * cells / cells[-1], ":", color=GREY, label="proportional to cells")
     stored = book_dir() / "measured" / DENSE
@@ -308,7 +295,6 @@ def to_svg(fig: Figure) -> str:
 
 
 def _lighter(found: re.Match) -> str:
-    """Return a picture inside an SVG with a palette of 128 colours: a third of the bytes."""
     picture = Image.open(io.BytesIO(base64.b64decode(found[0]))).convert("RGB")
     picture = picture.quantize(128, method=Image.Quantize.FASTOCTREE)
     picture.save(file := io.BytesIO(), "PNG", optimize=True)
@@ -316,11 +302,6 @@ def _lighter(found: re.Match) -> str:
 
 
 def _fitting(picture: str) -> str:
-    """Return an SVG shown no wider than `WIDEST`; what is in it keeps its proportions.
-
-    >>> _fitting('<svg width="1240pt" height="300pt" viewBox="0 0 1240 300">')
-    '<svg width="620pt" height="150pt" viewBox="0 0 1240 300">'
-    """
     size = re.compile(r'width="([\d.]+)pt" height="([\d.]+)pt"')
     width, height = map(float, size.search(picture).groups())
     scale = min(1.0, WIDEST / width)
@@ -339,7 +320,9 @@ def describe(fig: Figure) -> str:
     """
     axes = [ax for ax in fig.axes if ax.get_label() != "<colorbar>" and ax.get_visible()]
     if axes and all(ax.images and not len(ax.get_xticks()) for ax in axes):
-        text = _pictures(axes)
+        columns, rows = ([t for t in map(get, axes) if t] for get in (Axes.get_title, Axes.get_ylabel))
+        text = f"Grid of pictures. Columns: {_plain(', '.join(columns))}"
+        text += f". Rows: {_plain(', '.join(rows))}" * bool(rows)
     else:
         text = ". ".join(filter(None, map(_panel, axes)))
         text = f"Figure of {len(axes)} panels. {text}" if len(axes) > 1 else text or "Figure"
@@ -355,25 +338,14 @@ def _panel(ax: Axes) -> str:
     legend = ax.get_legend()
     series = [_plain(entry.get_text()) for entry in legend.get_texts()] if legend else []
     ticks = [*ax.get_xticklabels(), *ax.get_yticklabels()]
-    categories = [label for tick in ticks if not _is_number(label := _plain(tick.get_text()))]
+    labels = [_plain(tick.get_text()) for tick in ticks]  # those of numbers and powers say nothing
+    categories = [label for label in labels if re.search(r"[^\W\d_]", re.sub("mathdefault|times", "", label))]
     named = (("series", series), ("for", categories))
     return "; ".join([text, *(f"{what} {', '.join(names)}" for what, names in named if names)]).strip("; ")
 
 
-def _pictures(axes: list[Axes]) -> str:
-    columns = [title for ax in axes if (title := _plain(ax.get_title()))]
-    rows = [caption for ax in axes if (caption := _plain(ax.get_ylabel()))]
-    text = f"Grid of pictures. Columns: {', '.join(columns)}" if columns else "Pictures"
-    return f"{text}. Rows: {', '.join(rows)}" if rows else text
-
-
 def _plain(text: str) -> str:
-    """Return a label on one line, without the marks of formulas."""
     return " ".join(text.replace("$", "").replace("\\", "").split())
-
-
-def _is_number(label: str) -> bool:
-    return not label or not any(c.isalpha() for c in label.replace("mathdefault", "").replace("times", ""))
 
 
 def show_as_svg() -> None:

@@ -16,13 +16,11 @@ def describe_data(result: dict[str, Any]) -> str:
     """Return what a result was measured on: data (synthetic or not), backbone, images, seeds."""
     parameters, images = result["parameters"], result["images"]
     counts = ", ".join(f"{number} {name}" for name, number in images.items())
-    name = parameters["dataset"]
-    kind = "synthetic scenes" if name in SYNTHETIC else name
+    kind = "synthetic scenes" if parameters["dataset"] in SYNTHETIC else parameters["dataset"]
     if "own_classes" in result:
         kind = f"own data ({', '.join(result['own_classes'])})"
     seeds = seeds_of(result)
-    settings = parameters.get("settings", {})
-    other = settings.get("TrainSegmenter", {}).get("backbone")
+    other = parameters.get("settings", {}).get("TrainSegmenter", {}).get("backbone")
     nets = parameters["backbone"] + ", heads on fixed features" * fixed_features(result)
     nets += f", networks on {other}" if other else ""
     return f"{kind}, {nets}, {counts}, {seeds} seed{'s' if seeds > 1 else ''}"
@@ -44,7 +42,6 @@ def shown(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _column(values: pd.Series) -> pd.Series:
-    """Return a column as text: counts whole, other numbers with one decimal, nothing for nan."""
     numbers = [v for v in values if isinstance(v, float) and not pd.isna(v)]
     digits = 0 if numbers and all(v.is_integer() and abs(v) >= 10 for v in numbers) else 1
 
@@ -87,7 +84,8 @@ def discussion(result: dict[str, Any]):
     for name, claim in result.get("claims", {}).items():
         mark = MARKS.get(claim["verdict"]) or escaped(claim["verdict"])
         texts = [escaped(text) for text in (claim["evidence"], claim["numbers"].get("rule", ""))]
-        rows.append([_code(name), mark, *texts])
+        code = f"`{name}`" if re.fullmatch(r"[\w.+-]+", name, re.ASCII) else escaped(name)
+        rows.append([code, mark, *texts])
     where = result["provenance"]
     versions = ", ".join(f"{name} {number}" for name, number in where["versions"].items())
     code = f"commit {where['commit']}, {where['device']}, {versions}, {where['date']}"
@@ -98,7 +96,7 @@ def discussion(result: dict[str, Any]):
 
 
 def answer(claims: dict[str, Any], name: str):
-    """Return the measured answer to a question, what it rests on and its rule, as displayable Markdown."""
+    """Return a verdict, what it rests on and its rule, as displayable Markdown."""
     from IPython.display import Markdown
 
     if name not in claims:
@@ -119,13 +117,8 @@ def escaped(text: Any) -> str:
     return marked.replace("|", "\\|")
 
 
-def _code(name: str) -> str:
-    """Return a name as code if it is one, else as escaped text."""
-    return f"`{name}`" if re.fullmatch(r"[\w.+-]+", name, re.ASCII) else escaped(name)
-
-
 def scoreboard(results: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """Return paper, best comparable measurement or server's number, data and verdict of every claim."""
+    """Return paper, best measurement or the server's number, data and verdict of every claim."""
     results = [result for result in results if "own_classes" not in result]
     rows, entered = [], server_numbers()
     for claim in all_claims():
@@ -138,12 +131,11 @@ def scoreboard(results: Iterable[dict[str, Any]]) -> pd.DataFrame:
 
 
 def first_measured(claim: Claim, results: Iterable[dict[str, Any]]) -> tuple[Any, str, str] | None:
-    """Return (number or evidence, data, verdict) of a claim in the first result that has it, or None."""
+    """Return number or evidence, data and verdict of a claim in the first result that has it."""
     return next(filter(None, (_measured(claim, result) for result in results)), None)
 
 
 def _measured(claim: Claim, result: dict[str, Any]) -> tuple[Any, str, str] | None:
-    """Return the same of one result; what has not converged counts as not run."""
     if claim.id.startswith("prose."):
         entry = result.get("claims", {}).get(claim.id)
         if entry is None or entry["verdict"] in ("not run", "not converged"):

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from textwrap import indent
 from typing import Any, ClassVar, Literal
 
 import pydantic
@@ -23,8 +24,7 @@ from recamlib.files import file_digest, storage_errors, whole_file
 from recamlib.stages.infra import StageCache, Work
 
 Split = Literal["train", "train_aug", "val"]
-Request = tuple[Split, str]
-"""Split and image id, the key of everything that is stored per image."""
+Request = tuple[Split, str]  # split and image id, the key of everything that is stored per image
 
 
 class Settings(pydantic.BaseModel):
@@ -59,9 +59,8 @@ class Settings(pydantic.BaseModel):
 class DataSettings(Settings):
     """Which images: a data set, narrowed to some classes, to single-label images or to a random part.
 
-    ``train_labels`` narrows ``train_aug`` alone: runs that learn from images with one class or with several
-    are scored on the same ones. ``fingerprint``, of the ids and labels found on disk, is filled in: a part of
-    VOC is never mistaken for the whole.
+    ``train_labels`` narrows ``train_aug`` alone, never what is scored. ``fingerprint``, of the ids and labels
+    found on disk, is filled in: a part of VOC is never mistaken for the whole.
     """
 
     name: Literal["hoofed", "voc12", "coco14"] = "hoofed"
@@ -85,10 +84,9 @@ class DataSettings(Settings):
     def of(
         cls, name: str, *, train_images: int = 0, classes: Sequence[str] = (), **more: Any
     ) -> "DataSettings":
-        """Return settings from a notebook's parameters.
+        """Return settings from a notebook's parameters; 0 images are the default number, or all.
 
-        `train_images` is the number of embedded scenes (a third as many for val), or the size of a random
-        part of an official set; 0 is the default number, or all.
+        Embedded scenes are as many as asked, and a third for val; of an official set it is a random part.
         """
         if name == "hoofed" and train_images:
             more |= {"train_count": train_images, "val_count": max(24, train_images // 3)}
@@ -130,7 +128,6 @@ def _images(settings: DataSettings, split: Split, root: str) -> ImageSet:
 
 @functools.lru_cache(maxsize=4)
 def _fingerprint(name: str, root: str) -> str:
-    """Return a short digest of the ids and image-level labels of a data set on disk."""
     digest = hashlib.sha256()
     for split in ("train_aug", "train", "val"):
         images = open_images(name, split)
@@ -146,9 +143,9 @@ def _fingerprint(name: str, root: str) -> str:
 class Stage(Settings):
     """One step of the pipeline; its settings are the key of its cache.
 
-    Subclasses hold their upstream stage, and their name with a version, ``stage: Literal["Walk/2"]``: a new
-    one has it made again with all that is made from it. ``work`` says how a stage is sent to a cluster,
-    ``step`` what the time column calls it, if it is part of that.
+    Subclasses hold their upstream stage, and their name with a version, ``stage: Literal["Walk/2"]``, a new
+    one of which has all made again that is made from it. ``work`` says how a stage is sent to a cluster,
+    ``step`` what the time column calls it.
     """
 
     work: ClassVar[Work] = "images"
@@ -182,10 +179,8 @@ class Stage(Settings):
         lines = [type(self).__name__]
         for name, value in self.changed().items():
             inner = getattr(self, name)
-            if isinstance(inner, Stage):
-                lines += [f"  {name}:"] + [f"    {line}" for line in inner.describe().splitlines()]
-            else:
-                lines.append(f"  {name}: {value}")
+            text = f"\n{indent(inner.describe(), '  ')}" if isinstance(inner, Stage) else f" {value}"
+            lines.append(indent(f"{name}:{text}", "  "))
         return "\n".join(lines)
 
     @property
@@ -273,12 +268,10 @@ class Training(WholeStage):
     weight_decay: float = pydantic.Field(1e-4, ge=0)
 
     def images(self) -> ImageSet:
-        """Return the training images, or the part that ``limit`` asks for."""
         return self.dataset.images("train_aug", limit=getattr(self, "limit", 0))
 
     @property
     def requests(self) -> list[Request]:
-        """The training images as they are asked of a stage per image."""
         return [("train_aug", name) for name in self.images().ids]
 
     def prepare(self, items: Sequence[Any]) -> None:
@@ -289,7 +282,7 @@ class Training(WholeStage):
         self, model: nn.Module, views: Any, step: Callable[..., dict[str, Tensor]], groups: list[dict], *,
         kind: str = "sgd", **loop: Any,
     ) -> tuple[dict[str, Any], dict[str, Any]]:  # fmt: skip
-        """Train `model` in place and return history and cost; `loop` is what else `engine.fit` takes."""
+        """Train `model` in place and return history and cost; `loop` goes to `engine.fit`."""
         optimizer = engine.make_optimizer(
             groups, kind=kind, momentum=self.momentum, weight_decay=self.weight_decay
         )

@@ -47,15 +47,13 @@ Logits = Callable[[Split, ImageSet], Any]  # to the logits (N, K) of some images
 class TrainClassifier(Training):
     """Train backbone and FC1 on image-level labels (Eq. 1 and 4; rows 1 to 3 of Table 1).
 
-    Defaults train the small embedded network from scratch; profiles hold the paper's settings. With
-    pre-trained ``weights``, BatchNorm keeps its running statistics and the stem stays fixed, as in the
-    authors' code. ``probe`` stores the logits of the val images after every epoch, for Figure 4. With
-    ``saliency`` there is one more channel, for the background, and ``saliency_weight`` times the loss of EPS
-    is added (Table 4), in reactivation too. ``checkpointing`` saves memory, and is for transformers.
+    With pre-trained ``weights``, BatchNorm keeps its running statistics and the stem stays fixed, as in the
+    authors' code. ``probe`` stores the logits of the val images after every epoch (Figure 4). ``saliency``
+    adds a channel for the background and ``saliency_weight`` times the loss of EPS (Table 4), in reactivation
+    too. ``checkpointing`` saves a transformer's memory.
 
-    ``train="heads"`` leaves the backbone as loaded: FC1 is trained on features of whole images, resized by
-    ``scale``, computed once. ``fc_init="linear"`` starts FC1 from that layer and then trains everything.
-    ``scale`` is also the size at which convergence is measured.
+    ``train="heads"`` trains FC1 alone, on stored features of whole images, resized by ``scale``, at which
+    convergence is measured too. ``fc_init="linear"`` starts FC1 from that layer and then trains everything.
     """
 
     dataset: DataSettings = DataSettings()
@@ -97,7 +95,7 @@ class TrainClassifier(Training):
         return SaliencyMaps(dataset=self.dataset, saliency=self.saliency)
 
     def views(self, *, draws: int = 0) -> LabelledViews:
-        """Return the training crops of this run; `draws` is added to the seed that they are drawn with."""
+        """Return the training crops, drawn with the seed plus `draws`."""
         images, seed = self.images(), self.seed + draws
         # the long side is from 0.625 to 1.25 crops, as the published [320, 640] for a crop of 512
         sides = round(0.625 * self.crop), round(1.25 * self.crop)
@@ -120,7 +118,6 @@ class TrainClassifier(Training):
 
     def build(self, weights: str | None = None) -> CamClassifier:
         """Return the untrained classifier, its fixed parts fixed."""
-        classes = len(self.images().space)
         backbone = build_backbone(
             self.backbone, output_stride=self.output_stride, weights=weights,
             checkpointing=self.checkpointing,
@@ -128,7 +125,7 @@ class TrainClassifier(Training):
         if self.weights:
             freeze_batch_norm(backbone)
             freeze_stem(backbone)
-        return CamClassifier(backbone, classes, background=self.saliency is not None)
+        return CamClassifier(backbone, len(self.images().space), background=self.saliency is not None)
 
     def eps(self, net: CamClassifier, features: Tensor, views: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Return the weighted loss of EPS on features of views ``(B, 4, H, W)``; nothing without saliency."""
@@ -137,7 +134,6 @@ class TrainClassifier(Training):
         return {"eps": self.saliency_weight * eps_loss(net.scores(features), views[:, 3], labels)}
 
     def make(self) -> dict[str, Any]:
-        """Train and return file, digest, history, convergence and cost."""
         if self.train == "heads":
             return self._train_fc1()
         torch.manual_seed(self.seed)
@@ -189,12 +185,10 @@ class TrainClassifier(Training):
         )  # fmt: skip
 
     def logits_of(self, fc1: nn.Linear) -> Logits:
-        """Return a function to the logits of images, from their stored features."""
         fc1.cpu()
         return lambda split, images: fc1(self.features.pooled(split, images.ids))
 
     def _record(self, logits: Logits) -> dict[str, float]:
-        """Return the mean average precision, percent, on training and val images, and that of FC1 alone."""
         record, linear = self.precision_of(logits), self.linear
         same = self.model_dump(exclude={"infra"}) == linear.model_dump(exclude={"infra"})
         return {**record, "fc1_map": (record if same else linear.result["convergence"])["val_map"]}
@@ -239,7 +233,6 @@ def _train(
     stage: Training, model: nn.Module, views: Any, step: Callable, groups: list[dict], *,
     record_of: Callable[[nn.Module], dict[str, Any]], **loop: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """Run one training stage: loop, convergence, stored weights, cost; then the checkpoint goes."""
     history, cost = stage.fit(model, views, step, groups, epochs=stage.epochs, **loop)
     probes = history.pop("probes", [])
     with labels_only():
@@ -307,24 +300,18 @@ class Reactivate(Training):
         return nn.ModuleDict({"classifier": classifier, "head": head})
 
     def make(self) -> dict[str, Any]:
-        """Train from the base's weights and return what `_train` does."""
         _ = self.base.result  # trains what has to be there first
         if len(self.images().space) == 1:
             raise SettingsError(ONE_CLASS)
         torch.manual_seed(self.seed + OTHER_DRAWS)
-        step: Callable
+        views: Any
         if self.train == "heads":
             model, step = _heads(self.base.fc1()), self._head_step
-            first = list(model.fc1.parameters())
-            views: Any = FeatureViews(self.images(), [f[0] for f in self.base.features.of("train_aug")])
-            if self.sce_weight and not self.base_lr_factor:  # then class features never change
-                step = self._fixed_step
-                with torch.no_grad():
-                    views.pooled = self._all_class_features(model.fc1.weight, views)[:, :, None]
+            views = FeatureViews(self.images(), [f[0] for f in self.base.features.of("train_aug")])
         else:
             model, step, views = self.build(), self._step, self.base.views(draws=OTHER_DRAWS)
             model.classifier.load_state_dict(self.base.load()[0].state_dict())
-            first = [p for p in model.classifier.parameters() if p.requires_grad]
+        first = [p for n, p in model.named_parameters() if not n.startswith("head.") and p.requires_grad]
         groups = [
             {"params": first, "lr": self.lr * self.base_lr_factor},
             {"params": list(model.head.parameters()), "lr": self.lr},
@@ -351,9 +338,9 @@ class Reactivate(Training):
             sce = reactivation_loss(pooled, labels, classifier=net.head)
         return {"loss": bce + self.sce_weight * sce + sum(eps.values()), "bce": bce, "sce": sce, **eps}
 
-    def _head_step(self, net: nn.Module, samples: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def _head_step(self, net: nn.Module, views: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Return the losses of `_step` on stored features; maps are made of the classes present alone."""
-        features, ratio = split_cells(samples)  # (B, C, 1, n), (B, 1, 1)
+        features, ratio = split_cells(views)  # (B, C, 1, n), (B, 1, 1)
         bce = bce_loss(net.fc1(features.mean((2, 3)) * ratio[..., 0]), labels)
         if self.sce_weight == 0:
             return {"loss": bce, "bce": bce}
@@ -361,18 +348,6 @@ class Reactivate(Training):
             self._class_features(features, ratio, net.fc1.weight, labels), labels, classifier=net.head
         )
         return {"loss": bce + self.sce_weight * sce, "bce": bce, "sce": sce}
-
-    def _fixed_step(self, net: nn.Module, samples: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Return the loss on class features ``(B, K, 1, C)`` where FC1 does not train."""
-        sce = reactivation_loss(samples[:, :, 0], labels, classifier=net.head)
-        return {"loss": self.sce_weight * sce, "sce": sce}
-
-    def _all_class_features(self, fc1: Tensor, views: FeatureViews, *, limit: int = 0) -> Tensor:
-        """Return the class features (N, K, C) of stored training images, or of the first so many."""
-        parts = zip(views.cells[: limit or None].split(64), views.labels[: limit or None].split(64))
-        return torch.cat([
-            self._class_features(*split_cells(cells), fc1, labels) for cells, labels in parts
-        ])  # fmt: skip
 
     def _class_features(self, features: Tensor, ratio: Tensor, fc1: Tensor, labels: Tensor) -> Tensor:
         """Return the features (B, K, C) of Eq. 5 of padded cells; rows of absent classes mean nothing."""
@@ -390,18 +365,17 @@ class Reactivate(Training):
     ) -> tuple[tuple[Tensor, Tensor, Tensor], dict[str, float]]:
         """Return what FC2 sees of training images (`one_class_features`), and how far it is trained on it."""
         if self.train == "heads":
-            rows = self._all_class_features(net.fc1.weight.detach().cpu(), views, limit=limit)
-            pooled = one_class_features(rows, views.labels[: limit or None])
+            weight = net.fc1.weight.detach().cpu()
+            cells, labels = (rows[: limit or None].split(64) for rows in (views.cells, views.labels))
+            rows = (self._class_features(*split_cells(c), weight, y) for c, y in zip(cells, labels))
         else:
             weight = net.classifier.fc1.weight.detach().cpu()
             images = self.dataset.images("train_aug", limit=limit)
-            found = _whole(net.classifier, images, scale=self.base.scale)
-            pairs = zip(found, torch.from_numpy(images.label_matrix()))
-            parts = [
-                one_class_features(class_features(f, class_activation_maps(f, weight), gap=self.gap), y[None])
-                for f, y in pairs
-            ]
-            pooled = tuple(torch.cat(column) for column in zip(*parts))
+            labels = torch.from_numpy(images.label_matrix()).split(1)
+            features = _whole(net.classifier, images, scale=self.base.scale)
+            rows = (class_features(f, class_activation_maps(f, weight), gap=self.gap) for f in features)
+        columns = zip(*(one_class_features(row, y) for row, y in zip(rows, labels)))
+        pooled: Any = tuple(torch.cat(column) for column in columns)
         fc2 = net.head.fc2.weight.detach().cpu()
         return pooled, {
             **head_numbers(*pooled, fc2), "length": float(pooled[0].norm(dim=1).mean()),

@@ -34,7 +34,6 @@ class Features(ImageStage):
     stage: Literal["Features/1"] = "Features/1"
 
     def build(self) -> Backbone:
-        """Return the backbone."""
         with torch.random.fork_rng(devices=[]):  # without weights, the same one every time
             torch.manual_seed(0)
             return build_backbone(self.backbone, output_stride=self.output_stride, weights=self.weights)
@@ -76,7 +75,6 @@ class FeatureViews(Dataset):
             row[0, : each.shape[1], :-1] = each.T
             row[0, : each.shape[1], -1] = 1
         self.cells = cells.permute(0, 3, 1, 2)  # (N, C + 1, 1, n), channels last
-        self.pooled: Tensor | None = None  # (N, K, 1, C), if samples are class features that do not change
 
     def set_epoch(self, epoch: int) -> None:
         pass  # no view is drawn
@@ -86,8 +84,7 @@ class FeatureViews(Dataset):
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor, Tensor]:
         places = torch.tensor(indices)
-        samples = self.cells if self.pooled is None else self.pooled
-        return samples[places], self.labels[places], places
+        return self.cells[places], self.labels[places], places
 
     @staticmethod
     def collate(batch: Any) -> Any:

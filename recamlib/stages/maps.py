@@ -26,29 +26,23 @@ UNTRAINED: tuple[WeightOption, ...] = ("relu(w)", "w*w", "w*random")  # our own 
 CONTROLS: tuple[WeightOption, ...] = (*UNTRAINED, "relu(w)*relu(w')")  # all of our own
 FEW = 4  # images of AdvCAM between two writes: a killed run loses at most these
 BACKGROUND = {"cam": 0.15, "recam": 0.21, "eps": 0.20}  # published thresholds; 0.21 is ReCAM's on VOC
+# from requests, images (3, H, W) and classes present (P,) to the maps of every scale of each image
 Extractor = Callable[[Sequence[Request], list[Tensor], list[Tensor]], Sequence[Sequence[Tensor]]]
-"""From requests, images (3, H, W) and classes present (P,) to the maps of every scale of each image."""
 
 
 class MapStage(ImageStage):
-    """What every stage that makes maps has in common: whole splits, single images, thresholds.
-
-    None of the ``published`` background thresholds fits the embedded scenes: ``embedded`` was chosen with the
-    profile quick on scenes of another seed.
-    """
+    """What every stage that makes maps has in common: whole splits, single images, thresholds."""
 
     published: ClassVar[dict[str, float]] = BACKGROUND
-    embedded: ClassVar[float] = 0.55
+    embedded: ClassVar[float] = 0.55  # chosen on scenes of another seed: no published one fits
     thresholds: ClassVar[tuple[float, ...]] = THRESHOLDS  # that masks of these maps are scored at
 
     @property
     def dataset(self) -> DataSettings:
-        """Data settings of the classifier at the root."""
         return self.model.dataset
 
     @property
     def seed(self) -> int:
-        """Seed of the classifier at the root; what is trained on these maps takes it too."""
         return self.model.seed
 
     def merge(self, item: dict, *, stride: int | None = None) -> Tensor:
@@ -64,12 +58,11 @@ class MapStage(ImageStage):
 
     @property
     def convergence(self) -> Convergence:
-        """Whether the model at the root has converged; trains it if that was not done yet."""
+        """Whether the model at the root has converged."""
         return convergence(self.model.result["convergence"])
 
     @property
     def reactivated(self) -> bool:
-        """Whether the maps are ReCAM's."""
         return isinstance(self.model, Reactivate) and self.model.sce_weight > 0
 
     @property
@@ -80,16 +73,15 @@ class MapStage(ImageStage):
         return self.published["recam" if self.reactivated and self.dataset.name == "voc12" else "cam"]
 
     def images(self, split: Split, *, limit: int = 0) -> ImageSet:
-        """Return the images of a split, or a random part of them."""
         return self.dataset.images(split, limit=limit)
 
     def run(self, split: Split, *, limit: int = 0) -> Iterator[tuple[str, dict]]:
-        """Yield (id, stored item) for every image of a split, computing what is missing."""
+        """Yield id and stored item of every image of a split."""
         ids = self.images(split, limit=limit).ids
         return zip(ids, self.items([(split, name) for name in ids]))
 
     def maps(self, split: Split, *, limit: int = 0) -> Iterator[tuple[str, Tensor, list[int]]]:
-        """Yield (id, normalised maps (P, H, W), classes present) for every image of a split."""
+        """Yield id, normalised maps (P, H, W) and classes present of every image of a split."""
         for name, item in self.run(split, limit=limit):
             yield name, self.merge(item), item["classes"]
 
@@ -116,7 +108,6 @@ class ModelMaps(MapStage):
 
     @property
     def options(self) -> tuple[WeightOption, ...]:
-        """Weight options that the model's maps can be read with."""
         return (*OPTIONS, *CONTROLS) if self.reactivated else ("w", *UNTRAINED)
 
     def make(self, requests: Sequence[Request]) -> Iterator[dict]:
@@ -141,10 +132,9 @@ class ModelMaps(MapStage):
 class ExtractCams(ModelMaps):
     """Multi-scale, mirrored class activation maps of the classes in each image's label (Eq. 2 and 9).
 
-    Stored per image are the ReLU'd, un-normalised maps of every scale at the network's own resolution (about
-    a thirtieth of a full-size map), of all weight options from one forward pass: ``weights`` chooses what is
-    read and is no part of the cache key. ``reading="softmax"`` takes the share of a class in a softmax over
-    all classes and the background instead, as EPS does; it needs a model that was trained with saliency.
+    Stored are the ReLU'd, un-normalised maps of every scale at the network's own resolution, of all weight
+    options from one forward pass: ``weights`` chooses what is read and is no part of the cache key.
+    ``reading="softmax"`` takes the share of a class in a softmax over all classes and the background, as EPS.
     """
 
     reading: Literal["relu", "softmax"] = "relu"
@@ -163,7 +153,6 @@ class ExtractCams(ModelMaps):
 
     @property
     def stored(self) -> tuple[WeightOption, ...]:
-        """Weight options that are stored together."""
         return self.options if self.reading == "relu" else ("w",)
 
     @property
@@ -174,7 +163,6 @@ class ExtractCams(ModelMaps):
         return ("weights",)
 
     def extractor(self) -> tuple[int, Extractor]:
-        """Return the function from images to their maps, (N, P, h, w) of N weight options."""
         classifier, fc2 = self.model.load()
         fc1 = classifier.fc1.weight.detach()
         weights = torch.stack([combine_weights(fc1, fc2, o, seed=self.seed) for o in self.stored])
@@ -190,7 +178,6 @@ class ExtractCams(ModelMaps):
     def _from_features(
         self, requests: Sequence[Request], weights: Tensor, classes: Sequence[Tensor]
     ) -> list[list[Tensor]]:
-        """Return the maps of some images from stored features, as `extract_scale_maps` does from pictures."""
         given = {**dict(getattr(self.model, "base", self.model).features), "mirror": True}
         columns = [Features(**{**given, "scale": scale}).items(requests) for scale in self.scales]
         pairs = zip(*[[torch.from_numpy(np.array(i["features"])).float() for i in c] for c in columns])
@@ -219,7 +206,6 @@ class AdvCams(ModelMaps):
     step = "advcam"
 
     def extractor(self) -> tuple[int, Extractor]:
-        """Return the function from images to their summed maps, (P, h, w)."""
         classifier, fc2 = self.model.load()
         weight = combine_weights(classifier.fc1.weight.detach(), fc2, self.weights)
         classifier.to(default_device())
@@ -235,7 +221,6 @@ class RefinedMaps(MapStage):
 
     @property
     def model(self) -> TrainClassifier | Reactivate:
-        """The classifier at the root."""
         return self.cams.model
 
 

@@ -46,8 +46,7 @@ class _Confident(Stage):
 class ConfidentLabels(_Confident, ImageStage):
     """Pixels that maps are sure about: dense CRF at a high and at a low threshold, where they agree.
 
-    The label map (0 background, k + 1 class k, 255 neither) is stored as PNG bytes, its labelled share
-    beside.
+    Stored as PNG bytes are label maps: 0 background, k + 1 class k, 255 neither.
     """
 
     stage: Literal["ConfidentLabels/2"] = "ConfidentLabels/2"
@@ -66,10 +65,7 @@ class ConfidentLabels(_Confident, ImageStage):
             yield {"png": png, "kept": float((labels != 255).mean()), "cost": per_image(cost, 1)}
 
     def _labelled(self, requests: Sequence[Request]) -> Iterator[dict[str, Any]]:
-        """Yield the arguments of the CRF: label maps (2, H, W) at the high and at the low threshold.
-
-        Their values are local: 0 for the background and p + 1 for the p-th class present.
-        """
+        """Yield pictures and label maps (2, H, W): 0, or p + 1 for the p-th class present."""
         for (split, name), item in zip(requests, self.cams.items(requests)):
             maps = self.cams.merge(item).numpy()
             picture = self.cams.dataset.images(split).image(name)
@@ -110,7 +106,6 @@ class TrainBoundary(_Confident, Training):
 
     @property
     def labels(self) -> ConfidentLabels:
-        """The stage that makes the labels this one trains on."""
         return ConfidentLabels(**{name: getattr(self, name) for name in _Confident.model_fields})
 
     def build(self) -> BoundaryNet:
@@ -125,7 +120,6 @@ class TrainBoundary(_Confident, Training):
         return BoundaryNet(backbone)
 
     def make(self) -> dict[str, Any]:
-        """Train; of the network the branch alone is stored, beside the share of confident pixels."""
         images = self.images()
         stored = dict(zip(images.ids, self.labels.items(self.requests)))
         view = PairedView(crop=self.crop, scale=self.scale, stride=STRIDE)
@@ -142,13 +136,10 @@ class TrainBoundary(_Confident, Training):
         logits = net(images).float()
         with torch.autocast(logits.device.type, enabled=False):
             loss = boundary_loss(logits.sigmoid(), labels.long(), radius=self.radius)
-        return {
-            "loss": loss.total, "background": loss.background, "foreground": loss.foreground,
-            "negative": loss.negative,
-        }  # fmt: skip
+        parts = {name: getattr(loss, name) for name in ("background", "foreground", "negative")}
+        return {"loss": loss.total, **parts}
 
     def load(self) -> BoundaryNet:
-        """Return the trained network."""
         net = self.build()
         self.load_into(net.branch)
         return net.eval()
@@ -175,9 +166,9 @@ class BoundaryMaps(ImageStage):
 
 class Walk(RefinedMaps):
     """Random walk of maps over the image (Eq. 11): the maps that become the pseudo masks.
+
     ``power`` is applied to the maps before they walk: 1.5 is AdvCAM's, which IRN's labels do not get. Stored
     are walked maps (P, ceil(H/4), ceil(W/4)), float16, over the largest value of all classes, as published.
-    published.
     """
 
     cams: Cams = pydantic.Field(ExtractCams(), discriminator="stage")
@@ -197,7 +188,6 @@ class Walk(RefinedMaps):
 
     @property
     def boundaries(self) -> BoundaryMaps:
-        """The stage that gives the boundary maps."""
         return BoundaryMaps(net=self.boundary)
 
     def make(self, requests: Sequence[Request]) -> Iterator[dict]:
@@ -241,8 +231,7 @@ class Walk(RefinedMaps):
 class SaliencyMerge(RefinedMaps):
     """EDAM's merge of maps with saliency: on ReCAM's maps it is ReCAM-M (Table 4).
 
-    It is the last step before masks, after IRN's walk where there is one: IRN's labels need maps that say how
-    sure they are, and these are 0 or 1.
+    It comes after IRN's walk, whose labels need maps that say how sure they are: these are 0 or 1.
     """
 
     cams: ExtractCams | AdvCams | Walk = pydantic.Field(ExtractCams(), discriminator="stage")

@@ -36,7 +36,6 @@ class Saliency(Settings):
         super().__init__(**data)
 
     def describe(self) -> str:
-        """Return one line for people."""
         if self.source == "fine_grained":
             return "OpenCV's fine-grained static saliency, made from the images alone"
         return f"folder of PNGs {self.fingerprint}, values 0 to {self.peak}"

@@ -13,18 +13,9 @@ from torch import Tensor
 from recamlib.data.access import ImageSet
 from recamlib.engine.device import bar, default_device, measured
 from recamlib.engine.predict import segment_image
+from recamlib.method import scores
 from recamlib.method.crf import crf_many, crf_probabilities
-from recamlib.method.scores import (
-    THRESHOLDS,
-    ThresholdSweep,
-    bootstrap_contrast,
-    bootstrap_interval,
-    class_counts,
-    floor_iou,
-    iou_from_counts,
-    mean_iou,
-    mean_iou_from_counts,
-)  # fmt: skip
+from recamlib.method.scores import THRESHOLDS, ThresholdSweep, mean_iou
 from recamlib.models.base import fold_batch_norm
 from recamlib.models.segmenters import Segmenter
 from recamlib.stages.base import DataSettings, Split, Stage, WholeStage
@@ -49,7 +40,6 @@ class _Counted(WholeStage):
 
     @property
     def images(self) -> ImageSet:
-        """The images that are scored."""
         return self.of.dataset.images(self.split, limit=self.limit)
 
     @property
@@ -59,38 +49,36 @@ class _Counted(WholeStage):
 
     @property
     def miou(self) -> float:
-        """Mean IoU."""
-        return 100 * float(mean_iou_from_counts(self.counts.sum(0)))
+        return 100 * float(scores.mean_iou_from_counts(self.counts.sum(0)))
 
     @property
     def floor(self) -> float:
         """Mean IoU that needs no map: all background, or one label of each image all over it."""
-        return 100 * floor_iou(self.counts)
+        return 100 * scores.floor_iou(self.counts)
 
     def per_class(self) -> dict[str, float]:
         """Return the IoU of background and every class."""
-        return dict(zip(self.images.space.names, (100 * iou_from_counts(self.counts.sum(0))).tolist()))
+        return dict(zip(self.images.space.names, (100 * scores.iou_from_counts(self.counts.sum(0))).tolist()))
 
     def interval(self) -> tuple[float, float]:
         """Return the 95 % bootstrap interval over images."""
-        low, high = bootstrap_interval(self.counts, seed=0)
+        low, high = scores.bootstrap_interval(self.counts, seed=0)
         return 100 * low, 100 * high
 
     def interval_of_difference(
         self, other: "_Counted", *, among: np.ndarray | slice = slice(None)
     ) -> tuple[float, float]:
         """Return the 95 % paired bootstrap interval of the difference to another, `among` images (N,)."""
-        low, high = bootstrap_contrast([self.counts[among], other.counts[among]], (1, -1), seed=0)
+        low, high = scores.bootstrap_contrast([self.counts[among], other.counts[among]], (1, -1), seed=0)
         return 100 * low, 100 * high
 
 
 class Score(_Counted):
     """Score pseudo masks of a split against the true masks, at every background threshold.
 
-    Of three thresholds ``fixed`` is the published one (for the embedded scenes, one chosen on scenes of
-    another seed), ``best`` is swept on the scored images themselves, as published, and ``cross`` scores
-    either half of the images at the best of the other half: nothing is chosen on the images it is reported
-    on. ``limit`` scores a random part of the split, the same one for every method.
+    Of three thresholds ``fixed`` is the published one, ``best`` is swept on the scored images themselves, as
+    published, and ``cross`` scores either half of the images at the best of the other half. ``limit`` scores
+    a random part of the split, the same one for every method.
     """
 
     of: ExtractCams | AdvCams | Walk | SaliencyMerge = pydantic.Field(ExtractCams(), discriminator="stage")
@@ -125,13 +113,12 @@ class Score(_Counted):
 
     @cached_property
     def masked(self) -> bool:
-        """Whether any image of the split has a true mask."""
         return self.of.dataset.masked(self.split)
 
     @property
     def fixed(self) -> float:
         """Mean IoU at the published threshold."""
-        return 100 * float(mean_iou_from_counts(np.sum(self.result["fixed"], axis=0)))
+        return 100 * float(scores.mean_iou_from_counts(np.sum(self.result["fixed"], axis=0)))
 
     @property
     def best(self) -> float:
@@ -140,13 +127,12 @@ class Score(_Counted):
 
     @property
     def best_threshold(self) -> float:
-        """That threshold."""
         return self.result["thresholds"][int(np.argmax(self.result["miou"]))]
 
     def by_label_count(self) -> dict[str, float]:
         """Return the mean IoU of the images with one class, and of those with several (Figure 6b)."""
         groups = {name: self.counts[mask].sum(0) for name, mask in self.groups().items()}
-        return {name: 100 * float(mean_iou_from_counts(counts)) for name, counts in groups.items()}
+        return {name: 100 * float(scores.mean_iou_from_counts(counts)) for name, counts in groups.items()}
 
     def groups(self) -> dict[str, np.ndarray]:
         """Return which images (N,) have one class and which several, where there are any."""
@@ -156,10 +142,7 @@ class Score(_Counted):
 
 
 class SegmentationScore(_Counted):
-    """Score of a segmentation network: scales, mirror image and CRF are settings, so each is a number apart.
-
-    There is no threshold: nothing is chosen on the scored images. None of the masks is held.
-    """
+    """Score of a segmentation network: scales, mirror image and CRF are settings, each a number apart."""
 
     of: TrainSegmenter | TrainUpperBound = pydantic.Field(TrainSegmenter(), discriminator="stage")
     split: Split = "val"
@@ -189,17 +172,14 @@ class SegmentationScore(_Counted):
         with measured() as cost:
             stream = bar(self.predictions(), total=len(images), desc="segment")
             counts = [
-                class_counts(mask, truth.mask(name), num_classes=images.space.with_background)
+                scores.class_counts(mask, truth.mask(name), num_classes=images.space.with_background)
                 for name, mask in stream
             ]
         return {"counts": np.stack(counts).astype(np.int32), "cost": cost, "images": len(images)}
 
 
 def predicted_masks(net: Segmenter, images: Any, *, crf: bool = False, **how: Any) -> Iterator[Mask]:
-    """Yield id and predicted mask (H, W), uint8, of every image; `images` has ``ids`` and ``image(id)``.
-
-    `how` are those of :func:`recamlib.engine.predict.segment_image`.
-    """
+    """Yield id and predicted mask (H, W), uint8, of every image; `how` goes to `segment_image`."""
     net = fold_batch_norm(net).to(default_device(), memory_format=torch.channels_last)
 
     def probabilities(name: str) -> Tensor:
@@ -228,7 +208,6 @@ class SaliencyScore(_Counted):
         return (SaliencyMaps(dataset=self.dataset, saliency=self.saliency),)
 
     def make(self) -> dict[str, Any]:
-        """Return the foreground's IoU per threshold, counts per image (N, 2, 3) at theta, and its share."""
         images, truth = self.dataset.images(self.split), self.dataset.masks(self.split)
         (maps,) = self.upstream
         stored = zip(images.ids, maps.items([(self.split, name) for name in images.ids]))
@@ -248,5 +227,4 @@ class SaliencyScore(_Counted):
 
     @property
     def counts(self) -> np.ndarray:
-        """Those of the foreground alone, (N, 1, 3)."""
         return super().counts[:, 1:]

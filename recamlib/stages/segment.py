@@ -45,7 +45,7 @@ class PseudoMasks(ImageStage):
             yield {"png": png, "pixels": pixels, "cost": per_image(cost, 1)}
 
     def one(self, split: Split, name: str) -> np.ndarray:
-        """Return the pseudo mask (H, W), uint8, of one image, from the classes in its image-level label."""
+        """Return the pseudo mask (H, W), uint8, of one image."""
         return labels_from_png(np.asarray(next(iter(self.items([(split, name)])))["png"]))
 
     def training_set(self, *, limit: int = 0) -> tuple[dict[str, np.ndarray], dict[str, float]]:
@@ -116,7 +116,6 @@ class SegmenterStage(Training):
         return self.store(net, history, cost, images=len(views))
 
     def load(self) -> Segmenter:
-        """Return the trained network."""
         return self.load_into(self.build()).eval()
 
 
@@ -146,8 +145,7 @@ class TrainSegmenter(SegmenterStage):
 class TrainUpperBound(SegmenterStage):
     """Train a segmentation network on *true* masks: fully supervised, what weak methods are measured against.
 
-    It alone breaks the rule that masks are for metrics only: no stage but
-    :class:`recamlib.stages.score.SegmentationScore` takes it, and all that it gives is labelled so.
+    It alone breaks the rule that masks are for metrics only, and all that it gives is labelled so.
     """
 
     dataset: DataSettings = DataSettings()

@@ -60,7 +60,7 @@ def recam(*words: str):
 
 @pytest.mark.parametrize("competition", ["comp5", "comp6"])
 def test_what_is_written_is_what_was_predicted(target, tmp_path, competition):
-    wanted, options = masks(), {"ids": IDS, "size": SHAPES.get, "competition": competition}
+    wanted, options = masks(), {"size": SHAPES.get, "competition": competition}
     assert write_submission(wanted.items(), target, **options) == target
     with tarfile.open(target) as tar:
         assert tar.getnames() == [f"results/VOC2012/Segmentation/{competition}_test_cls/{i}.png" for i in IDS]
@@ -76,32 +76,25 @@ def test_what_is_written_is_what_was_predicted(target, tmp_path, competition):
     assert target.read_bytes() == again.read_bytes()
 
 
-def pairs(*order: int) -> list:
-    return [(IDS[i], masks()[IDS[i]]) for i in order]
-
-
-def changed(mask: np.ndarray, id: str = IDS[1]) -> list:
-    return list((masks() | {id: mask}).items())
+def changed(mask: np.ndarray) -> list:
+    return list((masks() | {IDS[1]: mask}).items())
 
 
 @pytest.mark.parametrize("predicted, message", [
-    (changed(np.full((20, 30), 255, np.uint8)), "'2008_000011' holds the value 255 .*600 pixels"),
+    (changed(np.full((20, 30), 255, np.uint8)), "'2008_000011' holds the value 255, 600 pixels"),
     (changed(np.full((20, 30), 21, np.uint8)), "the value 21, 600 pixels"),
     (changed(np.zeros((30, 20), np.uint8)), "swapped"), (changed(np.zeros((10, 15), np.uint8)), "resize"),
-    (changed(np.zeros((20, 30, 3), np.uint8)), "shape"), (changed(np.zeros((20, 30), int)), "uint8"),
-    (changed(np.zeros((2, 2), np.uint8), "2008_00001"), "did you mean '2008_000"),
-    (pairs(0, 1, 3), "'2009_000001' came where '2008_000012'"), (pairs(0, 1, 1), "'2008_000011' came"),
-    (pairs(0, 1, 2, 3, 0), "the end"), (pairs(0, 1), "2 of 4 .*'2008_000012'"), ([], "4 of 4 masks"),
+    (changed(np.zeros((20, 30, 3), np.uint8)), "shape"),
 ])  # fmt: skip
 def test_a_wrong_mask_stops_the_writing_and_the_earlier_archive_stays(target, predicted, message):
-    write_submission(masks(1).items(), target, ids=IDS, size=SHAPES.get)
+    write_submission(masks(1).items(), target, size=SHAPES.get)
     before = target.read_bytes()
     with pytest.raises(DataError, match=message):
-        write_submission(predicted, target, ids=IDS, size=SHAPES.get)
+        write_submission(predicted, target, size=SHAPES.get)
     assert list(target.parent.iterdir()) == [target] and target.read_bytes() == before
     for path, competition in ((target, "comp7"), (target.with_suffix(".zip"), "comp6")):
         with pytest.raises(SettingsError, match="did you mean 'comp|.tar.gz or .tgz"):
-            write_submission([], path, ids=IDS, size=SHAPES.get, competition=competition)
+            write_submission([], path, size=SHAPES.get, competition=competition)
 
 
 def test_test_images_need_no_annotations(kit):

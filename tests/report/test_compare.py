@@ -7,7 +7,7 @@ import recamlib as rc
 from recamlib.cli import app
 from recamlib.report import compare
 from recamlib.report.claims import table_row
-from recamlib.report.compare import claims_moved, results_moved, settings_changed
+from recamlib.report.compare import comparison, results_moved
 
 PARAMETERS = {"profile": "smoke", "dataset": "hoofed", "backbone": "resnet_small", "train_images": 9,
               "seeds": [0, 1, 2], "lr": 0.1}  # fmt: skip
@@ -28,9 +28,11 @@ def run(rows, notebook="02_table1_ablations", answer="holds", **parameters):
 def test_only_what_differs_is_listed():
     rows = {"bce_only": table_row([1.0, 2.0, 3.0])}
     a, b, c = run(rows), run(rows, lr=0.2, profile="quick"), run(rows, lr=0.3, answer="cannot tell")
-    assert settings_changed(a, b).T.to_dict("list") == {"profile": ["smoke", "quick"], "lr": [0.1, 0.2]}
-    assert settings_changed(a, a).empty and claims_moved(a, a).empty
-    assert claims_moved(a, c).loc["prose.any_option_beats_cam"].tolist() == ["holds", "cannot tell"]
+    settings, verdicts = "Settings that differ", "Verdicts that differ"
+    changed = comparison(a, b)[settings].T.to_dict("list")
+    assert changed == {"profile": ["smoke", "quick"], "lr": ["0.1", "0.2"]}
+    assert comparison(a, a)[settings].empty and comparison(a, a)[verdicts].empty
+    assert comparison(a, c)[verdicts].loc["prose.any_option_beats_cam"].tolist() == ["holds", "cannot tell"]
 
 
 def test_same_seeds_are_pairs_and_a_small_steady_gain_is_seen():
