@@ -378,7 +378,7 @@ class Reactivate(Training):
         pooled: Any = tuple(torch.cat(column) for column in columns)
         fc2 = net.head.fc2.weight.detach().cpu()
         return pooled, {
-            **head_numbers(*pooled, fc2), "length": float(pooled[0].norm(dim=1).mean()),
+            **head_numbers(*pooled, fc2=fc2), "length": float(pooled[0].norm(dim=1).mean()),
             "cosine": float(F.cosine_similarity(fc2.flatten(), start.flatten(), dim=0)),
         }  # fmt: skip
 
