@@ -7,33 +7,8 @@ from typing import Any
 import pandas as pd
 
 from recamlib.report.cells import BLOCKS, TABLES, laid_out, place, titled, words
-from recamlib.report.claims import MARKS, RULE, all_claims, row_verdict
-from recamlib.report.tables import row_of, scoreboard
-
-
-def measured(result: Mapping[str, Any]) -> pd.DataFrame:
-    """Return every number of a result beside the paper's, in percent, with intervals and verdicts."""
-    claims = {
-        claim.id.split(".", 1)[1].rpartition(".")[0]: claim for claim in all_claims()
-        if not claim.id.startswith("prose.") and row_of(claim, result) is not None
-    }  # fmt: skip
-    rows = {}
-    for name, row in result["rows"].items():
-        if "mean" not in row:
-            continue
-        claim = claims.get(name)
-        judged = claim is not None and claim.baseline is not None
-        paper = claim.difference if judged else None
-        change = row.get("difference_interval", (None, None))
-        rows[words(name)] = {
-            "paper": claim.value if claim else None, "here": row["mean"], "low": row.get("low"),
-            "high": row.get("high"), "paper's difference": paper, "difference": row.get("difference"),
-            "difference low": change[0], "difference high": change[1], "seeds": row.get("seeds"),
-            "verdict": MARKS[row_verdict(row, paper)] if judged else "",
-        }  # fmt: skip
-    return pd.DataFrame.from_dict(rows, orient="index").astype(
-        {name: float for name in ("paper", "paper's difference", "difference") if rows}
-    )
+from recamlib.report.claims import MARKS, RULE
+from recamlib.report.tables import scoreboard
 
 
 def scoreboard_page(results: Iterable[dict[str, Any]]) -> str:

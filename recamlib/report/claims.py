@@ -231,21 +231,3 @@ def curve(rows: dict[str, dict[str, Any]], *, name: str) -> pd.DataFrame:
     """Return rows keyed by a number as a frame with columns ``<name>, mean, low, high``, ascending."""
     frame = pd.DataFrame([{name: float(key), **row} for key, row in rows.items()])
     return frame[[name, "mean", "low", "high"]].sort_values(name)
-
-
-def compare(table: str, result: dict[str, Any]) -> pd.DataFrame:
-    """Return paper beside measured for the rows of one table in percent; controls have no paper value."""
-    data = result["parameters"]["dataset"]
-    column = data if data in ("voc12", "coco14") else "voc12"
-    paper, rows = paper_values(), []
-    for name, row in result["rows"].items():
-        low, high = row.get("difference_interval", (None, None))
-        rows.append({
-            "row": name, f"paper ({column})": paper.get(f"{table}.{name}.{column}"), "here": row.get("mean"),
-            "low": row.get("low"), "high": row.get("high"), "difference": row.get("difference"),
-            "difference low": low, "difference high": high,
-            "convergence": "not converged: " * (not row.get("converged", True)) + row.get("convergence", ""),
-            "fixed threshold": row.get("fixed"), "best threshold": row.get("best"),
-            "images": result["images"]["scored"], "seeds": row["seeds"], "data": data,
-        })  # fmt: skip
-    return pd.DataFrame(rows).set_index("row")

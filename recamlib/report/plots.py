@@ -87,8 +87,8 @@ def bars(
             points = (here, at) if across else (at, here)
             lengths = _error_bars(here, frame[f"{stem}low"], frame[f"{stem}high"])
             ax.errorbar(*points, **{errors: lengths}, fmt="none", ecolor="black", capsize=3, lw=1)
-        for name in [name for name in frame if str(name).startswith(f"{stem}paper")]:
-            values = frame[name].astype(float)
+        if f"{stem}paper" in frame:
+            values = frame[f"{stem}paper"].astype(float)
             points = (values, at) if across else (at, values)
             ax.plot(*points, "D", color=ORANGE, mec="black", ms=7, ls="none", label=None if side else "paper")
         if numbers:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from recamlib.data.access import ImageSet
+from recamlib.report.cells import words
 from recamlib.report.claims import MARKS, SYNTHETIC, Claim, all_claims, row_verdict, server_numbers
 from recamlib.report.results import fixed_features, seeds_of
 
@@ -52,6 +53,29 @@ def _column(values: pd.Series) -> pd.Series:
         return "" if pd.isna(value) else f"{value if abs(value) >= 0.05 else 0.0:.{digits}f}"
 
     return values.map(cell)
+
+
+def measured(result: dict[str, Any]) -> pd.DataFrame:
+    """Return every number of a result beside the paper's, in percent, with intervals and verdicts."""
+    claims = {
+        claim.id.partition(".")[2].rpartition(".")[0]: claim for claim in all_claims()
+        if not claim.id.startswith("prose.") and row_of(claim, result) is not None
+    }  # fmt: skip
+    rows = {}
+    for name, row in result["rows"].items():
+        if "mean" not in row:
+            continue
+        claim = claims.get(name, Claim(name, ""))
+        paper = claim.difference if claim.baseline else None
+        low, high = row.get("difference_interval", (None, None))
+        rows[words(name)] = {
+            "paper": claim.value, "here": row["mean"], "low": row.get("low"), "high": row.get("high"),
+            "paper's difference": paper, "difference": row.get("difference"), "difference low": low,
+            "difference high": high, "verdict": "" if paper is None else MARKS[row_verdict(row, paper)],
+            "convergence": row.get("convergence", ""), "fixed threshold": row.get("fixed"),
+            "best threshold": row.get("best"), "seeds": row.get("seeds"),
+        }  # fmt: skip
+    return pd.DataFrame.from_dict(rows, orient="index").dropna(axis="columns", how="all").infer_objects()
 
 
 def class_frequencies(images: ImageSet) -> pd.DataFrame:

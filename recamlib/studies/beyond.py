@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from recamlib.report.cells import columns
 from recamlib.report.claims import all_rows_hold, seed_interval, sentence, signed
 from recamlib.stages.base import DataSettings
 from recamlib.stages.classify import Reactivate, TrainClassifier
@@ -52,20 +53,13 @@ def table1_frame(tables: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """Return `table1` of several backbones as a frame: one line per backbone and row, cost beside it."""
     lines = {
         (backbone, name): {
-            **_numbers("mIoU", row), **_numbers("difference", row),
+            **columns(row, "mIoU", "difference"),
             "mAP": float(np.mean(row["average_precision"])),
             **{f"seconds, {part}": f"{value:.3g}" for part, value in row["seconds"].items()},
         }
         for backbone, table in tables.items() for name, row in table.items()
     }  # fmt: skip
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis(index=["backbone", "row"])
-
-
-def _numbers(title: str, row: Mapping[str, Any]) -> dict[str, float]:
-    if title in ("difference", "change"):
-        low, high = row.get(f"{title}_interval", (np.nan, np.nan))
-        return {title: row.get(title, np.nan), f"{title} low": low, f"{title} high": high}
-    return {title: row["mean"], f"{title} low": row["low"], f"{title} high": row["high"]}
 
 
 def on_every_backbone(tables: Mapping[str, Mapping[str, Any]], *, row: str) -> dict[str, Any]:
@@ -87,7 +81,7 @@ def gain(models: Sequence[Reactivate], settings: Blocks, *, option: str) -> dict
 def changed(gains: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return by how much every change moves ReCAM minus CAM from that of the first entry, paired by seed.
 
-    Intervals are over seeds and hold together over all changes (Bonferroni); a single seed has none.
+    Intervals hold together over all changes (Bonferroni); a single seed has none.
     """
     own = {name: np.subtract(g["recam"]["per_seed"], g["cam"]["per_seed"]) for name, g in gains.items()}
     first, *others = own
@@ -103,16 +97,18 @@ def changed(gains: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]
 
 def changes_frame(gains: Mapping[str, Mapping[str, Any]], moves: Mapping[str, Any]) -> pd.DataFrame:
     """Return CAM, ReCAM and their difference under every change, and how far it moved from the first."""
-    lines = {
-        name: _numbers("CAM", rows["cam"]) | _numbers("ReCAM", rows["recam"])
-        | _numbers("difference", rows["recam"]) | _numbers("change", moves.get(name, {}))
-        for name, rows in gains.items()
-    }  # fmt: skip
+    lines = {}
+    for name, rows in gains.items():
+        cam, recam = (columns(rows[kind.lower()], kind, "difference") for kind in ("CAM", "ReCAM"))
+        lines[name] = cam | recam
+        if name in moves:
+            low, high = moves[name]["change_interval"]
+            lines[name] |= {"change": moves[name]["change"], "change low": low, "change high": high}
     return pd.DataFrame.from_dict(lines, orient="index").astype(float)
 
 
 def moved(moves: Mapping[str, Any]) -> dict[str, Any]:
-    """Return whether any change moves what reactivation gains."""
+    """Judge whether any change moves what reactivation gains."""
     spans = [move["change_interval"] for move in moves.values()]
     text = "; ".join(f"{name} {signed(m['change'], *m['change_interval'])}" for name, m in moves.items())
     rule = "some change moves ReCAM minus CAM: its interval over seeds, one for all, does not contain zero"

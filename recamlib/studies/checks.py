@@ -59,7 +59,7 @@ def merged(first: Any, second: Any) -> Any:
 
 
 def checked(**parameters: Any) -> dict[str, Any]:
-    """Return the parameters of a notebook in their types; errors are those of `fitted`.
+    """Return the parameters of a notebook in their types.
 
     >>> checked(seeds=[0, 1], settings={"Reactivate": {"lr": 1}})
     {'seeds': [0, 1], 'settings': {'Reactivate': {'lr': 1.0}}}
@@ -73,8 +73,7 @@ def fitted(
     """Return some parameters in their types, lists and mappings as in JSON; text is read as YAML if need be.
 
     `known` has all parameters of the notebook with their annotations, which count where a name has no kind
-    here; `stages` are those that ``settings`` may name. A SettingsError names what does not fit, and what
-    does.
+    here; `stages` are those that ``settings`` may name.
     """
     try:
         model = _parameters(tuple(known.items()), tuple(stages)).model_validate(dict(given))
@@ -87,7 +86,6 @@ def fitted(
 
 
 def _one_line(given: Mapping[str, Any], first: Mapping[str, Any]) -> SettingsError:
-    """Return pydantic's first error as one line that names the place and what came."""
     where, value = "", given
     for part in first["loc"]:  # other parts of it are names that pydantic gives to kinds
         if isinstance(value, Mapping) and part in value:

@@ -29,8 +29,7 @@ RULES = {"iou": "IoU", "false_positives": "false +", "false_negatives": "false â
 def make(stage: type[S], settings: Blocks, **given: Any) -> S:
     """Return a stage from what a table gives it and the settings under its class's name.
 
-    A dense CRF that is wanted and not there is left out, with a warning; a setting that the table also gives,
-    so that one would be ignored, is an error.
+    A dense CRF that is wanted and not there is left out, with a warning.
 
     >>> from recamlib.stages.classify import TrainClassifier
     >>> make(TrainClassifier, {"TrainClassifier": {"lr": 0.05}}, seed=1).lr
@@ -50,9 +49,8 @@ def score_table(
 ) -> dict[str, dict[str, Any]]:
     """Score rows, one score per seed each, and return them for :func:`recamlib.report.results.record`.
 
-    `baseline` is the row that every other one is compared with, or the row to compare each row with. Of a row
-    ``floor`` needs no map, ``converged`` is of its baseline too, and ``difference_over_images`` is of the
-    first seed. Where no image has a true mask, a row tells how training went and nothing else.
+    `baseline` is the row that every other one is compared with, or the row to compare each row with; a row's
+    ``converged`` is of its baseline too. Where no image has a true mask, it tells how training went alone.
     """
     masked = next(iter(scores.values()))[0].masked
     even = len({len(row) for row in scores.values()}) == 1
@@ -81,7 +79,7 @@ def score_table(
 
 
 def scored_row(mine: Sequence[Any], partner: Sequence[Any] | None, **more: Any) -> dict[str, Any]:
-    """Return a row of scores, one a seed: mIoU, interval, difference to its partner, classes, floor."""
+    """Return a row of scores, one a seed, with its difference to a partner."""
     return table_row(
         [s.miou for s in mine], baseline=[s.miou for s in partner] if partner else None,
         interval=mine[0].interval(),
@@ -91,7 +89,7 @@ def scored_row(mine: Sequence[Any], partner: Sequence[Any] | None, **more: Any) 
 
 
 def convergence_of(maps: Sequence[MapStage]) -> dict[str, Any]:
-    """Return whether all have converged; in words, the first that has not, or the first."""
+    """Return whether all have converged; in words the first that has not."""
     answers = [stage.convergence for stage in maps]
     worst = next((a for a in answers if not a.converged), answers[0])
     return {"converged": worst.converged, "convergence": worst.text}
@@ -115,10 +113,9 @@ def examples(
 ) -> list[dict[str, Any]]:
     """Return picture rows (image, CAM, ReCAM, both masks, truth) chosen by rule, not by hand.
 
-    Masks are at the cross-fitted thresholds. By ``"iou"`` they are the images whose IoU over their classes
-    changes most, half of them the largest gains and half the largest losses; by ``"false_positives"`` or
-    ``"false_negatives"`` those in which the share of pixels wrongly given to a class, or withheld from one,
-    falls most. Where no image has a true mask, they are the first, with masks at the fixed threshold.
+    Masks are at the cross-fitted thresholds. By ``"iou"`` half are the largest gains of IoU over an image's
+    classes, half the largest losses; by ``"false_positives"`` or ``"false_negatives"`` the share of pixels
+    wrongly given to a class, or withheld from one, falls most. Without true masks they are the first.
     """
     scores = {title: Score(of=stage, split=split) for title, stage in (("CAM", cam), ("ReCAM", recam))}
 
@@ -174,7 +171,6 @@ def _picture_rows(
     score: Score | SegmentationScore, picked: Mapping[int, float],
     columns: Callable[[str, np.ndarray], dict[str, np.ndarray]], what: str = "IoU",
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Return caption, image, `columns` and truth of each picked image."""
     images, masked = score.images, score.of.dataset.masked(score.split)
     truth = score.of.dataset.masks(score.split) if masked else None
     rows = []
@@ -192,20 +188,18 @@ def _picked(counts: Sequence[np.ndarray], rule: Rule, number: int) -> dict[int, 
     before, after = (_per_image(part, rule) for part in counts)
     change = after - before
     order = np.argsort(-change if rule == "iou" else change, kind="stable").tolist()
-    if rule == "iou":
-        order = [*order[: (number + 1) // 2], *order[len(order) - number // 2 :]]
-    return {index: change[index] for index in (order if rule == "iou" else order[:number])}
+    ends = [*order[: (number + 1) // 2], *order[len(order) - number // 2 :]]
+    return {index: change[index] for index in (ends if rule == "iou" else order[:number])}
 
 
 def _painted(score: Score, name: str, picture: np.ndarray) -> np.ndarray:
-    """Return the mask (H, W, 3) of an image in colours, at the cross-fitted threshold or the fixed one."""
     maps, classes = score.of.one(score.split, name)
     chosen = score.result["cross_thresholds"][fold_of(name)] if score.masked else score.of.fixed_threshold
     return paint(to_mask(maps.numpy(), classes, chosen), score.images.space, picture)
 
 
 def to_mask(maps: np.ndarray, classes: Sequence[int], threshold: float) -> np.ndarray:
-    """Return the mask (H, W) of maps (P, H, W): the highest class where it is above the threshold, else 0."""
+    """Return the mask (H, W) of maps (P, H, W): the highest class above the threshold, else 0."""
     return np.array([0, *(k + 1 for k in classes)], dtype=np.uint8)[masked_argmax(maps, threshold)]
 
 
@@ -216,6 +210,5 @@ def _per_image(counts: np.ndarray, rule: Rule) -> np.ndarray:
     if rule != "iou":
         wrong = (predicted if rule == "false_positives" else true) - both
         return 100 * wrong.sum(1) / pixels
-    present = true > 0
-    values = np.where(present, np.nan_to_num(iou_from_counts(counts[:, 1:])), 0)
-    return 100 * values.sum(1) / np.maximum(present.sum(1), 1)
+    values = np.where(true > 0, np.nan_to_num(iou_from_counts(counts[:, 1:])), 0)
+    return 100 * values.sum(1) / np.maximum((true > 0).sum(1), 1)

@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from matplotlib.colors import to_rgb
-from safetensors import safe_open
-from torch import Tensor
+from safetensors.torch import load_file
 
 from recamlib.data.images import read_image, write_mask
 from recamlib.data.labels import VOC12
@@ -47,10 +46,9 @@ def map_photo(
 ) -> PhotoMaps:  # fmt: skip
     """Return CAM, ReCAM and pseudo mask of a photograph, for the twenty classes of VOC.
 
-    The heads are those of ``recam run 02 --profile mini`` (:func:`heads_facts`), the threshold the published
-    0.21. Without `classes` those count that FC1 is surer of than not; if there is none, a RecamError names
-    the likeliest. `weights` are those that ReCAM is read with (Eq. 9), `backbone_weights` of MobileNetV2: a
-    file, a name in the weights folder, or ``"imagenet"``. A rotation in the file's EXIF data is applied.
+    The heads are those of ``recam run 02 --profile mini``, the threshold is the published 0.21. Without
+    `classes` those count that FC1 is surer of than not. `weights` are those that ReCAM is read with (Eq. 9),
+    `backbone_weights` of MobileNetV2: a file, a name in the weights folder, or ``"imagenet"``.
     """
     for name in classes:
         if name not in VOC12.classes:
@@ -62,7 +60,8 @@ def map_photo(
     image = read_image(path, turned=True)  # (3, H, W)
     backbone = build_backbone("mobilenet_v2", output_stride=16, weights=backbone_weights)
     backbone = fold_batch_norm(backbone).to(memory_format=torch.channels_last)
-    fc1, fc2 = _heads()
+    heads = load_file(HEADS)
+    fc1, fc2 = heads["fc1"].float(), heads["fc2"].float()
     (pair,) = image_features(backbone, [image], scale=LONG_SIDE / max(image.shape[1:]), mirror=True)
     scores = (fc1 @ pair[0].mean((1, 2))).sigmoid()  # (K,)
     if classes:
@@ -108,14 +107,3 @@ def write_photo(maps: PhotoMaps, folder: Path, stem: str) -> list[Path]:
         classes=np.array(maps.classes), scores=np.array(maps.scores), mask=maps.mask,
     )  # fmt: skip
     return [picture, mask, arrays]
-
-
-def heads_facts() -> dict[str, Any]:
-    """Return what is known of the packaged heads: data, images, precision, how they were made."""
-    with safe_open(HEADS, framework="pt") as file:
-        return dict(file.metadata())
-
-
-def _heads() -> tuple[Tensor, Tensor]:
-    with safe_open(HEADS, framework="pt") as file:
-        return file.get_tensor("fc1").float(), file.get_tensor("fc2").float()

@@ -1,6 +1,5 @@
 """Table 1 and Figure 6a: rows by weight option, and the rules by which their claims are judged."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,21 +38,17 @@ def option_of(dataset: str) -> WeightOption:
 
 
 def any_option_beats_cam(rows: Mapping[str, Any]) -> dict[str, Any]:
-    """Judge ``any_option_beats_cam``."""
     judged = {name: rows[name] for name in ROWS.values()}
     rule = "every reactivated row has an interval above BCE only"
     return {"prose.any_option_beats_cam": claims.all_rows_hold(judged, rule)}
 
 
 def reactivation_or_weights(rows: Mapping[str, Any]) -> dict[str, Any]:
-    """Judge a question of our own: is the gain of ``w*w'`` reactivation, or how weights are combined?
-
-    Differences are paired by seed; with one seed nothing is told.
-    """
+    """Judge, paired by seed: is the gain of ``w*w'`` reactivation, or how weights are combined?"""
     parts, answers = [], []
     for name, other in PAIRS:
         change, *span = seed_interval(np.subtract(rows[name]["per_seed"], rows[other]["per_seed"]))
-        parts.append(f"{_plain(name)} less {_plain(other)} {signed(change, *span)}")
+        parts.append(f"{name} less {other} {signed(change, *span)}")
         if name == ROWS["w*w'"] and other != "bce_only":
             answers.append(verdict(span, +1))
     rule = "w*w' lies above relu(w), w*w and w*random of weights that were not reactivated"
@@ -62,19 +57,8 @@ def reactivation_or_weights(rows: Mapping[str, Any]) -> dict[str, Any]:
     return {"ours.gain_is_reactivation": sentence(answer, "; ".join(parts), rows=judged, rule=rule)}
 
 
-def _plain(row: str) -> str:
-    """Return the name of a row as people write it.
-
-    >>> _plain("recam_relu_w_times_relu_w_prime (ours)"), _plain("bce_only")
-    ("ReCAM relu(w)*relu(w')", 'BCE w')
-    """
-    words = row.removesuffix(" (ours)").replace("recam_", "ReCAM ").replace("bce_", "BCE ")
-    words = words.replace("only", "w").replace("_times_", "*").replace("_plus_", "+").replace("w_prime", "w'")
-    return re.sub(r"relu_(w'?)", r"relu(\1)", words)
-
-
 def lambda_sweep(curve: Mapping[str, Any], *, margin: float = 2.0) -> dict[str, Any]:
-    """Judge ``lambda_insensitive``, rows keyed by lambda: are the values equivalent within `margin` points?
+    """Judge ``lambda_insensitive``: are rows keyed by lambda equivalent within `margin` points?
 
     It does not hold if an interval lies wholly outside the margin: a merely wide one is no evidence.
     """

@@ -27,18 +27,13 @@ cell = functools.partial(Cell, "table2")  # of a method and a kind
 TIMED = 16  # images whose masks are made once more to time the last step, which no stage stores
 
 
-class MixedDevicesWarning(UserWarning):
-    """Seconds of different devices are added up or compared."""
-
-
 def systems(
     cams: Mapping[str, Sequence[ExtractCams]], settings: Blocks, *, methods: Sequence[str] = tuple(METHODS),
     advcam_images: int = 0,
 ) -> dict[Cell, list[MapStage]]:  # fmt: skip
-    """Return the cells of Table 2 as stages, one per seed.
+    """Return the cells of Table 2 as stages, one per seed, from maps of ``"cam"`` and ``"recam"``.
 
-    `cams` has ``"cam"`` and ``"recam"`` to the maps of one model per seed; AdvCAM runs on a random part of
-    the images, of the size `advcam_images`, 0 for all.
+    AdvCAM runs on a random part of the images, of the size `advcam_images`, 0 for all.
     """
     for method in methods or [""]:
         check_choice("refinement", method, METHODS)
@@ -72,26 +67,21 @@ def refined(maps: ExtractCams, method: str, settings: Blocks, advcam_images: int
 
 
 def image_counts(train: int, scored: int, *, methods: Sequence[str], advcam_images: int) -> dict[str, int]:
-    """Return how many images a run trains on, scores and, if its methods do that at all, runs AdvCAM on.
-
-    >>> image_counts(600, 600, methods=["none", "advcam"], advcam_images=24)
-    {'train': 600, 'scored': 600, 'advcam': 24}
-    """
+    """Return how many images a run trains on, scores and, if its methods do that at all, runs AdvCAM on."""
     counts = {"train": train, "scored": scored}
     return counts | ({"advcam": advcam_images or scored} if any("advcam" in m for m in methods) else {})
 
 
 def part_of(cell: Cell, advcam_images: int) -> int:
-    """Return the size of the random part of the images that a cell is of: 0, for all, but with AdvCAM."""
+    """Return the size of the part of the images that a cell is of: 0, for all, but with AdvCAM."""
     return advcam_images if cell.method.startswith("advcam") else 0
 
 
 def pipeline_cost(stage: MapStage, *, split: Split, limit: int = 0) -> dict[str, Any]:
     """Return what it takes to go from nothing to the 0-1 masks of all training images (Table 2).
 
-    Training stages count with the seconds they recorded, cached or not; stages per image with the mean of
-    their records on the images named here, times the number of training images. ``parts`` has step to
-    seconds; records of several ``devices`` are warned of.
+    Trainings count with the seconds they recorded; stages per image with the mean of their records on the
+    images named here, times the number of training images. Records of several ``devices`` are warned of.
     """
     images = len(stage.dataset.images("train_aug"))
     records = _records(stage, [(split, name) for name in stage.images(split, limit=limit).ids])
@@ -101,8 +91,8 @@ def pipeline_cost(stage: MapStage, *, split: Split, limit: int = 0) -> dict[str,
         warnings.warn(
             f"the seconds of {type(stage).__name__} come from different devices ({'; '.join(devices)}): "
             "run it again in an empty results folder before reading its time",
-            MixedDevicesWarning, stacklevel=2,
-        )  # fmt: skip
+            stacklevel=2,
+        )
     parts = {
         step: float(np.mean([cost["seconds"] for cost in part])) * (images if work == "images" else 1)
         for step, (work, part) in records.items()
@@ -182,10 +172,7 @@ def groups_frame(table: Mapping[Cell, Any]) -> pd.DataFrame:
 def recam_against_advcam(
     times: Mapping[Cell, Any], rows: Mapping[Cell, Sequence[MapStage]]
 ) -> dict[str, Any]:
-    """Judge ``recam_vs_advcam_speed`` and ``recam_extra_hours_voc`` on the time column of Table 2.
-
-    The first is a ratio of times on one device; the second is a time on the paper's hardware.
-    """
+    """Judge ``recam_vs_advcam_speed``, a ratio, and ``recam_extra_hours_voc``, on the paper's hardware."""
     recam, paper = times[cell("none", "recam")]["mean"], paper_values()["prose.recam_vs_advcam_speed"]
     cost = times[cell("none", "recam")]["seconds"] - times[cell("none", "cam")]["seconds"]
     answer, text = "not run", f"ReCAM takes {recam:.1f} ut, AdvCAM was not run"

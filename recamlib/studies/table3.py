@@ -21,8 +21,8 @@ from recamlib.stages.segment import PseudoMasks, TrainSegmenter, TrainUpperBound
 from recamlib.studies.common import Blocks, convergence_of, make, scored_row
 from recamlib.studies.table2 import part_of
 
-# Chosen on true masks of 100 embedded training scenes alone, where one seed reaches 50, 60 and 52 mIoU
-# against 13 of all background, in 35, 10 and 16 s of a busy core; SGD does not get off the ground so soon.
+# Large ones have the paper's settings (Section 5; DeepLabV3+, whose are in the supplement, usual ones). Those
+# of small ones were chosen on true masks of 100 embedded training scenes: 50, 60, 52 mIoU, background 13.
 _SMALL = {"weights": "scenes", "optimizer": "adamw", "weight_decay": 0.01, "batch_size": 10, "crop": 80}
 RECIPES: dict[str, dict[str, Any]] = {
     "deeplabv2": {"lr": 2.5e-4, "weight_decay": 5e-4, "batch_size": 10, "crop": 321, "steps": 20_000},
@@ -35,10 +35,6 @@ RECIPES: dict[str, dict[str, Any]] = {
     "deeplabv3plus_small": _SMALL | {"lr": 2e-3, "steps": 120, "fixed_norm": True},
     "upernet_small": _SMALL | {"lr": 2e-3, "power": 1.0, "steps": 180, "batch_size": 8, "fixed_norm": True},
 }  # fmt: skip
-"""Settings of each network: the paper's (Section 5) for the large ones, quick ones for the small.
-
-Those of DeepLabV3+, which are in the supplement alone, are usual ones with DeepLabV2's steps.
-"""
 COCO_STEPS = {"deeplabv2": 100_000, "deeplabv3plus": 100_000, "upernet_swin": 80_000}  # instead, on COCO
 COLUMNS = {"upernet_swin": "upernet"}  # names of networks in the paper's table, where they differ
 cell = functools.partial(Cell, "table3")  # of a method, a kind and a network
@@ -46,17 +42,13 @@ ABOVE_FLOOR = 20  # points that a network on true masks has to be above its floo
 
 
 def column(arch: str) -> str:
-    """Return the paper's name of a network: ``"upernet"`` for ``"upernet_small"``."""
+    """Return the paper's name of a network."""
     stem = arch.removesuffix("_small")
     return COLUMNS.get(stem, stem)
 
 
 def recipe(arch: str, data: DataSettings, own: Mapping[str, Any], settings: Blocks) -> dict[str, Any]:
-    """Return the settings of a network on some data: its recipe, then its own, then those of all networks.
-
-    >>> recipe("deeplabv2_small", DataSettings(), {"lr": 0.01}, {"TrainSegmenter": {"steps": 5}})["lr"]
-    0.01
-    """
+    """Return the settings of a network on some data: its recipe, then its own, then those of all networks."""
     check_choice("network", arch, RECIPES)
     steps = {"steps": COCO_STEPS[arch]} if data.name == "coco14" and arch in COCO_STEPS else {}
     return {**RECIPES[arch], **steps, **own, **settings.get("TrainSegmenter", {})}
@@ -67,7 +59,7 @@ def networks(
 ) -> dict[Cell, list[TrainSegmenter]]:
     """Return the cells of Table 3 as stages, with the seeds of the maps.
 
-    `maps` are rows of :func:`recamlib.studies.table2.systems`, `archs` networks by name, each with settings
+    `maps` are those of :func:`recamlib.studies.table2.systems`, `archs` networks by name, each with settings
     of its own; AdvCAM's rows learn from `advcam_images`, 0 for all.
     """
     rows: dict[Cell, list[TrainSegmenter]] = {}
@@ -96,11 +88,10 @@ def upper_bounds(
 
 
 def evaluations(scores: Mapping[str, SegmentationScore], *, limit: int = 0) -> pd.DataFrame:
-    """Return how much the kind of evaluation changes the number: one row per kind, one column per network.
+    """Return mIoU at one scale and at the published six with mirror images, without and with the CRF.
 
-    On the images of the scores, or on `limit` random ones: at one scale and at the published six with mirror
-    images, without and with the CRF. All scales are times that of the scores: a network trained on small
-    pictures does not know objects at their full size.
+    One row per kind, one column per network, on the images of the scores or on `limit` random ones. Scales
+    are times that of the scores: a network trained on small pictures does not know objects at full size.
     """
     columns = {}
     for name, score in scores.items():
@@ -125,9 +116,15 @@ def table(scores: Mapping[Cell, Sequence[SegmentationScore]]) -> dict[Cell, dict
     rows: dict[Cell, dict[str, Any]] = {}
     for place, mine in bar(scores.items(), desc="rows"):
         result = mine[0].of.result
+        cost = result["cost"]
         rows[place] = score_row(
             mine, scores.get(place.partner), trained_on=result["images"], balance=result.get("balance"),
-            loss=np.asarray(result["history"].get("loss", [])).tolist(), cost=_cost(mine[0]),
+            loss=np.asarray(result["history"].get("loss", [])).tolist(), cost={
+                "train_seconds": cost["seconds"],
+                "waited_share": cost["waited_seconds"] / (cost["seconds"] or 1),
+                "peak_memory_mib": cost["peak_memory_mib"],
+                "score_seconds": mine[0].result["cost"]["seconds"],
+            },
         )  # fmt: skip
     for place, row in rows.items():
         if place.method != TRUE_MASKS and (top := rows.get(bound(place.network))):
@@ -152,14 +149,6 @@ def score_row(
     )  # fmt: skip
 
 
-def _cost(score: SegmentationScore) -> dict[str, float]:
-    cost = score.of.result["cost"]
-    return {
-        "train_seconds": cost["seconds"], "waited_share": cost["waited_seconds"] / (cost["seconds"] or 1),
-        "peak_memory_mib": cost["peak_memory_mib"], "score_seconds": score.result["cost"]["seconds"],
-    }  # fmt: skip
-
-
 def recipe_frame(data: DataSettings, archs: Blocks, settings: Blocks) -> pd.DataFrame:
     """Return the settings that each network is trained with, one row per network."""
     rows = {arch: recipe(arch, data, own, settings) for arch, own in archs.items()}
@@ -168,13 +157,13 @@ def recipe_frame(data: DataSettings, archs: Blocks, settings: Blocks) -> pd.Data
 
 
 def balance_frame(shares: Mapping[Cell, Mapping[str, float]]) -> pd.DataFrame:
-    """Return the share of pixels per class, and ignored, in percent: one row per set of pseudo masks."""
+    """Return the share of pixels per class, and ignored, in percent."""
     titles = {place.title: share for place, share in shares.items()}
     return 100 * pd.DataFrame.from_dict(titles, orient="index")
 
 
 def class_frame(scores: Mapping[str, SegmentationScore]) -> pd.DataFrame:
-    """Return IoU in percent per class, one column per title, for `recamlib.report.plots.bars`."""
+    """Return IoU in percent per class, one column per title."""
     return pd.DataFrame({f"{title} here": score.per_class() for title, score in scores.items()})
 
 
@@ -211,11 +200,9 @@ def frame(result: Mapping[str, Any]) -> pd.DataFrame:
 def margin_of_the_stronger(
     scores: Mapping[Cell, Sequence[Any]], rows: Mapping[Cell, Mapping[str, Any]] | None = None
 ) -> dict[str, Any]:
-    """Judge ``larger_margin_on_stronger`` on scores of Table 3, one per seed.
+    """Judge ``larger_margin_on_stronger`` on scores of Table 3, one per seed; `rows` say what has converged.
 
-    Holds if ReCAM's margin over CAM on UPerNet, less that on DeepLabV2, both without refinement, lies above
-    zero; nothing can be told where the upper bound of UPerNet is there and not the higher. The other
-    refinements are shown, not judged. `rows` of :func:`table` say what has converged.
+    Refinements are shown, not judged. Nothing can be told where UPerNet's upper bound is not the higher one.
     """
     rule = (
         "margin on UPerNet less margin on DeepLabV2, no refinement, lies above zero; UPerNet is the stronger"

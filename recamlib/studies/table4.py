@@ -36,10 +36,7 @@ def how_read(*, weights: WeightOption, reading: str = "softmax") -> dict[str, di
 def systems(
     cams: Mapping[str, Sequence[ExtractCams]], saliency: Saliency, settings: Blocks, *, irn: bool = True
 ) -> dict[Cell, list[MapStage]]:
-    """Return the six systems without and with IRN as stages, one per seed.
-
-    `cams` has ``"cam"``, ``"recam"``, ``"eps"`` and ``"recam_e"`` to the maps of one trained model per seed.
-    """
+    """Return the six systems without and with IRN as stages, one per seed, from maps of the trained four."""
     rows: dict[Cell, list[MapStage]] = {}
     for method in METHODS if irn else ("none",):
         for kind, stages in cams.items():
@@ -68,7 +65,7 @@ def network_table(scores: Mapping[Cell, Sequence[SegmentationScore]]) -> dict[Ce
 
 
 def saliency_row(score: SaliencyScore) -> dict[str, Any]:
-    """Return how good the saliency is: foreground IoU, and what calling everything foreground would give."""
+    """Return how good the saliency is, and what calling everything foreground would give."""
     low, high = score.interval()
     return {
         "mean": score.miou, "low": low, "high": high, "everything": 100 * score.result["share"],
@@ -77,7 +74,7 @@ def saliency_row(score: SaliencyScore) -> dict[str, Any]:
 
 
 def mask_frame(result: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the pseudo masks, one row per system: mIoU and differences in percent, without and with IRN."""
+    """Return mIoU of pseudo masks and differences, in percent, without and with IRN, one row per system."""
     rows = {}
     for kind, name in SYSTEMS.items():
         rows[name] = {"compared with": SYSTEMS.get(PARTNERS.get(kind, ""), "")}

@@ -48,17 +48,12 @@ def magnitude_grid(*, limit: float, points: int = 97) -> tuple[dict[str, np.ndar
 
 
 def pair_gradients(logits: np.ndarray, labels: np.ndarray, *, loss: str) -> dict[str, float]:
-    """Return the mean gradient (Eq. 12) on the target's logit and on the most confusing class's (Figure 4).
-
-    Both are (N, K), every image of one class; the confusing one is the negative class of the highest logit.
-    """
+    """Return the mean gradient (Eq. 12) on logits (N, K) of the target and of the most confusing class."""
     z, y = (torch.tensor(np.array(values), dtype=torch.float64) for values in (logits, labels))
     gradients = LOSSES[loss](z, y)  # (N, K)
     target, confusing = y.argmax(1, keepdim=True), z.masked_fill(y > 0, -torch.inf).argmax(1, keepdim=True)
-    return {
-        "target": gradients.gather(1, target).mean().item(),
-        "confusing": gradients.gather(1, confusing).mean().item(),
-    }
+    places = {"target": target, "confusing": confusing}
+    return {name: gradients.gather(1, place).mean().item() for name, place in places.items()}
 
 
 def measured(
@@ -66,7 +61,7 @@ def measured(
 ) -> dict[str, Any]:
     """Return what one group of classes gives, by loss: one number per seed, percent, and gradients per epoch.
 
-    `classifiers` has loss to one classifier per seed, with ``probe``; `scores` split to loss to their scores.
+    Of each loss there is one classifier per seed, with ``probe``; `scores` are theirs, by split.
     """
     study: dict[str, Any] = {
         "accuracy": {}, "gradients": {}, "scores": scores,
@@ -96,7 +91,7 @@ def _measures(part: Mapping[str, Any]) -> dict[str, Mapping[str, Sequence[float]
 
 
 def frame(study: Mapping[str, Any]) -> pd.DataFrame:
-    """Return accuracy and mIoU per measure and group, in percent, with intervals over seeds."""
+    """Return accuracy and mIoU per group, in percent, with intervals over seeds."""
     rows = {}
     for group, part in study.items():
         for measure, values in _measures(part).items():
@@ -133,11 +128,7 @@ def examples(part: Mapping[str, Any], *, count: int) -> list[dict[str, Any]]:
 
 
 def gradient_cases(cases: Mapping[str, tuple[float, float]]) -> dict[str, dict[str, float]]:
-    """Return the four gradient magnitudes of Section 4.2 (Eq. 12 at K = 2) for each case ``(z_p, z_q)``.
-
-    >>> {name: round(value, 3) for name, value in gradient_cases({"c1": (10.0, 10.0)})["c1"].items()}
-    {'BCE p': 0.0, 'BCE q': 0.5, 'SCE p': 0.5, 'SCE q': 0.5}
-    """
+    """Return the four gradient magnitudes of Section 4.2 (Eq. 12 at K = 2) for each case ``(z_p, z_q)``."""
     labels = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
     table = {}
     for name, logits in cases.items():

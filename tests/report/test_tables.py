@@ -7,7 +7,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 import recamlib as rc
-from recamlib.book.scoreboard import measured, scoreboard_page
+from recamlib.book.scoreboard import scoreboard_page
 from recamlib.errors import RecamError, SettingsError
 from recamlib.files import write_sealed
 from recamlib.report.claims import all_claims, load_paper, table_row
@@ -117,7 +117,7 @@ def test_the_scoreboard_is_filled_from_results_and_the_rest_is_not_run():
     voc, coco = row.select("td")
     assert voc.text.split() == ["52.1", "46.1a", "✔", "holds"] and voc["class"] == ["v-holds"]
     assert coco.text.split() == ["34.6", "not", "run"]
-    frame = measured(result)
+    frame = rc.tables.measured(result)
     assert frame.loc["ReCAM, w", ["paper", "paper's difference"]].tolist() == pytest.approx([52.1, 3.3])
     assert frame.loc["CAM: w of BCE", "verdict"] == "" and frame.loc["SCE only", "verdict"] == "✔ holds"
     (run,) = page.select("ol.runs li")
