@@ -19,8 +19,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from recamlib.data.coco import CATEGORY_IDS, CocoImages, CocoMasks
-from recamlib.data.labels import COCO14
+from recamlib.data.coco import CocoImages, CocoMasks
+from recamlib.data.labels import CATEGORY_IDS, COCO14
 from recamlib.engine.device import device_name, versions
 from recamlib.paths import results_dir
 from recamlib.stages.base import ImageStage, Request

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 
 from recamlib import paths
-from recamlib.data.labels import SPACES, LabelSpace
+from recamlib.data.labels import LabelSpace
 from recamlib.errors import DataError, MaskAccessError, check_choice, nearest
 
 #: Options that each data set takes beyond name, split and root.
-DATASETS = {"hoofed": ("count", "size", "seed", "single_share"), "voc12": ("space",), "coco14": ()}
+DATASETS = {"hoofed": ("count", "size", "seed", "single_share"), "voc12": (), "coco14": ()}
 _READERS = {"hoofed": "hoofed.scenes:Hoofed", "voc12": "voc:Voc", "coco14": "coco:Coco"}  # read when needed
 SPLITS = ("train", "train_aug", "val")
 COMPARED = 16  # masks that are compared with the labels before the first one is handed out
@@ -32,26 +32,26 @@ _GUARD = "RECAM_LABELS_ONLY"
 _lock = threading.Lock()
 
 
-def _move_guard(step: int) -> None:
-    with _lock:
-        os.environ[_GUARD] = str(int(os.environ.get(_GUARD) or 0) + step)
-
-
 @contextmanager
 def labels_only() -> Iterator[None]:
     """Shut the masks while anything trains: inside, no mask set can be opened, read or sent to a worker.
 
     It holds for the whole process and for processes started inside; blocks nest.
     """
-    _move_guard(+1)
+
+    def move(step: int) -> None:
+        with _lock:
+            os.environ[_GUARD] = str(int(os.environ.get(_GUARD) or 0) + step)
+
+    move(+1)
     try:
         yield
     finally:
-        _move_guard(-1)
+        move(-1)
 
 
 def masks_allowed() -> bool:
-    """Say whether masks may be read at this moment (no `labels_only` block is open)."""
+    """Say whether no `labels_only` block is open."""
     return not int(os.environ.get(_GUARD) or 0)
 
 
@@ -63,11 +63,8 @@ def _check_guard() -> None:
         )
 
 
-class ImageSet(ABC):
-    """Images and image-level labels, in the order of `ids`. Has no way to a mask.
-
-    `source` is what messages call the set, for example a list file.
-    """
+class _Listed:
+    """Ids in order and their label space; `source` is what messages call the set, such as a list file."""
 
     def __init__(self, space: LabelSpace, ids: Sequence[str], *, source: str = "") -> None:
         self.space, self.ids = space, tuple(ids)
@@ -77,6 +74,10 @@ class ImageSet(ABC):
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+class ImageSet(_Listed, ABC):
+    """Images and image-level labels, in the order of `ids`. Has no way to a mask."""
 
     @abstractmethod
     def image(self, id: str) -> torch.Tensor:
@@ -111,8 +112,7 @@ class ImageSet(ABC):
         With `classes`, images of at least one of these classes stay, with these labels alone, in this order.
         With `single_label` or `multi_label`, those of exactly one class, or of several, in the full space: a
         horse with its rider is no single-label image even where only horses are asked for. `limit` keeps this
-        many images at most, drawn with `seed`, in their old order; 0 keeps all. A DataError says that a class
-        is unknown or that no image is left.
+        many images at most, drawn with `seed`, in their old order; 0 keeps all.
         """
         if limit < 0:
             raise DataError(f"limit must be 0 (all images) or more, got {limit}")
@@ -167,21 +167,15 @@ def disagree(labels: np.ndarray, values: np.ndarray, space: LabelSpace) -> bool:
     return bool(shown - named or (named and not shown))
 
 
-class MaskSet(ABC):
+class MaskSet(_Listed, ABC):
     """True masks, for metrics only; refuses to work inside `labels_only`.
 
     Subclasses give `_mask` and `_image_size`, and `_labels` if labels do not come from the masks.
     """
 
-    def __init__(self, space: LabelSpace, ids: Sequence[str], *, source: str = "") -> None:
+    def __init__(self, *args: Any, **named: Any) -> None:
         _check_guard()
-        self.space, self.ids = space, tuple(ids)
-        self.source = source or type(self).__name__
-        if not self.ids:
-            raise DataError(f"{self.source}: the list of masks is empty; check the split and the selection")
-
-    def __len__(self) -> int:
-        return len(self.ids)
+        super().__init__(*args, **named)
 
     def __getstate__(self) -> dict:
         _check_guard()  # pickling is how a mask set would travel to a spawned worker
@@ -210,8 +204,7 @@ class MaskSet(ABC):
     def mask(self, id: str) -> np.ndarray:
         """Return one mask, shape ``(H, W)``, uint8: 0 background, ``k + 1`` class ``k``, 255 ignore.
 
-        A DataError says that it is not as large as its image, that it holds a value outside the label space,
-        or that the masks of the set as a whole do not mean what they should, see `doubt`.
+        A DataError says that it does not fit its image, or that the set's masks mean something else: `doubt`.
         """
         _check_guard()
         if self.doubt:
@@ -256,15 +249,12 @@ class MaskSet(ABC):
                 hint = "the sides are swapped, so rotate the pixels of the image as its EXIF tag says"
             came = f"{self._where(id)} has shape {mask.shape}"
             raise DataError(f"{came}, its image ({height}, {width}); {hint}")
-        allowed = np.zeros(256, bool)
-        allowed[[*range(self.space.with_background), self.space.ignore]] = True
-        inside = mask.astype(np.uint8)
-        fine = allowed[inside] & (inside == mask)
+        fine = np.isin(mask, [*range(self.space.with_background), self.space.ignore])
         if not fine.all():
             known = f"{self.space.name} knows 0 to {len(self.space)} and {self.space.ignore} (ignore)"
-            value = mask[~fine][0]
-            raise DataError(f"{self._where(id)} holds the value {value}, {known}; rewrite the mask")
-        return inside
+            came = f"{self._where(id)} holds the value {mask[~fine][0]}"
+            raise DataError(f"{came}, {known}; rewrite the mask")
+        return mask.astype(np.uint8)
 
     def select(self, ids: Iterable[str], *, classes: Iterable[str] = ()) -> "MaskSet":
         """Return the masks of `ids`; pixels of classes that are left out become the ignore value."""
@@ -295,9 +285,7 @@ def open_images(name: str, split: str, *, root: Path | None = None, **options: A
     """Open images and image-level labels of a data set, one of `DATASETS`, and a split, one of `SPLITS`.
 
     hoofed and COCO have no larger training set, so there ``train_aug`` is ``train``. `root` is the folder of
-    the data sets, by default ``paths.data_dir()``. Options of ``hoofed``: see `recamlib.data.hoofed.scenes`;
-    of ``voc12``: `space`, the name of the label space if the devkit holds other classes than VOC's. A
-    SettingsError names the nearest word, a DataError says that files are not there or unusable.
+    the data sets, by default ``paths.data_dir()``. Options of ``hoofed``: see `recamlib.data.hoofed.scenes`.
     """
     return _open("Images", name, split, root, options)
 
@@ -313,9 +301,6 @@ def _open(kind: str, name: str, split: str, root: Path | None, options: dict[str
     check_choice("split", split, SPLITS)
     for option in options:
         check_choice(f"option of {name}", option, DATASETS[name] or ("none",))
-    if isinstance(space := options.get("space"), str):
-        check_choice("label space", space, SPACES)
-        options = {**options, "space": SPACES[space]}
     reader = pkgutil.resolve_name(f"recamlib.data.{_READERS[name]}{kind}")
     if name == "hoofed":
         return reader(split, **options)

@@ -19,28 +19,18 @@ from pycocotools.coco import COCO
 from recamlib.data.access import ImageSet, MaskSet
 from recamlib.data.foreign import describe
 from recamlib.data.images import image_size, read_image
-from recamlib.data.labels import COCO14
-from recamlib.errors import DataError, MissingDataError, check_choice, nearest
+from recamlib.data.labels import CATEGORY_IDS, COCO14
+from recamlib.errors import DataError, MissingDataError, nearest
 
 _DAMAGE = (
     OSError, ValueError, LookupError, TypeError, AssertionError, AttributeError, RecursionError, MemoryError,
 )  # fmt: skip
 _PARTS = {"train": "train2014", "train_aug": "train2014", "val": "val2014"}
 
-# Official category ids have gaps; sorted by id they are the classes of COCO14 in order.
-_GAPS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
-CATEGORY_IDS = tuple(id for id in range(1, 91) if id not in _GAPS)
 
-
-def part_of(split: str) -> str:
-    """Return the folder name of a split, ``train2014`` or ``val2014``."""
-    check_choice("split", split, _PARTS)
-    return _PARTS[split]
-
-
-def annotation_file(root: Path, split: str) -> Path:
+def _annotation_file(root: Path, split: str) -> Path:
     """Return the instances file of a split; `root` is the COCO folder or stands above it."""
-    name = f"annotations/instances_{part_of(split)}.json"
+    name = f"annotations/instances_{_PARTS[split]}.json"
     tried = [Path(root) / folder / name for folder in ("coco14", "coco", "coco128", ".")]
     for path in tried:
         if path.is_file():
@@ -122,7 +112,7 @@ def _load(path: Path, stamp: int) -> COCO:
 
 
 def _index(root: Path, split: str) -> tuple[Path, COCO]:
-    path = annotation_file(root, split)
+    path = _annotation_file(root, split)
     return path, _load(path, os.stat(path).st_mtime_ns)
 
 
@@ -135,7 +125,7 @@ class _Instances:
 
     def __init__(self, root: Path, split: str) -> None:
         path, coco = _index(root, split)
-        self._folder = path.parent.parent / part_of(split)
+        self._folder = path.parent.parent / _PARTS[split]
         images = [coco.imgs[number] for number in sorted(coco.imgs)]
         self._files = {_stem(image): image["file_name"] for image in images}
         self._table = {id: np.zeros(len(COCO14), np.uint8) for id in self._files}
@@ -158,10 +148,7 @@ class _Instances:
 
 
 class CocoImages(_Instances, ImageSet):
-    """Images and image-level labels of COCO instances.
-
-    A crowd region is no label. Images without any label are left out of `ids`, as the authors skip them.
-    """
+    """Images and image-level labels of COCO instances; those without a label are left out of `ids`."""
 
     def without_class(self) -> tuple[str, ...]:
         return tuple(id for id, row in self._table.items() if not row.any())
@@ -175,11 +162,7 @@ class CocoImages(_Instances, ImageSet):
 
 
 class CocoMasks(_Instances, MaskSet):
-    """Semantic masks painted from the instances of COCO.
-
-    Instances are painted from the largest to the smallest, so that small things stay on top. Crowd regions
-    are painted first, with the ignore value: no metric counts them where nothing lies over them.
-    """
+    """Semantic masks: instances painted from the largest to the smallest, over crowd regions to ignore."""
 
     def __init__(self, root: Path, split: str) -> None:
         super().__init__(root, split)
@@ -209,10 +192,10 @@ class CocoMasks(_Instances, MaskSet):
 
 
 def region_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """Return the mask ``(height, width)``, bool, of polygons or run lengths.
+    """Return the mask ``(height, width)``, bool, of polygons or run lengths; raise if it is neither.
 
-    An exception of any kind says that it is neither or does not fit the image: pycocotools itself fills what
-    is missing with chance, takes four numbers for a box, and crashes far outside the image.
+    pycocotools itself fills what is missing with chance, takes four numbers for a box, and crashes far
+    outside the image.
     """
     if isinstance(segmentation, dict):
         runs, counts = segmentation, segmentation["counts"]
@@ -223,11 +206,10 @@ def region_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
                 raise ValueError(f"run lengths of {sum(counts)} pixels for {height * width}")
             runs = run_lengths.frPyObjects(runs, height, width)
     else:
-        if not segmentation or any(not isinstance(polygon, list | array) for polygon in segmentation):
-            raise ValueError("neither polygons nor run lengths")
-        for polygon in segmentation:
-            if len(polygon) % 2 or not (np.abs(polygon) <= 4 * (height + width)).all():
-                raise ValueError("a polygon that is no list of x, y near the image")
+        most = 4 * (height + width)
+        for points in segmentation or [None]:
+            if not isinstance(points, list | array) or len(points) % 2 or not (np.abs(points) <= most).all():
+                raise ValueError("neither run lengths nor polygons of x, y near the image")
         polygons = [list(polygon) for polygon in segmentation if len(polygon) >= 6]
         if not polygons:
             return np.zeros((height, width), bool)

@@ -29,7 +29,7 @@ _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError)
 
 
 class Archive(NamedTuple):
-    """A file to get: its name, address, length and MD5, and its rough length after unpacking (bytes)."""
+    """A file to get, with its length and, roughly, that of what is in it, in bytes."""
 
     file: str
     url: str
@@ -39,7 +39,7 @@ class Archive(NamedTuple):
 
 
 def archives(name: str, *, sources: Path | None = None) -> tuple[Archive, ...]:
-    """Return the archives of a data set as ``data/checksums.yml`` (or another such file) lists them."""
+    """Return the archives of a data set as ``data/checksums.yml``, or `sources`, lists them."""
     if name == "hoofed":
         raise SettingsError("hoofed is drawn, not fetched; `recam data make` writes it to files")
     check_choice("data set to fetch", name, FETCHABLE)
@@ -54,23 +54,17 @@ def fetch(
     name: str, root: Path | None = None, *, sources: Path | None = None, keep: bool = False,
     progress: bool = True,
 ) -> Path:  # fmt: skip
-    """Download and unpack what is not there yet of a data set, and return its folder.
+    """Download and unpack what is not there yet of a data set, one of `FETCHABLE`, and return its folder.
 
-    Of ``voc12``, ``sbd`` (its masks go into the VOC devkit, which must be there) or ``coco14``. `root` is the
-    folder of the data sets, by default ``paths.data_dir()``, made if it is not there; `sources` takes the
-    place of ``data/checksums.yml``; `keep` keeps the archives after unpacking. A DataError says that other
-    data lie in its place, the disk is too full, a download fails or has another MD5, or an archive is
-    damaged.
-
-    A download that breaks off starts again. An archive of the right MD5 that lies in ``archives`` below
-    `root` is taken as it is, so a large one may be got by a program that goes on where it stopped
-    (``curl -L -C - -o``; the error message has the whole line).
+    The masks of ``sbd`` go into the VOC devkit, which must be there. `root` is the folder of the data sets,
+    by default ``paths.data_dir()``; `keep` keeps the archives after unpacking. A download that breaks off
+    starts again, but an archive of the right MD5 that lies in ``archives`` below `root` is taken as it is.
     """
     wanted = archives(name, sources=sources)
     root = paths.data_dir() if root is None else Path(root)
     root.mkdir(parents=True, exist_ok=True)
     todo = [archive for archive in wanted if not _there(_target(name, archive, root), archive)]
-    needed, free = sum(archive.bytes + archive.unpacked for archive in todo), shutil.disk_usage(root).free
+    needed, free = sum(a.bytes + a.unpacked for a in todo), shutil.disk_usage(root).free
     if free < needed:
         raise DataError(
             f"fetching {name} needs {needed / 1e9:.1f} GB but {root} has {free / 1e9:.1f} GB free; "
@@ -152,8 +146,7 @@ def read_sbd_mask(content: bytes, name: str) -> np.ndarray:
 
 
 def _build_sbd(archive: Path, root: Path, folder: Path, *, progress: bool) -> None:
-    """Write masks and the list ``train_aug``: VOC train and both lists of SBD without VOC val, 10,582 images.
-    """
+    """Write masks and the list ``train_aug``: VOC train and SBD's lists without VOC val, 10,582 images."""
     kit = devkit(root)
     train, val = (set(read_ids(list_file(kit, split))) for split in ("train", "val"))
     listed: set[str] = set()
@@ -170,9 +163,9 @@ def _build_sbd(archive: Path, root: Path, folder: Path, *, progress: bool) -> No
     unseen = [id for id in sorted(listed) if not (kit / "JPEGImages" / f"{id}.jpg").is_file()]
     if unseen:
         raise DataError(f"{kit} has no picture {unseen[0]}.jpg: SBD goes with the official VOC 2012 alone")
-    lost = sorted(id for id in listed - train - val if not (folder / f"{id}.png").is_file())
+    lost = [f"{id}.png" for id in sorted(listed - train - val) if not (folder / f"{id}.png").is_file()]
     if not listed or lost:
-        what = f"the mask of {lost[0]}" if lost else "its lists"
+        what = f"the mask {lost[0]}" if lost else "its lists"
         raise DataError(f"{archive} lacks {what}; delete it and fetch it again")
     place = kit / "SegmentationClassAug"
     place.mkdir(exist_ok=True)

@@ -8,32 +8,21 @@ from pathlib import Path
 _KIT = "VOCdevkit/VOC2012"
 _PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 _STEPS = {
-    "roboflow": (
-        "a Roboflow export: (1) export as Pascal VOC, put the pictures of {0}/ into {kit}/JPEGImages and its "
-        "XML files into {kit}/Annotations, (2) write the names of the pictures, one a line, to "
-        "{kit}/ImageSets/Segmentation/train.txt, those of valid/ to val.txt"
-    ),
-    "label studio": (
-        "a Label Studio export: (1) export as Pascal VOC XML, and put images/ into {kit}/JPEGImages and "
-        "Annotations/ into {kit}/Annotations, (2) write the names of the pictures, one a line, to train.txt "
-        "and val.txt in {kit}/ImageSets/Segmentation"
-    ),
-    "labelme": (
-        "files of labelme ({0}): (1) put the pictures into {kit}/JPEGImages, (2) write an annotation for "
-        "each with the lines of book/your_data.md that read labelme's JSON, and train.txt and val.txt in "
-        "{kit}/ImageSets/Segmentation"
-    ),
-    "coco": (
-        "a file in the form of COCO ({0}), which is read with the 80 classes of COCO alone: (1) put the "
-        "pictures into {kit}/JPEGImages, (2) write an annotation for each with the lines of "
-        "book/your_data.md that read it, and train.txt and val.txt in {kit}/ImageSets/Segmentation"
-    ),
-    "yolo": (
-        "an export for YOLO ({0}), which is not read: (1) export as Pascal VOC instead, (2) lay it out as "
-        "book/your_data.md says"
-    ),
+    "roboflow": "a Roboflow export: (1) export as Pascal VOC, put the pictures of {0}/ into {kit}/JPEGImages "
+    "and its XML files into {kit}/Annotations",
+    "label studio": "a Label Studio export: (1) export as Pascal VOC XML, put images/ into {kit}/JPEGImages, "
+    "Annotations/ into {kit}/Annotations",
+    "labelme": "files of labelme ({0}): (1) put the pictures into {kit}/JPEGImages, write an annotation for "
+    "each with the lines of book/your_data.md that read labelme's JSON",
+    "coco": "a file in the form of COCO ({0}), which is read with COCO's own 80 classes alone: (1) put the "
+    "pictures into {kit}/JPEGImages, write an annotation for each with the lines of book/your_data.md for it",
+    "yolo": "an export for YOLO ({0}), which is not read: (1) export as Pascal VOC instead, and lay it out "
+    "as book/your_data.md says",
 }
-_LAST = ", (3) write your classes, one a line without background, to {kit}/classes.txt"
+_LAST = (
+    ", (2) write the names of the pictures, one a line, to train.txt and val.txt in {kit}/"
+    "ImageSets/Segmentation, (3) write your classes, one a line without background, to {kit}/classes.txt"
+)
 
 
 def describe(root: Path) -> str:

@@ -17,11 +17,20 @@ from recamlib.errors import DataError
 # Kinds of file that are decoded; Pillow knows others, one of which runs the program it finds in the file.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 Colour = tuple[int, int, int]
+Colours = Mapping[Colour, int]
 # Pillow reports damage in all of these ways, depending on the format.
 _DAMAGE = (
     OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, AttributeError,
-    NotImplementedError, struct.error, zlib.error, MemoryError,
+    NotImplementedError, struct.error, zlib.error, MemoryError, Image.DecompressionBombError,
 )  # fmt: skip
+# what went wrong, the most special first
+_REASONS: dict[type[Exception] | tuple, str] = {
+    FileNotFoundError: "is missing; put it there or take the id off the list",
+    (IsADirectoryError, PermissionError): "cannot be opened ({0.strerror}); name an image file",
+    Image.DecompressionBombError: "has far more pixels than a photograph; store it smaller",
+    UnidentifiedImageError: "is not a readable image; copy it again or convert it to JPEG",
+    Exception: "does not decode ({0}); it is damaged, copy it again",
+}
 _TABLE = "list name:red,green,blue of each class in labelmap.txt, or store class numbers as grey values"
 
 
@@ -36,16 +45,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             yield image
     except DataError:
         raise
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing; put it there or take the id off the list") from None
-    except (IsADirectoryError, PermissionError) as error:
-        raise DataError(f"{path} cannot be opened ({error.strerror}); name an image file") from None
-    except Image.DecompressionBombError:
-        raise DataError(f"{path} has far more pixels than a photograph; store it smaller") from None
-    except UnidentifiedImageError:
-        raise DataError(f"{path} is not a readable image; copy it again or convert it to JPEG") from None
     except _DAMAGE as error:
-        raise DataError(f"{path} does not decode ({error}); it is damaged, copy it again") from None
+        reason = next(text for kind, text in _REASONS.items() if isinstance(error, kind))
+        raise DataError(f"{path} {reason.format(error)}") from None
 
 
 def _to_rgb(image: Image.Image, path: Path) -> np.ndarray:
@@ -60,12 +62,10 @@ def _to_rgb(image: Image.Image, path: Path) -> np.ndarray:
 
 
 def read_image(path: Path, *, turned: bool = False) -> torch.Tensor:
-    """Decode an image file ``(3, H, W)``, uint8.
+    """Decode an image file ``(3, H, W)``, uint8: of any mode, without transparency, the first frame.
 
-    Grey and palette images become RGB, CMYK is converted, 16-bit values keep their high byte, transparency is
-    dropped, of an animation the first frame is taken. With `turned`, pixels are turned and mirrored as an
-    EXIF tag of the file asks, which is how programs show it; without, they stay as they are stored, which is
-    how the masks of COCO were drawn.
+    With `turned`, pixels are turned and mirrored as an EXIF tag of the file asks, which is how programs show
+    it; without, they stay as they are stored, which is how the masks of COCO were drawn.
     """
     with _opened(Path(path)) as image:
         pixels = _to_rgb(ImageOps.exif_transpose(image) if turned else image, path)  # (H, W, 3)
@@ -86,12 +86,12 @@ def exif_orientation(path: Path) -> int:
         return value if value in range(1, 9) else 1
 
 
-def read_mask(path: Path, colours: Mapping[Colour, int] | None = None) -> np.ndarray:
+def read_mask(path: Path, colours: Colours | None = None) -> np.ndarray:
     """Read a mask ``(H, W)``: label values from the numbers, or from the colours, that are stored.
 
-    With `colours`, the value of each colour of the data set, an RGB picture is read, and a palette is held
-    against it: where its colours stand for other values than its indices, the colours are right. Without,
-    indices are taken as they are, and colours are refused.
+    With `colours`, the value of each colour of the data set, an RGB picture is read, and where the colours of
+    a palette stand for other values than its indices, the colours are right. Without, indices are taken as
+    they are, and colours are refused.
     """
     with _opened(Path(path)) as image:
         if image.format == "JPEG":
@@ -111,9 +111,7 @@ def read_mask(path: Path, colours: Mapping[Colour, int] | None = None) -> np.nda
         return _by_colour(np.array(image.convert("RGB")), path, colours)
 
 
-def _by_palette(
-    indices: np.ndarray, palette: np.ndarray, path: Path, colours: Mapping[Colour, int]
-) -> np.ndarray:
+def _by_palette(indices: np.ndarray, palette: np.ndarray, path: Path, colours: Colours) -> np.ndarray:
     """Return label values ``(H, W)`` of a palette picture."""
     shown = {int(v): tuple(palette[v].tolist()) for v in np.unique(indices) if v < len(palette)}
     own = all(colours.get(colour) == v or v == 255 for v, colour in shown.items())
@@ -131,7 +129,7 @@ def _by_palette(
     return table[indices]
 
 
-def _by_colour(pixels: np.ndarray, path: Path, colours: Mapping[Colour, int]) -> np.ndarray:
+def _by_colour(pixels: np.ndarray, path: Path, colours: Colours) -> np.ndarray:
     """Return label values ``(H, W)`` of an RGB picture ``(H, W, 3)``."""
     codes = pixels.astype(np.int64) @ (65536, 256, 1)  # (H, W)
     found, where = np.unique(codes, return_inverse=True)
@@ -147,11 +145,7 @@ def _by_colour(pixels: np.ndarray, path: Path, colours: Mapping[Colour, int]) ->
 
 
 def read_grey(path: Path) -> np.ndarray:
-    """Read a picture of one quantity ``(H, W)``, uint8, stored as grey values or as equal colours.
-
-    16-bit values keep their high byte, of black and white the white becomes 255. A palette, as masks have it,
-    is refused: an index is no quantity.
-    """
+    """Read a picture of one quantity ``(H, W)``, uint8; a palette is refused: an index is no quantity."""
     with _opened(Path(path)) as image:
         if image.mode in ("P", "PA"):
             raise DataError(f"{path} has a palette, as masks of classes do; grey values were expected")
@@ -168,7 +162,7 @@ def write_mask(path: Path, mask: np.ndarray, palette: np.ndarray) -> None:
 
 
 def labels_to_png(labels: np.ndarray) -> np.ndarray:
-    """Return a label map ``(H, W)``, uint8, as the bytes of a PNG ``(N,)``, about a hundredth of its size."""
+    """Return a label map ``(H, W)``, uint8, as the bytes of a PNG ``(N,)``."""
     buffer = io.BytesIO()
     Image.fromarray(labels).save(buffer, format="PNG")
     return np.frombuffer(buffer.getvalue(), dtype=np.uint8)

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
 from recamlib.errors import DataError, nearest
 
@@ -54,7 +55,7 @@ class LabelSpace:
 
     @property
     def with_background(self) -> int:
-        """Number of values a mask distinguishes: foreground classes and background."""
+        """Number of classes with the background."""
         return len(self.classes) + 1
 
     @property
@@ -64,10 +65,8 @@ class LabelSpace:
 
     @property
     def palette(self) -> np.ndarray:
-        """Colour of every pixel value, shape ``(256, 3)``, uint8: the colour map of the VOC devkit.
-
-        The bits of a value are spread over red, green and blue.
-        """
+        """Colour of every pixel value, shape ``(256, 3)``, uint8: the colour map of the VOC devkit."""
+        # the bits of a value are spread over red, green and blue
         bit = np.arange(8)[:, None]
         bits = (np.arange(256)[:, None, None] >> (3 * bit + np.arange(3))) & 1  # (256, 8, 3)
         return (bits << (7 - bit)).sum(1).astype(np.uint8)
@@ -79,17 +78,15 @@ class LabelSpace:
 
     def index(self, name: str) -> int:
         """Return the position of a class, counted from 0 without background."""
-        try:
-            return self.classes.index(name)
-        except ValueError:
+        if name not in self.classes:
             hint = nearest(name, self.classes)
-            raise DataError(f"no class {name!r} in label space {self.name!r}{hint}") from None
+            raise DataError(f"no class {name!r} in label space {self.name!r}{hint}")
+        return self.classes.index(name)
 
     def encode(self, names: Iterable[str]) -> np.ndarray:
         """Return the multi-hot vector of some class names, shape ``(K,)``, uint8."""
         vector = np.zeros(len(self), np.uint8)
-        for name in names:
-            vector[self.index(name)] = 1
+        vector[[self.index(name) for name in names]] = 1
         return vector
 
     def decode(self, vector: np.ndarray) -> tuple[str, ...]:
@@ -101,37 +98,21 @@ class LabelSpace:
 
     def subset(self, names: Iterable[str]) -> "LabelSpace":
         """Return the space of the named classes alone, in the order given."""
-        names = tuple(dict.fromkeys(names))
-        for name in names:
-            self.index(name)
+        names = tuple(self.classes[self.index(name)] for name in dict.fromkeys(names))
         if names == self.classes:
             return self
         return LabelSpace(f"{self.name}[{','.join(names)}]", names, self.ignore)
 
 
-VOC12 = LabelSpace(
-    "voc12",
-    (
-        "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
-        "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
-        "tvmonitor",
-    ),
-)  # fmt: skip
+VOC12 = LabelSpace("voc12", (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+))  # fmt: skip
 
-COCO14 = LabelSpace(
-    "coco14",
-    (
-        "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat",
-        "traffic light", "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog",
-        "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag",
-        "tie", "suitcase", "frisbee", "skis", "snowboard", "sports ball", "kite", "baseball bat",
-        "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle", "wine glass", "cup", "fork",
-        "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange", "broccoli", "carrot", "hot dog",
-        "pizza", "donut", "cake", "chair", "couch", "potted plant", "bed", "dining table", "toilet", "tv",
-        "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink",
-        "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
-    ),
-)  # fmt: skip
+# torchvision lists COCO's 80 names by official id, with gaps
+_BY_ID = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
+CATEGORY_IDS = tuple(id for id, name in enumerate(_BY_ID) if id and name != "N/A")
+COCO14 = LabelSpace("coco14", tuple(_BY_ID[id] for id in CATEGORY_IDS))
 
 HOOFED = LabelSpace("hoofed", ("horse", "cow", "sheep", "zebra", "giraffe"))
 

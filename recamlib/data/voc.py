@@ -3,11 +3,12 @@
 import os
 import re
 import unicodedata
-import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from xml.etree import ElementTree
+from xml.sax.saxutils import escape
 
 import defusedxml.ElementTree
 import numpy as np
@@ -31,6 +32,7 @@ PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 MASKS = (".png", ".bmp", ".tif", ".tiff", ".gif", ".jpg", ".jpeg")  # the last two to be refused by name
 _OFFICIAL_ID = re.compile(r"20\d\d_\d{6}")
 _HEADER = {"folder", "filename", "path", "source", "owner", "size", "segmented", "database"}
+_SIZE = "<height>{}</height><width>{}</width><depth>{}</depth>"
 
 
 def devkit(root: Path) -> Path:
@@ -72,10 +74,10 @@ def is_own(folder: Path) -> bool:
 
 
 def read_ids(path: Path) -> tuple[str, ...]:
-    """Read a list of image ids, one a line, with spaces if they have any.
+    """Read a list of image ids, one a line, perhaps with spaces.
 
     A line may also be a path, or the paths of picture and mask: the id is the name of the picture without its
-    suffix. A list that is empty or names an id twice is refused.
+    suffix.
     """
     ids = [_id(line) for line in _lines(path)]
     for id in ids:
@@ -165,7 +167,7 @@ def read_classes(path: Path, space: LabelSpace) -> tuple[str, ...]:
     """Read the class names of all objects in a VOC annotation, "difficult" ones too, as the authors do.
 
     Objects may stand at any depth, in a namespace, and in capitals. A file without one is refused if it holds
-    something that may stand for an object.
+    something else.
     """
     try:
         tree = defusedxml.ElementTree.parse(path, forbid_dtd=True).getroot()
@@ -212,21 +214,14 @@ def _find(folder: Path, id: str, suffixes: Sequence[str]) -> Path:
     return next((folder / names[key] for s in suffixes if (key := _key(id + s)) in names), first)
 
 
-def mask_path(folder: Path, id: str) -> Path:
-    """Return the mask of an image: the official one, else the one of SBD."""
-    official = _find(folder / "SegmentationClass", id, MASKS)
-    extra = folder / "SegmentationClassAug" / f"{id}.png"
-    return extra if extra.is_file() and not official.is_file() else official
-
-
 class _Devkit:
-    """What images and masks share; `root` is the devkit or stands above it, `space` by default its own."""
+    """What images and masks share; `root` is the devkit or stands above it."""
 
-    def __init__(self, root: Path, split: str, *, space: LabelSpace | None = None) -> None:
+    def __init__(self, root: Path, split: str) -> None:
         self._folder = devkit(root)
         source = list_file(self._folder, split)
         self._read: dict[str, np.ndarray] = {}
-        super().__init__(space or space_of(self._folder), read_ids(source), source=str(source))
+        super().__init__(space_of(self._folder), read_ids(source), source=str(source))
 
     def path(self, id: str) -> Path:
         """Return the file of an image."""
@@ -245,10 +240,7 @@ class _Devkit:
 
 
 class VocImages(_Devkit, ImageSet):
-    """Images and image-level labels of a VOC devkit.
-
-    Pictures are turned as their EXIF tag asks, so that they lie as programs for drawing masks show them.
-    """
+    """Images and image-level labels of a VOC devkit, turned as EXIF tags ask: as masks are drawn on them."""
 
     labels = _Devkit._labels
 
@@ -262,18 +254,23 @@ class VocImages(_Devkit, ImageSet):
 class VocMasks(_Devkit, MaskSet):
     """True masks of a VOC devkit: official ones first, SBD's for the other images of ``train_aug``."""
 
-    def __init__(self, root: Path, split: str, *, space: LabelSpace | None = None) -> None:
-        super().__init__(root, split, space=space)
+    def __init__(self, root: Path, split: str) -> None:
+        super().__init__(root, split)
         self._colours = colours_of(self._folder, self.space)
 
+    def _file(self, id: str) -> Path:
+        official = _find(self._folder / "SegmentationClass", id, MASKS)
+        extra = self._folder / "SegmentationClassAug" / f"{id}.png"
+        return extra if extra.is_file() and not official.is_file() else official
+
     def missing(self) -> tuple[str, ...]:
-        return tuple(id for id in self.ids if not mask_path(self._folder, id).is_file())
+        return tuple(id for id in self.ids if not self._file(id).is_file())
 
     def _where(self, id: str) -> str:
-        return str(mask_path(self._folder, id))
+        return str(self._file(id))
 
     def _mask(self, id: str) -> np.ndarray:
-        mask = read_mask(mask_path(self._folder, id), self._colours)
+        mask = read_mask(self._file(id), self._colours)
         turn = exif_orientation(self.path(id))
         if turn > 1 and (turn < 5 or mask.shape[0] == mask.shape[1]):
             raise DataError(
@@ -287,10 +284,9 @@ class VocMasks(_Devkit, MaskSet):
 
 
 def write_voc(folder: Path, images: ImageSet, masks: MaskSet, *, split: str, quality: int = 95) -> Path:
-    """Write a data set as a devkit that `VocImages`, `VocMasks` and other programs read.
+    """Write a data set as a devkit, ``VOCdevkit/VOC2012`` in `folder`, where other splits stay.
 
-    It lies in ``VOCdevkit/VOC2012`` of `folder`, where other splits stay. Labels and masks come back equal,
-    images are JPEG of `quality` and come back close; classes that are not VOC's go to ``classes.txt``.
+    Images are JPEG of `quality`; classes that are not VOC's go to ``classes.txt``.
     """
     check_choice("split", split, LISTS)
     kit = Path(folder) / "VOCdevkit" / "VOC2012"
@@ -300,15 +296,11 @@ def write_voc(folder: Path, images: ImageSet, masks: MaskSet, *, split: str, qua
         pixels = images.image(id).permute(1, 2, 0).numpy()  # (H, W, 3)
         Image.fromarray(pixels).save(kit / "JPEGImages" / f"{id}.jpg", quality=quality, subsampling=0)
         write_mask(kit / "SegmentationClass" / f"{id}.png", masks.mask(id), masks.space.palette)
-        root = ElementTree.Element("annotation")
-        ElementTree.SubElement(root, "filename").text = f"{id}.jpg"
-        size = ElementTree.SubElement(root, "size")
-        for tag, value in zip(("height", "width", "depth"), pixels.shape):
-            ElementTree.SubElement(size, tag).text = str(value)
-        for name in images.space.decode(images.labels(id)):
-            ElementTree.SubElement(ElementTree.SubElement(root, "object"), "name").text = name
-        ElementTree.indent(root)
-        ElementTree.ElementTree(root).write(kit / "Annotations" / f"{id}.xml", encoding="utf-8")
+        names = (escape(name) for name in images.space.decode(images.labels(id)))
+        lines = [f"<filename>{escape(id)}.jpg</filename>", f"<size>{_SIZE.format(*pixels.shape)}</size>"]
+        lines += [f"<object><name>{name}</name></object>" for name in names]
+        text = "\n".join(["<annotation>", *lines, "</annotation>\n"])
+        (kit / "Annotations" / f"{id}.xml").write_text(text, encoding="utf-8")
     if images.space.classes != VOC12.classes:
         (kit / CLASSES).write_text("".join(f"{name}\n" for name in images.space.classes), encoding="utf-8")
     listed = kit / "ImageSets" / "Segmentation" / LISTS[split][0]

@@ -131,7 +131,6 @@ def test_limit_is_seeded_and_keeps_order(images):
     (lambda images: open_masks("hoofed", "trian"), "did you mean 'train'"),
     (lambda images: open_masks("hoofed", "train", singleshare=0.1), "did you mean 'single_share'"),
     (lambda images: open_masks("coco14", "train", seed=1), "option of coco14 'seed'"),
-    (lambda images: open_masks("voc12", "train", space="hofed"), "label space 'hofed'.*mean 'hoofed'"),
 ])  # fmt: skip
 def test_what_is_not_there_names_the_nearest(images, call, message):
     with pytest.raises((DataError, SettingsError), match=message):

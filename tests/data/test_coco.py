@@ -9,8 +9,7 @@ from devkits import HORSE, box, coco_content, region, write_coco
 from PIL import Image
 
 from recamlib.data.access import open_images, open_masks
-from recamlib.data.coco import CATEGORY_IDS
-from recamlib.data.labels import COCO14, HOOFED
+from recamlib.data.labels import CATEGORY_IDS, COCO14, HOOFED
 from recamlib.errors import DataError
 
 

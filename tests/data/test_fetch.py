@@ -220,7 +220,7 @@ ZEROS = np.zeros((6, 8), np.uint8)
 
 @pytest.mark.parametrize("content, message", [
     (sbd_tgz(c_1=ZEROS + 21, d_1=ZEROS), "not a mask of the 20 VOC classes"),
-    (sbd_tgz(c_1=ZEROS), "lacks the mask of d_1"), (sbd_tgz(c_1=ZEROS)[:200], "cannot be unpacked"),
+    (sbd_tgz(c_1=ZEROS), "lacks the mask d_1.png"), (sbd_tgz(c_1=ZEROS)[:200], "cannot be unpacked"),
     (tar_of({"x": b"y"}, mode="w:gz"), "lacks its lists"),
     (tar_of({"benchmark_RELEASE/dataset/cls/c_1.mat": b"y"}, mode="w:gz"), "c_1.mat is not a class file"),
     (sbd_tgz(c_1=ZEROS, d_1=ZEROS), "no picture d_1.jpg: SBD goes with the official VOC 2012"),
