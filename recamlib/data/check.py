@@ -28,11 +28,7 @@ _PICTURES = ("02", "03")  # notebooks that do without masks
 
 @dataclass
 class Report:
-    """What `check_dataset` found; printed, it ends with the count.
-
-    A problem is a file, or a fault of one kind in many, that makes a run fail or its numbers wrong; a remark
-    is allowed but good to know.
-    """
+    """What `check_dataset` found: problems make a run fail or its numbers wrong, remarks are good to know."""
 
     name: str
     root: Path
@@ -95,7 +91,7 @@ class _Finding:
 def check_dataset(name: str, root: Path | None = None, *, progress: bool = True) -> Report:
     """Decode every image, annotation and mask of a data set, and say which notebooks can run on it.
 
-    One bad file never hides the others. `root` is by default ``paths.data_dir()``.
+    `root` is by default ``paths.data_dir()``.
     """
     check_choice("data set", name, DATASETS)
     report = Report(name, paths.data_dir() if root is None else Path(root))
@@ -156,17 +152,16 @@ def _judge(report: Report, findings: dict[str, _Finding], space: LabelSpace) -> 
             report.problems.append(f"no mask shows the class {name!r} (value {k + 1}); {labels}")
         elif not both and own and labelled and not labelled[k]:
             report.problems.append(f"no image is labelled with the class {name!r}")
+    done = "applied, so masks have to be drawn on the turned picture"
+    if report.name == "coco14":
+        done = "not applied, because COCO's regions are those of the stored pixels"
     turned = [id for id, f in findings.items() if f.turned]
-    if turned:
-        done = "is applied, so masks have to be drawn on the turned picture"
-        if report.name == "coco14":
-            done = "is not applied, because COCO's regions are those of the stored pixels"
-        line = f"{len(turned)} images carry an EXIF rotation, which {done} (first: {turned[0]})"
-        report.remarks.append(line)
     empty = [id for id, f in findings.items() if f.labels is not None and not f.labels.any()]
-    if empty:
-        line = f"{len(empty)} of {len(findings)} images show no class; they are left out of training"
-        report.remarks.append(f"{line} and scores (first: {empty[0]})")
+    for ids, line in (
+        (turned, f"{len(turned)} images carry an EXIF rotation, which is {done}"),
+        (empty, f"{len(empty)} of {len(findings)} images show no class; they are left out of runs"),
+    ):
+        report.remarks += [f"{line} (first: {id})" for id in ids[:1]]
 
 
 def _compare_lists(report: Report, findings: dict[str, _Finding], lists: dict[str, ImageSet]) -> None:

@@ -26,9 +26,8 @@ class Survey(NamedTuple):
 def fine_grained(image: Tensor) -> np.ndarray:
     """Return how much each pixel differs from its surroundings: OpenCV's fine-grained static saliency.
 
-    Of an image ``(3, H, W)``, RGB, it is ``(H, W)``, both uint8; the most salient pixel has 255, unless the
-    image is of one colour. Source: Montabone and Soto (2010). It knows nothing of objects: a stand-in that
-    needs no download, not what EPS and EDAM were published with.
+    Of an image ``(3, H, W)``, RGB, it is ``(H, W)``, both uint8. Source: Montabone and Soto (2010). A
+    stand-in that needs no download, not what EPS and EDAM were published with.
     """
     finder = _saliency_module().StaticSaliencyFineGrained_create()
     found = finder.computeSaliency(image.permute(1, 2, 0).flip(2).contiguous().numpy())[1]  # BGR in
@@ -52,10 +51,7 @@ def _saliency_module():
 
 
 class SaliencyFolder:
-    """Saliency maps stored as one PNG per image, ``ID.png``: grey, 0 to 255 or 0 to 100, any size.
-
-    Subfolders are not looked at.
-    """
+    """Saliency maps stored as one PNG per image, ``ID.png``: grey, 0 to 255 or 0 to 100, any size."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
@@ -68,14 +64,10 @@ class SaliencyFolder:
         """Return fingerprint and scale of the folder; read once per process."""
         return _survey(self.folder.resolve())
 
-    def path(self, id: str) -> Path:
-        """Return the file of an image."""
-        return self.folder / f"{id}.png"
-
     def check(self, ids: Iterable[str]) -> None:
         """Raise one DataError that counts the images without a map and names some of them."""
         ids = tuple(ids)
-        missing = sorted(id for id in ids if not self.path(id).is_file())
+        missing = sorted(id for id in ids if not (self.folder / f"{id}.png").is_file())
         if missing:
             names = ", ".join(missing[:5]) + ", ..." * (len(missing) > 5)
             raise DataError(
@@ -88,7 +80,7 @@ class SaliencyFolder:
 
         Values are rounded down: at most theta times `peak` stays at most theta times 255.
         """
-        values = read_grey(self.path(id)).astype(np.int64).clip(0, peak) * 255 // peak
+        values = read_grey(self.folder / f"{id}.png").astype(np.int64).clip(0, peak) * 255 // peak
         found = torch.from_numpy(values.astype(np.uint8))[None]  # (1, h, w)
         return transforms.resize(found, list(size), antialias=True)[0].numpy()  # bilinear
 

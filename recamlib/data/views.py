@@ -13,6 +13,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from recamlib.data.access import ImageSet
 from recamlib.errors import DataError, SettingsError, check_shapes
+from recamlib.method.boundary import IGNORE
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -57,21 +58,17 @@ class TrainView:
     """One random training view of an image, ``(crop, crop)`` pixels: long side, mirror, crop.
 
     The length of the longer side is drawn from `long_side`, both ends included; with `flip` every second view
-    is mirrored. `mean` and `std` are those of `normalise`, as many as the images have channels. As in the
-    authors' code, an image smaller than the crop lands somewhere in it at random, and the rest is zero
-    *after* normalisation, that is the mean colour.
+    is mirrored. As in the authors' code, an image smaller than the crop lands somewhere in it at random, and
+    the rest is the mean colour.
     """
 
     def __init__(
         self, *, crop: int, long_side: tuple[int, int], mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD, flip: bool = True,
     ) -> None:  # fmt: skip
-        low, high = long_side
-        if crop < 1:
-            raise SettingsError(f"crop must be at least 1 pixel, got {crop}")
-        if not 1 <= low <= high:
-            raise SettingsError(f"long_side must be 1 <= low <= high, got {tuple(long_side)}")
-        self.crop, self.long_side, self.flip = crop, (int(low), int(high)), flip
+        if crop < 1 or not 1 <= long_side[0] <= long_side[1]:
+            raise SettingsError(f"crop {crop} and long_side {long_side}: use 1 or more, the low end first")
+        self.crop, self.long_side, self.flip = crop, long_side, flip
         self.mean, self.std = tuple(mean), tuple(std)
 
     def __call__(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -93,35 +90,31 @@ class TrainView:
 class PairedView:
     """One random training view of an image and its label map: scale, mirror, crop.
 
-    `crop` is a multiple of `stride`, the pixels of the view per cell of the label map that is returned;
-    `ignore` is the label of cells outside the image. The factor of the size is drawn from `scale`, evenly; if
-    `short_side` is not 0, it is a factor of this size of the image's shorter side, as long as the longer one
-    is at most four times as long. With `jitter`, brightness, contrast, saturation and hue are changed, each
-    in every second view.
+    `crop` is a multiple of `stride`, the pixels of the view per cell of the label map that is returned; cells
+    outside the image have `IGNORE`. The factor of the size is drawn from `scale`, evenly; if `short_side` is
+    not 0, it is a factor of this size of the image's shorter side, as long as the longer one is at most four
+    times as long. With `jitter`, brightness, contrast, saturation and hue are changed, each in every second
+    view.
 
-    Source: IRN voc12/dataloader.py (facts: scale in [0.5, 1.5], label maps rescaled to the nearest value and
-    taken at every fourth pixel, an image smaller than the crop lands in it at random). With ``short_side``,
-    mmsegmentation's resize to 2048 x 512 with a ratio, which Section 5 names for UperNet.
+    Source: IRN voc12/dataloader.py. With ``short_side``, mmsegmentation's resize to 2048 x 512 with a ratio,
+    which Section 5 names for UperNet.
     """
 
     def __init__(
         self, *, crop: int, scale: tuple[float, float] = (0.5, 1.5), short_side: int = 0, stride: int = 4,
-        ignore: int = 255, jitter: bool = False,
+        jitter: bool = False,
     ) -> None:  # fmt: skip
         if crop < 1 or stride < 1 or crop % stride:
             raise SettingsError(f"crop must be a multiple of the stride {stride}, got {crop}")
         if not 0 < scale[0] <= scale[1]:
             raise SettingsError(f"scale must be 0 < low <= high, got {tuple(scale)}")
-        self.crop, self.scale, self.stride, self.ignore = crop, tuple(scale), stride, ignore
+        self.crop, self.scale, self.stride = crop, tuple(scale), stride
         self.jitter, self.short_side = jitter, short_side
 
     def __call__(
         self, image: Tensor, labels: np.ndarray, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return a view of an image ``(3, H, W)`` and of its labels ``(H, W)``, both uint8.
-
-        The view is ``(3, crop, crop)``, float32, its labels are ``(crop / stride, crop / stride)``, uint8.
-        """
+        """Return a view of an image, ``(3, crop, crop)``, float32, and its labels, ``(cells, cells)``."""
         check_shapes(image=(image, "3, H, W"), label_map=(labels, "H, W"))
         low, high = self.scale
         factor = low + (high - low) * torch.rand((), generator=generator).item()
@@ -137,7 +130,7 @@ class PairedView:
             if use < 0.5:
                 image = change(image, low + (high - low) * where)
         view = torch.zeros(3, self.crop, self.crop)
-        out = torch.full((self.crop, self.crop), self.ignore, dtype=torch.uint8)
+        out = torch.full((self.crop, self.crop), IGNORE, dtype=torch.uint8)
         (rows, columns), place = _crop(size, self.crop, generator)
         view[:, *place] = normalise(image[:, rows, columns])
         out[place] = coarse[rows, columns]
@@ -148,8 +141,7 @@ class PairedView:
 class LabelledViews(Dataset):
     """Views and labels of an image set, for a loader; `view` is called with an image and a generator.
 
-    What is drawn depends on `seed`, `epoch` and image id alone, so the number of workers and the order change
-    nothing.
+    What is drawn depends on `seed`, `epoch` and image id alone.
     """
 
     def __init__(self, images: ImageSet, view: Callable, *, seed: int = 0, epoch: int = 0) -> None:
@@ -186,10 +178,9 @@ class LabelledViews(Dataset):
 
 
 class SaliencyViews(LabelledViews):
-    """Views with the image's saliency map ``(H, W)``, uint8, as a fourth channel, scaled and cropped alike.
+    """Views with the image's saliency map ``(H, W)``, uint8, as a fourth channel in [0, 1], changed alike.
 
-    In a view the channel is in [0, 1], and 0 outside the image. Source: EPS (facts of metadata/dataset.py:
-    image and saliency map are resized bicubically, mirrored and cropped alike).
+    Source: EPS (metadata/dataset.py).
     """
 
     def __init__(

@@ -27,24 +27,20 @@ def adversarial_maps(
 ) -> list[list[Tensor]]:  # fmt: skip
     """Return maps of the classes present in each image, summed over the AdvCAM steps of each class.
 
-    One list an image, one tensor ``(P, h_s, w_s)`` a scale: float32, on the CPU, not normalised. They go into
-    `recamlib.method.maps.merge_scales`.
+    One list an image, one tensor ``(P, h_s, w_s)`` a scale: float32, on the CPU, not normalised.
 
-    `model`, `images`, `classes`, `scales` and `precision` are those of
-    :func:`recamlib.engine.extract.extract_scale_maps`; `weight` ``(K, C)`` is the paper's w, or any w'' of
+    What is not named here is as in :func:`recamlib.engine.extract.extract_scale_maps` and
+    `recamlib.method.advcam.advcam_gain`. `weight` ``(K, C)`` is the paper's w, or any w'' of
     `recamlib.method.maps.combine_weights`. An image is moved `steps` times, a normalised value by `step_size`
     at most, and each time one map more is summed; scale 0.5 takes half the steps and its maps count double.
     `rivals` are the scores that are to fall: those of ``"all"`` other classes, or of the others that are
-    ``"present"`` in the image. For `mu` and what follows it see `recamlib.method.advcam.advcam_gain`. At most
-    `pixels_per_batch` pixels share a pass, None for 2**19 on a CPU and 2**22 elsewhere.
+    ``"present"`` in the image.
 
     Source: Eq. (10); obtain_CAM_masking.py of AdvCAM, which takes one class after the other, each map from a
-    backward pass of its own, and fills the gradients of all parameters. Here a step is one forward and one
-    backward pass to the image alone, for several pairs of image and class at once. Rounding grows with every
-    step, because a pixel that crosses the mask or a kink of the network changes the next gradient: with
-    MobileNetV2 on 188 x 250 pixels the literal loop in single precision is 1.8e-4 of the maximum away from
-    itself in double after one step and 3.5e-2 after three, this function 2e-6 and 4e-3. That code leaves the
-    map of the last step out, and its factor of 2, once set at scale 0.5, stays for the scales after it.
+    backward pass of its own. Rounding grows with every step, because a pixel that crosses the mask or a kink
+    of the network changes the next gradient: after three steps the literal loop in single precision is 3.5e-2
+    of the maximum away from itself in double, this function 4e-3. That code leaves the map of the last step
+    out, and its factor of 2, once set at scale 0.5, stays for the scales after it.
     """
     check_shapes(fc1=(model.fc1.weight, "classes, channels"), weight=(weight, "classes, channels"))
     check_calls(images, classes, count=len(weight), scales=scales, precision=precision)
@@ -71,8 +67,7 @@ def adversarial_maps(
         sums = {}
         for group, views in batches(pictures, scale, device, pixels=pixels):
             names = [f"class {owners[n][1]} of image {owners[n][0]}, scale {scale}" for n in group]
-            moved = network, gain, views, signs[group], names
-            total = _summed_maps(*moved, steps=taken, step_size=step_size)
+            total = _summed_maps(network, gain, views, signs[group], names, steps=taken, step_size=step_size)
             sums |= zip(group, counted * total.cpu(), strict=True)
         for i, image in enumerate(images):
             empty = torch.zeros(0, *(math.ceil(side * scale / stride) for side in image.shape[1:]))

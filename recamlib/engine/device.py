@@ -23,7 +23,7 @@ def default_device() -> str:
 
 
 def process_group() -> tuple[int, int, int]:
-    """Return this process's rank, how many torchrun has started to train together, and how many here."""
+    """Return this process's rank, how many torchrun has started in all, and how many here."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return 0, 1, 1
     rank, size, here = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"))
@@ -58,8 +58,7 @@ def per_image(cost: dict[str, Any], images: int) -> dict[str, Any]:
 
 def device_name() -> str:
     """Return the device stages run on, with threads for a CPU, and the processes that train together."""
-    device = default_device()
-    size = process_group()[1]
+    device, size = default_device(), process_group()[1]
     times = f"{size} x " if size > 1 else ""
     if device.startswith("cuda"):
         return times + torch.cuda.get_device_name()

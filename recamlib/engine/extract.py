@@ -28,19 +28,15 @@ def extract_scale_maps(
 
     One list an image, one tensor ``(N, P, h_s, w_s)`` a scale: float32, on the CPU, not normalised.
 
-    `model` gives the features, in evaluation mode, and the device. Images are
-    ``(3, H, W)``, uint8; those of one size share a forward pass. `weights` ``(N, K, C)`` are as many weight
-    options as wanted, all computed from the same features; `classes` are the indices of those present in each
-    image, ``(P,)``, which may be empty. With `background`, the weights ``(C,)`` of a background channel, a
-    map is the share of its class in a softmax over all classes and the background in each cell, as EPS reads
-    its maps (facts of its infer.py); without, it is the score, cut at 0. Each image is resized by `scales`,
-    bicubically. `precision` is one of `PRECISIONS`. `pixels_per_batch` pixels, mirror images counted, share a
-    forward pass, and one image and its mirror always do: None chooses 2**19 on a CPU, where a batch should
-    fit its caches, and 2**23 elsewhere.
+    Images are ``(3, H, W)``, uint8; those of one size share a forward pass of `pixels_per_batch` pixels, None
+    for 2**19 on a CPU and 2**23 elsewhere. `weights` ``(N, K, C)`` are as many weight options as wanted;
+    `classes` are the indices of those present in each image, ``(P,)``, perhaps none. With `background`, the
+    weights ``(C,)`` of a background channel, a map is the share of its class in a softmax over all classes
+    and the background in each cell, as EPS reads its maps (facts of its infer.py); without, it is the score,
+    cut at 0. `precision` is one of `PRECISIONS`.
 
-    Source: step/make_cam.py of the authors' code, which takes one image at a time. Two limits of our own: a
-    rescaled image with a side below 32 pixels is padded with the mean colour (and its map cut back), and one
-    with a side above 2048 is shrunk to that (neither happens with VOC or COCO).
+    Source: step/make_cam.py of the authors' code. Limits of our own: a rescaled image with a side below 32
+    pixels is padded with the mean colour, and one with a side above 2048 is shrunk to that.
     """
     check_shapes(weights=(weights, "options, classes, channels"), fc1=(model.fc1.weight, "outputs, channels"))
     check_calls(images, classes, count=weights.shape[1], scales=scales, precision=precision)
@@ -59,10 +55,7 @@ def extract_scale_maps(
 
 
 def pair_maps(pair: Tensor, weights: Tensor, classes: Tensor, *, background: Tensor | None = None) -> Tensor:
-    """Return maps ``(N, P, h, w)`` of one image at one scale, its own and its mirror image's added up.
-
-    `pair` holds the features of both, ``(2, C, h, w)``; the others are as in :func:`extract_scale_maps`.
-    """
+    """Return the sum of the maps ``(N, P, h, w)`` of an image and its mirror, features ``(2, C, h, w)``."""
     if background is None:
         maps = F.relu(_scores(pair, weights[:, classes]))  # (2, N, P, h, w)
     else:
@@ -75,7 +68,7 @@ def pair_maps(pair: Tensor, weights: Tensor, classes: Tensor, *, background: Ten
 def image_features(
     backbone: Backbone, images: Sequence[Tensor], *, scale: float = 1.0, mirror: bool = False
 ) -> list[Tensor]:
-    """Return features of whole images ``(3, H, W)``, uint8, resized by `scale`, from a backbone in eval mode.
+    """Return features of whole images ``(3, H, W)``, uint8, resized by `scale`.
 
     One tensor an image, ``(1, C, h, w)``, or ``(2, C, h, w)`` with its mirror image: float32, on the CPU.
     """
@@ -123,10 +116,7 @@ def check_calls(
 def batches(
     images: Sequence[Tensor], scale: float, device: torch.device, *, pixels: int | None = None
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Yield numbers and normalised views ``(n, 3, h, w)`` of images of one size, all of them in the end.
-
-    A batch holds at most `pixels` pixels with mirror images, see :func:`extract_scale_maps`.
-    """
+    """Yield numbers and normalised views ``(n, 3, h, w)`` of images of one size, all of them in the end."""
     pixels = pixels or (2**19 if device.type == "cpu" else 2**23)
     by_size: dict[tuple[int, ...], list[int]] = {}
     for i, image in enumerate(images):

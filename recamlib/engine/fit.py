@@ -34,21 +34,21 @@ class TrainingError(RecamError):
 def make_optimizer(
     groups: list[dict], *, kind: str = "sgd", momentum: float = 1e-4, weight_decay: float = 1e-4
 ) -> torch.optim.Optimizer:
-    """Return SGD, Adam or AdamW over parameter groups, each with its own ``lr`` and perhaps ``weight_decay``.
+    """Return SGD, Adam or AdamW over parameter groups, each with its own ``lr``, perhaps ``weight_decay``.
 
     The authors' optimizer hands its weight decay to SGD's momentum, so that the momentum in effect is 1e-4
-    and the 0.9 of their settings is only the power of the schedule; here every setting is named.
+    and the 0.9 of their settings is only the power of the schedule.
     """
     groups = [{**group, "initial_lr": group["lr"]} for group in groups]
-    if kind in ("adam", "adamw"):
-        return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind](groups, weight_decay=weight_decay)
-    return torch.optim.SGD(groups, momentum=momentum, weight_decay=weight_decay)
+    if kind == "sgd":
+        return torch.optim.SGD(groups, momentum=momentum, weight_decay=weight_decay)
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind](groups, weight_decay=weight_decay)
 
 
 def set_poly_rate(optimizer: torch.optim.Optimizer, step: int, *, max_steps: int, power: float = 0.9) -> None:
-    """Set every learning rate for step `step`, 0-based: a function of the step alone, so resume is exact.
+    """Set every learning rate for step `step`, 0-based; past the end the last factor stays.
 
-    Source: ReCAM misc/torchutils.py, ``(1 - step / max_steps) ** power``; past the end the last factor stays.
+    Source: ReCAM misc/torchutils.py, ``(1 - step / max_steps) ** power``.
     """
     factor = (1 - min(step, max_steps - 1) / max_steps) ** power
     for group in optimizer.param_groups:
@@ -56,7 +56,7 @@ def set_poly_rate(optimizer: torch.optim.Optimizer, step: int, *, max_steps: int
 
 
 def epoch_order(count: int, *, seed: int, epoch: int) -> list[int]:
-    """Return the order of `count` samples in one epoch, a function of seed and epoch alone."""
+    """Return the order of `count` samples in one epoch."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     return torch.randperm(count, generator=generator).tolist()
 
@@ -80,7 +80,7 @@ def open_fabric(precision: str) -> Fabric:
 
 
 class _Losses(nn.Module):
-    """Model and loss as one module: DDP has to see all that is done with a model, not its forward alone."""
+    """Model and loss as one module: DDP has to see all that is done with a model."""
 
     def __init__(self, model: nn.Module, loss_step: Callable) -> None:
         super().__init__()
@@ -109,23 +109,18 @@ def fit(
     """Train `model` in place and return its history; a killed run goes on from its last checkpoint.
 
     What a run gives does not depend on where it was interrupted: every draw is a function of seed, epoch and
-    sample, and on the CPU the weights are the same to the bit. Processes that train together
-    (:func:`recamlib.engine.device.process_group`) share every batch evenly; the first of them writes
-    checkpoints and probes. Losses are means of theirs, and on GPUs BatchNorm takes the statistics of all.
+    sample. Processes that train together (:func:`recamlib.engine.device.process_group`) share every batch
+    evenly; the first of them writes checkpoints and probes.
 
-    `model` holds all that is trained. `views` are samples ``(image (3, h, w), label (K,), index)`` with
-    ``set_epoch``, whose random draws depend on (seed, epoch, sample) alone. `loss_step` takes
+    `views` are samples ``(image (3, h, w), label (K,), index)`` with ``set_epoch``. `loss_step` takes
     ``(model, images (B, 3, h, w), labels (B, K))`` to named scalars, of which ``"loss"`` is differentiated.
-    So many `epochs`, or so many `steps` if they are given; the last incomplete batch of an epoch is dropped,
-    as published.
-
-    Each batch passes the network in `accumulate` parts, to save memory; the gradient is that of the whole
-    batch if the loss is a mean over images. `checkpoint` is a folder that the caller removes once the result
-    is stored; it is written at the end of every epoch, and every `checkpoint_every` steps if that is not 0.
+    `steps` go before `epochs`; the last incomplete batch of an epoch is dropped, as published. Each batch
+    passes the network in `accumulate` parts; the gradient is that of the whole if the loss is a mean over
+    images. `checkpoint` is a folder that the caller removes once the result is stored; it is written at the
+    end of every epoch, and every `checkpoint_every` steps if that is not 0.
 
     The history holds means of the losses by epoch, what `after_epoch` returned before the first and after
-    every epoch (``probes``), ``steps``, and ``seconds`` with those ``waited`` for batches, which add up over
-    interruptions. A TrainingError names the step and the samples whose loss is not finite.
+    every epoch (``probes``), ``steps``, and ``seconds`` with those ``waited`` for batches.
     """
     fabric = open_fabric(precision)
     first, size, on_gpu = fabric.is_global_zero, fabric.world_size, fabric.device.type == "cuda"
@@ -186,9 +181,8 @@ def fit(
                 history.setdefault(key, []).append(value / end)
             sums = {}
             if not all(p.isfinite().all() for p in model.parameters()):
-                raise TrainingError(
-                    f"the weights are no longer finite after epoch {epoch + 1}: lower the learning rate"
-                )
+                after = f"the weights are no longer finite after epoch {epoch + 1}"
+                raise TrainingError(f"{after}: lower the learning rate")
             probe(epoch + 1)
             write()
     return history
@@ -241,19 +235,13 @@ def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progr
     with storage_errors():
         folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"model.{k}": v.contiguous() for k, v in model.state_dict().items()}
-    scalars: dict[str, Any] = {}
     for index, slots in optimizer.state_dict()["state"].items():
-        for name, value in slots.items():
-            if isinstance(value, Tensor):
-                tensors[f"optimizer.{index}.{name}"] = value.contiguous()
-            elif value is not None:
-                scalars[f"{index}.{name}"] = value
+        tensors |= {f"optimizer.{index}.{k}": v.contiguous() for k, v in slots.items() if v is not None}
     name = f"step_{progress['step']}.safetensors"
     with whole_file(folder / name) as part:
         save_file(tensors, part)
         digest = file_digest(part)
-    record = {**progress, "file": name, "sha256": digest, "optimizer": scalars}
-    write_sealed(folder / "progress.json", record)
+    write_sealed(folder / "progress.json", {**progress, "file": name, "sha256": digest})
     for old in folder.glob("step_*.safetensors"):
         if old.name != name:
             old.unlink()
@@ -274,10 +262,8 @@ def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) ->
         tqdm.write(f"checkpoint in {folder.name} is damaged ({error}); training starts again")
         return fresh
     model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
-    slots: dict[int, dict[str, Any]] = {}
-    entries = [(k[10:], v) for k, v in tensors.items() if k.startswith("optimizer.")]
-    for key, value in [*entries, *progress["optimizer"].items()]:
-        index, name = key.split(".", 1)
-        slots.setdefault(int(index), {})[name] = value
+    slots: dict[int, dict[str, Tensor]] = {}
+    for index, name in (key.split(".")[1:] for key in tensors if key.startswith("optimizer.")):
+        slots.setdefault(int(index), {})[name] = tensors[f"optimizer.{index}.{name}"]
     optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
     return progress

@@ -41,10 +41,9 @@ def segment_image(
 ) -> Tensor:  # fmt: skip
     """Return class probabilities ``(K + 1, H, W)`` of an image ``(3, H, W)``, uint8: float32, on the CPU.
 
-    `network` takes normalised images ``(B, 3, h, w)`` to logits ``(B, K + 1, h', w')`` of any resolution.
-    They are averaged over `scales`, by which the image is resized bicubically, and, with `mirror`, over the
-    mirror image. An image with a side longer than `window` pixels passes the network in overlapping windows;
-    0 sets no bound. A network that gives two classes the same score everywhere:
+    `network` takes normalised images ``(B, 3, h, w)`` to logits ``(B, K + 1, h', w')`` of any resolution. An
+    image with a side longer than `window` pixels passes it in overlapping windows; 0 sets no bound. A network
+    that gives two classes the same score everywhere:
 
     >>> network = lambda x: torch.zeros(len(x), 2, 2, 2)
     >>> segment_image(network, torch.zeros(3, 1, 2, dtype=torch.uint8)).tolist()

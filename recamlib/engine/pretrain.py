@@ -25,13 +25,10 @@ def pretrain(
     path: Path = PACKAGED, *, scenes: int = 6000, epochs: int = 8, lr: float = 2e-3, seed: int = 0,
     tested: int = 600,
 ) -> dict[str, Any]:  # fmt: skip
-    """Train ``resnet_small`` to tell apart scenes of other classes than the five, and store its weights.
+    """Train ``resnet_small`` on image-level labels of scenes of `OTHERS`, and store its weights as halves.
 
-    Each scene shows one object of one of 15 classes, twelve animals and three things, drawn by the code that
-    draws the data set; horse, cow, sheep, zebra and giraffe are not among them. Only image-level labels are
-    used. The weights are stored in half precision; `build_backbone` loads the packaged ones by the name
-    ``"scenes"``. Returned, and stored beside them as JSON, are the settings, ``accuracy`` in [0, 1] of the
-    stored weights on `tested` other scenes, ``seconds`` and ``sha256`` of the file.
+    Returned, and stored beside them as JSON, are the settings, ``accuracy`` in [0, 1] of the stored weights
+    on `tested` other scenes, ``seconds`` and ``sha256`` of the file.
     """
     torch.manual_seed(seed)
     net = CamClassifier(build_backbone("resnet_small"), len(OTHERS))

@@ -14,16 +14,9 @@ Penalty = Literal["pixels", "channels"]
 
 
 def advcam_gain(
-    features: Tensor,
-    weight: Tensor,
-    signs: Tensor,
-    start: Tensor | None,
-    *,
-    mu: float,
-    mask_threshold: float = 0.5,
-    score: Score = "linear",
-    penalty: Penalty = "pixels",
-) -> tuple[Tensor, Tensor]:
+    features: Tensor, weight: Tensor, signs: Tensor, start: Tensor | None, *, mu: float,
+    mask_threshold: float = 0.5, score: Score = "linear", penalty: Penalty = "pixels",
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Return gains ``(P,)``, the score of a class over the others with its strongest region held, and maps.
 
     Maps ``(P, h, w)`` are cut at 0, summed with those of the mirror image, and not normalised. `features` are
@@ -33,14 +26,13 @@ def advcam_gain(
 
     `mu` weighs what holds the region still: the pixels above `mask_threshold` times the present maximum of
     the map. `score` is the mean of the map before (``"linear"``) or after (``"rectified"``) it is cut at 0.
-    The change of held pixels is divided by the number of all pixels, so that it has the unit of the score
-    (``penalty="pixels"``), or by twice the number of positive weights of the class (``"channels"``).
+    The change of held pixels is divided by the number of all pixels (``penalty="pixels"``), or by twice the
+    number of positive weights of the class (``"channels"``).
 
     Source: Eq. (10), with the mask from the moved image, as the text has it. The formula leaves the unit of
-    the maps open, but mu = 7 stands for one of them: in the code of AdvCAM the map is a Grad-CAM whose
-    channel weights are the sum of a gradient over the number of its positive entries. For a linear head this
-    is the ordinary map divided by ``"channels"``, up to the share that image and mirror image have of the
-    active pixels (about a half each). That code raises ``"rectified"`` scores.
+    the maps open; in the code of AdvCAM, whose mu is 7, the map is a Grad-CAM: for a linear head the ordinary
+    map divided by ``"channels"``, up to the share that image and mirror image have of the active pixels. That
+    code raises ``"rectified"`` scores.
 
     One channel, two pixels, the mirror image the same. Two classes with weights 1 and 0.5: the score is 2 *
     (3 - 1.5); the second pixel is held and its map was 6, now 8: 7 * 2 / 2 is taken off.

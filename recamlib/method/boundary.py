@@ -14,7 +14,7 @@ IGNORE = 255  # label of a pixel nobody is sure of
 
 
 class BoundaryLoss(NamedTuple):
-    """The loss, the three means over pairs that it is made of (nats), and the numbers of these pairs."""
+    """The loss, the means over pairs that it is made of (nats), and the numbers of these pairs."""
 
     total: Tensor
     background: Tensor
@@ -31,10 +31,9 @@ def boundary_loss(boundary: Tensor, labels: Tensor, *, radius: float = 10, eps: 
     Half of the loss is the mean over pairs of different labels, a quarter that over pairs of background and a
     quarter that over pairs of one class. A part without any pair is 0, and so is its gradient.
 
-    `boundary` is the probability of a class boundary in each cell, ``(B, h, w)``; `labels` are confident
-    labels of the same cells, whole numbers: 0 background, ``k + 1`` class k, 255 not known. A pair with an
-    unknown cell counts nowhere. Pairs are nearer than `radius` cells, 2 or more; `eps` is added inside the
-    logarithms and to the numbers of pairs.
+    `boundary` is the probability of a class boundary in each cell, ``(B, h, w)``; `labels` of the same cells
+    are 0 background, ``k + 1`` class k, 255 not known. A pair with an unknown cell counts nowhere. Pairs are
+    nearer than `radius` cells, 2 or more; `eps` is added inside the logarithms and to the numbers of pairs.
 
     Source: the boundary part of IRN's loss as the authors' code has it (net/resnet50_irn.py). Pairs start in
     the cells whose whole window lies in the image, see `recamlib.method.walk.pair_affinities`.
@@ -82,10 +81,7 @@ def confident_labels(foreground: np.ndarray, background: np.ndarray) -> np.ndarr
 
 
 def check_thresholds(foreground: float, background: float) -> None:
-    """Raise unless the background score of sure foreground (ReCAM: 0.35) is above that of background (0.10).
-    """
+    """Raise unless the threshold of sure foreground (ReCAM: 0.35) is above that of background (0.10)."""
     if not 0 <= background < foreground <= 1:
-        raise SettingsError(
-            f"foreground threshold {foreground:g} and background threshold {background:g}: "
-            "the first must be above the second, both from 0 to 1"
-        )
+        came = f"foreground threshold {foreground:g} and background threshold {background:g}"
+        raise SettingsError(f"{came}: the first must be above the second, both from 0 to 1")

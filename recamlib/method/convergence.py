@@ -23,10 +23,9 @@ def convergence(record: Mapping[str, Any]) -> Convergence:
     """Judge a training by its record, in percent.
 
     A classifier has converged if its mean average precision on val, ``val_map``, is at least that of FC1
-    trained alone on the untouched features of the same backbone, ``fc1_map``. A reactivation has converged
-    if, besides, it has not spoiled FC1 (``val_map_after`` is at least ``fc1_map`` minus `COST`), and the
-    accuracy of FC2 on the pooled one-class features of training images, ``fc2_accuracy``, is within `MARGIN`
-    points of a softmax layer fitted to convergence on them, ``softmax_accuracy``.
+    trained alone on the untouched features of the same backbone, ``fc1_map``; a reactivation if, besides,
+    ``val_map_after`` is at least ``fc1_map`` minus `COST`, and the accuracy of FC2 on the pooled one-class
+    features of training images is within `MARGIN` points of a softmax layer fitted to convergence on them.
 
     >>> convergence({"val_map": 15.0, "fc1_map": 62.9})
     Convergence(converged=False, text='mAP 15.0 of 62.9', spoiled=False)
@@ -67,8 +66,7 @@ def fit_softmax(
 ) -> Tensor:  # fmt: skip
     """Return weights ``(K, C)`` of a softmax layer without bias, fitted to convergence with L-BFGS.
 
-    The data are those of :func:`one_class_features`, `weight_decay` is that of FC2's optimizer. It ends once
-    the loss stands still, after `iterations` at most.
+    The data are those of :func:`one_class_features`, `weight_decay` is that of FC2's optimizer.
     """
     length = features.norm(dim=1).mean().clamp_min(1e-12)  # unit length conditions the problem
     x = (features / length).detach()

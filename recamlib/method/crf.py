@@ -29,9 +29,8 @@ class MissingCrfError(RecamError):
 class CrfSettings:
     """Two pairwise terms, each with a Potts weight, and how often messages are passed.
 
-    Standard deviations are in pixels, for colours (``srgb``) in grey levels. The spatial term looks at
-    positions alone, the bilateral one at colours too. `label_confidence` is the probability of a pixel's
-    given label, the others share the rest; unused if probabilities are given.
+    Standard deviations are in pixels, for colours (``srgb``) in grey levels. `label_confidence` is the
+    probability of a pixel's given label, the others share the rest; unused if probabilities are given.
     """
 
     spatial_sxy: float
@@ -43,10 +42,8 @@ class CrfSettings:
     steps: int = 10
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not (value > 0 and (name != "label_confidence" or value < 1)):
-                limit = " and below 1" if name == "label_confidence" else ""
-                raise SettingsError(f"{name} is {value}, expected a number above 0{limit}")
+        if not min(vars(self).values()) > 0 or self.label_confidence >= 1:
+            raise SettingsError(f"{self}: all have to be above 0, and label_confidence below 1")
 
 
 #: What IRN makes its training labels with.
@@ -86,10 +83,9 @@ def crf_labels(
 
     The image is ``(3, H, W)``, uint8. Labels ``(H, W)`` are whole numbers in ``0 .. num_labels - 1``: indices
     into {background} + classes present, seen or not. Several such maps, ``(N, H, W)``, share what depends on
-    the image alone. With one label the map is returned as it is.
+    the image alone.
 
-    Source: Section 4.1 refers to IRN, whose labels come from step/cam_to_ir_label.py: a pixel has its label
-    with probability ``label_confidence``. The result depends on the arguments alone.
+    Source: Section 4.1 refers to IRN, whose labels come from step/cam_to_ir_label.py.
 
     >>> crf_labels(np.zeros((3, 1, 2), np.uint8), [[0, 0]], num_labels=1)
     array([[0, 0]], dtype=uint8)
@@ -113,10 +109,9 @@ def crf_labels(
 def crf_probabilities(
     image: ArrayLike, probabilities: ArrayLike, *, settings: CrfSettings = SEGMENTATION
 ) -> np.ndarray:
-    """Refine the class probabilities of every pixel along the edges of the image; ``(L, H, W)``, float32.
+    """Refine class probabilities ``(L, H, W)``, a softmax over labels, along the edges of an image; float32.
 
-    `image` is as in `crf_labels`; `probabilities` have shape ``(L, H, W)``, a softmax over labels; those
-    below 1e-5 count as 1e-5. Source: test-time step of DeepLabV2, on which Section 4.1 relies for Table 3.
+    Those below 1e-5 count as 1e-5. Source: test-time step of DeepLabV2, as Section 4.1 has it for Table 3.
     """
     image, probabilities = _image(image), as_array(probabilities)
     check_shapes(image=(image, "3, H, W"), probabilities=(probabilities, "labels, H, W"))
@@ -139,8 +134,7 @@ def crf_many(
 
     `images` are the arguments of `function` by name for every image, perhaps from a generator: a few for each
     process are held at a time. `processes` are `default_processes` if None; with 0 and 1 all stays in this
-    process. A RecamError names the image, from 0, or says that a process was killed. What `images` raises
-    comes through as it is.
+    process.
     """
     load_densecrf()  # before the first process is started
     processes = default_processes() if processes is None else processes

@@ -1,8 +1,7 @@
 """The losses of the paper as pure functions of logits and labels, and their gradients in closed form.
 
 Logits are scores before sigmoid or softmax, labels are multi-hot in any dtype; both have shape ``(B, K)``:
-images, foreground classes. Losses are scalars in nats. A DataError names shapes that do not fit and values
-that are no labels.
+images, foreground classes. Losses are scalars in nats.
 """
 
 from collections.abc import Sequence
@@ -22,7 +21,6 @@ def _multi_hot(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _check_rivals(labels: Tensor) -> None:
-    """Raise unless there are two classes or more to compete with each other."""
     if labels.shape[1] < 2:
         raise DataError(
             "there is one class, and a softmax over one class is always 1: it has no gradient and teaches "
@@ -38,8 +36,8 @@ def _spread(labels: Tensor) -> Tensor:
 def bce_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the binary cross-entropy of every class on its own, averaged over classes and images.
 
-    Source: Eq. (1), then the mean over the batch; equal to the multi-label soft margin loss that the authors'
-    code calls (step/train_recam.py). With both logits 0, each term is ln 2.
+    Source: Eq. (1); the multi-label soft margin loss of the authors' code (step/train_recam.py). With both
+    logits 0, each term is ln 2.
 
     >>> round(bce_loss(torch.zeros(1, 2), torch.tensor([[1, 0]])).item(), 4)
     0.6931
@@ -50,11 +48,8 @@ def bce_loss(logits: Tensor, labels: Tensor) -> Tensor:
 def sce_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the softmax cross-entropy against labels shared out to sum to 1, averaged over images.
 
-    Classes that are present together compete, which is why the paper finds this loss alone worse than BCE on
-    images with several labels. An image without a class adds nothing but counts in the mean.
-
-    Source: Section 4.2 and Table 1, row 2. How the paper shares out several labels is not stated; an equal
-    share keeps the loss of an image on one scale. Two equal logits: ln 2, for one class present or both.
+    An image without a class adds nothing but counts in the mean. Source: Section 4.2 and Table 1, row 2,
+    which does not state how several labels are shared out. Two equal logits: ln 2, for one class or both.
 
     >>> [round(sce_loss(torch.zeros(1, 2), torch.tensor([y])).item(), 4) for y in ([1, 0], [1, 1])]
     [0.6931, 0.6931]
@@ -67,7 +62,7 @@ def sce_loss(logits: Tensor, labels: Tensor) -> Tensor:
 def sce_single_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the mean of softmax cross-entropy for images of exactly one class, and of BCE for all others.
 
-    Source: Table 1, row 3 ("SCE for single only"). One class costs ln 2 here, both cost ln 2 each, averaged.
+    Source: Table 1, row 3 ("SCE for single only").
 
     >>> round(sce_single_loss(torch.zeros(2, 2), torch.tensor([[1, 0], [1, 1]])).item(), 4)
     0.6931
@@ -86,8 +81,7 @@ def reactivation_loss(class_features: Tensor, labels: Tensor, *, classifier: nn.
     the classes of an image, then over images; one without a class adds nothing but counts.
 
     Of the map-weighted, pooled `class_features` ``(B, K, D)``, row k counts only where ``labels[:, k]`` is 1;
-    `classifier` maps ``(N, D)`` to ``(N, K)`` logits. Background is not a class here. A DataError also says
-    that no image has a class, or that there is only one class: a softmax over it is always 1.
+    `classifier` maps ``(N, D)`` to ``(N, K)`` logits. Background is not a class here.
 
     Source: Eq. (7). Averaging follows the authors' code (net/resnet50_cam.py:162-173), which does not handle
     a batch with no class. One image, classes 0 and 2 present, identity classifier: each is ln(e + 2) - 1.
@@ -142,8 +136,7 @@ def segmentation_loss(logits: Tensor, masks: Tensor, *, at: str = "logits", igno
 
     Source: Eq. (3) up to a constant. ``1 / HW`` is the mean over the known pixels of the whole batch, as
     published (deeplab-pytorch main.py); ``1 / (K + 1)``, which only scales the learning rate, is left out
-    there and here. DeepLabV2 is trained at the logits' size, the other networks at the masks'. Nearest means
-    by the centre of a cell, as Pillow does it and PyTorch's ``"nearest-exact"``, not ``"nearest"``.
+    there and here. Nearest means by the centre of a cell, as Pillow does it.
 
     Two classes with equal scores: ln 2 for every known pixel.
 
@@ -155,9 +148,8 @@ def segmentation_loss(logits: Tensor, masks: Tensor, *, at: str = "logits", igno
     check_shapes(logits=(logits, "images, classes, h, w"), masks=(masks, "images, H, W"))
     check_numbers("masks", masks, logits.shape[1], ignore=ignore)
     logits = logits.float()
-    if at == "masks":
-        if logits.shape[2:] != masks.shape[1:]:
-            logits = F.interpolate(logits, masks.shape[1:], mode="bilinear", align_corners=False)
+    if at == "masks" and logits.shape[2:] != masks.shape[1:]:
+        logits = F.interpolate(logits, masks.shape[1:], mode="bilinear", align_corners=False)
     elif logits.shape[2:] != masks.shape[1:]:
         masks = F.interpolate(masks[:, None].float(), logits.shape[2:], mode="nearest-exact")[:, 0]
     masks = masks.long()
@@ -170,8 +162,7 @@ def multiscale_loss(
 ) -> Tensor:
     """Return the sum of the `segmentation_loss` of several logits of the same images, each on its own grid.
 
-    Source: Eq. (3) as deeplab-pytorch applies it (main.py): three image sizes and their maximum, four terms
-    of equal weight.
+    Source: Eq. (3) as deeplab-pytorch applies it (main.py): to three image sizes and their maximum.
     """
     if isinstance(outputs, Tensor) or not outputs:
         raise DataError("outputs are no list of logits: pass one tensor (images, classes, h, w) a size")

@@ -20,8 +20,7 @@ def class_activation_maps(features: Tensor, weight: Tensor, *, eps: float = 1e-5
     """Return maps ``(B, K, h, w)``: the class score before pooling, cut at 0 and scaled to [0, 1).
 
     `features` have shape ``(B, C, h, w)``; classifier weights have ``(K, C)``, or ``(B, K, C)``, some an
-    image. `eps` is added to the maximum, so that a map without evidence is 0 everywhere. Differentiable in
-    both arguments, through the maximum too.
+    image. `eps` is added to the maximum. Differentiable in both arguments, through the maximum too.
 
     Source: Eq. (2), with the authors' 1e-5 in the denominator (net/resnet50_cam.py). One channel with values
     1, 2, -1 and weight 1:
@@ -43,8 +42,8 @@ def class_features(features: Tensor, maps: Tensor, *, gap: Gap = "pixels", eps: 
     (``gap="pixels"``), or by the sum of the map plus `eps` (``"mask"``), so that the feature of a small
     object is as long as that of a large one.
 
-    Source: Eq. (5) and the GAP of Eq. (6), which divides by ``h * w``; ``"mask"`` is our own. It is one
-    batched matrix product: the ``(B, K, C, h, w)`` tensor of the formula is never built.
+    Source: Eq. (5) and the GAP of Eq. (6), which divides by ``h * w``; ``"mask"`` is our own. The
+    ``(B, K, C, h, w)`` tensor of the formula is never built.
 
     Two pixels; the first class looks at the first one, the second class at both.
 
@@ -65,10 +64,9 @@ def class_features(features: Tensor, maps: Tensor, *, gap: Gap = "pixels", eps: 
 def combine_weights(fc1: Tensor, fc2: Tensor | None, option: str, *, seed: int = 0) -> Tensor:
     """Combine the weights of FC1 and FC2, ``(K, C)`` each, into those of the final map, ``(K, C)``.
 
-    `fc1` and `fc2` are the paper's w and w'; options without w' take None for it. Products and sums are
-    element by element, ``relu`` sets negative weights to 0, and ``random`` is a layer of the shape of FC2
-    that nobody trained, drawn from `seed`. Source: below Eq. (9); `CONTROLS` are our own. In ``w*w'`` two
-    negative weights count as evidence for the class, in ``relu(w)*relu(w')`` they do not.
+    `fc1` and `fc2` are the paper's w and w'; options without w' take None for it. ``random`` is a layer of
+    the shape of FC2 that nobody trained, drawn from `seed`. Source: below Eq. (9); `CONTROLS` are our own. In
+    ``w*w'`` two negative weights count as evidence for the class, in ``relu(w)*relu(w')`` they do not.
     """
     check_choice("weight option", option, OPTIONS + CONTROLS)
     if fc2 is None and "w'" in option:
@@ -98,10 +96,9 @@ def merge_scales(
 
     `maps` are one ``(K, h_s, w_s)`` tensor a scale, not normalised; `size` is ``(H, W)`` of the image.
     `stride` is the number of its pixels per pixel of the result, rounded up, None for the image's own size;
-    `cell` is the output stride of the network; `eps` is added to the maximum.
+    `cell` is the output stride of the network, to a multiple of which maps are stretched before they are cut.
 
-    Source: step/make_cam.py of the authors' code. At image size the maps are stretched to the next multiple
-    of the network's stride, there 16, and cropped: that is the area the feature maps cover.
+    Source: step/make_cam.py of the authors' code.
 
     >>> merge_scales([torch.tensor([[[1.0, 3.0]]]), torch.tensor([[[1.0]]])], (1, 8), stride=4, eps=0)
     tensor([[[0.5000, 1.0000]]])

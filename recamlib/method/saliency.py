@@ -15,8 +15,8 @@ def eps_loss(
 
     A scalar: the squared error of ``share * foreground + (1 - share) * (1 - background)``, mean over cells
     and images. A class that is present counts as foreground if more than `overlap` of the cells it claims
-    (probability above one half) are salient (above one half), else as background; one that claims none has no
-    overlap, and absent classes are on neither side. No gradient passes through this choice.
+    (probability above one half) are salient (above one half), else as background; absent classes are on
+    neither side. No gradient passes through this choice.
 
     `scores` are those of every cell before the softmax, ``(B, K + 1, h, w)``: classes and, last, background.
     `saliency` is in [0, 1], ``(B, H, W)``, any size: its mean over each cell counts. `labels` are multi-hot,
@@ -24,8 +24,7 @@ def eps_loss(
 
     Source: EPS, "Railroad Is Not a Train" (CVPR 2021), which ReCAM-E adds to its losses. Facts followed from
     its public code (eps.py): the softmax over K + 1 channels, the rounding, the division by the claimed cells
-    plus 1e-4 (so it is a precision, not an IoU), the sides of absent classes. It takes one pixel of the
-    saliency per cell, its first; here the mean is taken, which is the same where a cell is of one value.
+    plus 1e-4, the sides of absent classes. It takes the first pixel of the saliency per cell, not the mean.
 
     One class on two cells, sure of the first. Salient there: 0.9 for 1 and 0.1 for 0. Salient on the other
     one: the class turns background, so everything is, and 0 stands for 1 there.
@@ -63,15 +62,14 @@ def edam_merge(
 ) -> np.ndarray:
     """Return which map wins, as 1 .. P, or 0 where the image is not salient: ``(H, W)``, uint8.
 
-    Of maps ``(P, H, W)``, in [0, 1], each with peak 1, the first of equals wins; with P = 0 all is 0. A pixel
-    of saliency ``(H, W)``, in [0, 1], of `theta` or less is background, compared as float32. A map below
-    `alpha` is no candidate, even where the image is salient; one above `beta`, which is `alpha` or more, wins
-    over the background, even where the image is not salient.
+    Of maps ``(P, H, W)``, in [0, 1], each with peak 1, the first of equals wins. A pixel of saliency
+    ``(H, W)``, in [0, 1], of `theta` or less is background, compared as float32. A map below `alpha` is no
+    candidate, even where the image is salient; one above `beta` wins over the background, even where it is
+    not.
 
     Source: the post-processing of EDAM (CVPR 2021), which ReCAM-M applies to ReCAM. Facts followed from its
     public code (infer_cls.py): the background scores 1 or 0, dropped maps -2, certain ones 2, the highest
-    wins, and the first of equals. In that code the merge has no effect on the masks after CRF; here it is the
-    last step always.
+    wins, and the first of equals. There the merge has no effect on the masks after CRF.
 
     Two maps on four pixels, the last two salient. The first pixel is certain, the second one is not, the
     third goes to the higher map, and nobody wants the fourth.
@@ -85,9 +83,8 @@ def edam_merge(
     check_shares("saliency", saliency, hint="divide grey values by 255")
     check_shares("maps", maps, hint="merge_scales brings them there")
     if not (0 <= theta <= 1 and 0 <= alpha <= beta):
-        raise SettingsError(
-            f"theta is {theta}, alpha {alpha} and beta {beta}: expected 0 <= theta <= 1, 0 <= alpha <= beta"
-        )
+        came = f"theta is {theta}, alpha {alpha} and beta {beta}"
+        raise SettingsError(f"{came}: expected 0 <= theta <= 1, 0 <= alpha <= beta")
     scores = np.where(maps < alpha, -2.0, np.where(maps > beta, 2.0, maps))  # (P, H, W)
     background = saliency.astype(np.float32) <= np.float32(theta)  # (H, W)
     return np.concatenate([background[None].astype(float), scores]).argmax(0).astype(np.uint8)

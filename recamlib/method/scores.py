@@ -15,7 +15,7 @@ CHUNK = 2**23  # numbers that a chunk of bootstrap resamples may hold at once (6
 def confusion(pred: np.ndarray, truth: np.ndarray, *, num_classes: int, ignore: int = 255) -> np.ndarray:
     """Count pixels ``(num_classes, num_classes)`` by true class (row) and predicted class (column).
 
-    `num_classes` counts the background too; pixels of value `ignore` in `truth` are left out.
+    `num_classes` counts the background too.
 
     >>> confusion(np.array([0, 1, 1, 1]), np.array([0, 0, 1, 255]), num_classes=2)
     array([[1, 1],
@@ -32,10 +32,7 @@ def confusion(pred: np.ndarray, truth: np.ndarray, *, num_classes: int, ignore: 
 
 
 def class_counts(pred: np.ndarray, truth: np.ndarray, *, num_classes: int, ignore: int = 255) -> np.ndarray:
-    """Count the pixels of intersection, prediction and truth of every class, ``(num_classes, 3)``.
-
-    Parameters are those of `confusion`. Counts of images add up to the counts of their split.
-    """
+    """Count the pixels of intersection, prediction and truth of every class, ``(num_classes, 3)``."""
     return counts_of(confusion(pred, truth, num_classes=num_classes, ignore=ignore))
 
 
@@ -45,9 +42,7 @@ def counts_of(matrix: np.ndarray) -> np.ndarray:
 
 
 def iou_from_counts(counts: np.ndarray) -> np.ndarray:
-    """Return intersection over union ``(..., K + 1)`` of counts ``(..., K + 1, 3)``, in [0, 1].
-
-    It is nan for a class neither predicted nor there.
+    """Return the IoU ``(..., K + 1)`` of counts ``(..., K + 1, 3)``; nan for a class in neither of the two.
 
     >>> iou_from_counts(np.array([[1, 1, 2], [1, 2, 1], [0, 0, 0]]))
     array([0.5, 0.5, nan])
@@ -60,8 +55,7 @@ def iou_from_counts(counts: np.ndarray) -> np.ndarray:
 def floor_iou(counts: np.ndarray) -> float:
     """Return the mIoU that needs no map: the higher of all background and one label of each image all over.
 
-    `counts` are those of N images, ``(N, K + 1, 3)``. The label that is painted over an image is the first of
-    its classes; an image without one is background.
+    `counts` are those of N images, ``(N, K + 1, 3)``; an image is painted with the first of its classes.
 
     Two labels and two images of four pixels: three of background and one of an object; all of an object. All
     background scores 3/8 and 0; the object all over both 5/8.
@@ -113,14 +107,12 @@ def masked_argmax(maps: np.ndarray, threshold: float) -> np.ndarray:
 class ThresholdSweep:
     """The confusion between truth and thresholded maps, for many thresholds in one pass over the images.
 
-    The rule: a pixel belongs to the class with the highest map there if that value is *above* the threshold,
-    else to the background (the threshold is the background's score, and it wins a tie, as in the authors'
-    step/eval_cam.py). Values and thresholds are compared as float32. For every image one joint histogram of
-    true class, highest class and value bin is counted; each threshold's confusion is a partial sum of it.
+    The rule is that of `masked_argmax`, as in the authors' step/eval_cam.py. For every image one joint
+    histogram of true class, highest class and value bin is counted; each threshold's confusion is a partial
+    sum of it.
 
     `num_classes` counts the background; `thresholds` ascend from 0 to 1. For intervals, counts are stored per
-    image at the thresholds of `keep`, about 2 KB an image if it is None, which stores all of them. Everything
-    else stays the same size however many images are added.
+    image at the thresholds of `keep`, None for all, about 2 KB an image.
 
     A map of 0.2 and 0.8 whose second pixel is the object.
 
@@ -209,8 +201,7 @@ class ThresholdSweep:
         """Return for every value how many thresholds lie below it."""
         if not self._even:
             return np.searchsorted(self._edges, values)
-        # value * 100, cut to a whole number, is j or, where rounding meets an edge, j + 1 for a value between
-        # edges j and j + 1; comparing with that very edge settles it.
+        # rounding may put a value on the wrong side of an edge: comparing with that very edge settles it
         index = (values * np.float32(100)).astype(np.intp)
         np.clip(index, 0, len(self._edges) - 1, out=index)
         return index + (values > self._edges.take(index))
@@ -249,8 +240,7 @@ def bootstrap_interval(
     """Return the ends, in [0, 1], of an interval of the mIoU that drawing the images again would give.
 
     `counts` are those of N images, ``(N, K + 1, 3)``; `level` is the share inside the interval of `repeats`
-    draws of N images with replacement. It speaks of the images alone: not of the seed of the training, nor of
-    a threshold chosen on the same images.
+    draws of N images with replacement.
     """
     return bootstrap_contrast([counts], (1,), seed=seed, repeats=repeats, level=level)
 
@@ -276,7 +266,7 @@ def bootstrap_contrast(
 def accuracy(scores: Tensor, labels: Tensor) -> float:
     """Return the share of images whose highest score, of ``(N, K)``, belongs to a class that is present.
 
-    With one label per image this is the usual top-1 accuracy; images without a class do not count.
+    Images without a class do not count.
     """
     _check_scores(scores, labels)
     hit = labels.gather(1, scores.argmax(1, keepdim=True))[:, 0]  # (N,)
@@ -284,10 +274,7 @@ def accuracy(scores: Tensor, labels: Tensor) -> float:
 
 
 def mean_average_precision(scores: Tensor, labels: Tensor) -> float:
-    """Return the average precision of a class, mean over the classes that occur, in [0, 1]; NaN without any.
-
-    Scores are logits ``(N, K)``, labels ``(N, K)`` multi-hot.
-    """
+    """Return the mean over the classes that occur of average precision, in [0, 1], of logits ``(N, K)``."""
     _check_scores(scores, labels)
     from torchmetrics.functional.classification import multilabel_average_precision  # slow to import
 

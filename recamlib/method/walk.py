@@ -23,8 +23,7 @@ ONE_THREAD = 2**24  # multiplications of a product on a CPU, below which one thr
 def pair_offsets(radius: float) -> list[Offset]:
     """Return displacements ``(dy, dx)`` of the pairs of cells nearer than `radius`, one of two opposite ones.
 
-    In order of ``dy``, then ``dx``: 34 at radius 5, 152 at radius 10. Source: the authors' misc/indexing.py
-    (ReCAM and IRN).
+    In order of ``dy``, then ``dx``. Source: the authors' misc/indexing.py (ReCAM and IRN).
 
     >>> pair_offsets(2)
     [(0, 1), (1, -1), (1, 0), (1, 1)]
@@ -105,15 +104,12 @@ def pair_affinities(boundary: Tensor, *, radius: float, sources: Sources) -> Ten
     """Return how freely one gets from each cell to its neighbours: 1 minus the highest boundary on the way.
 
     Shape ``(P, h', w')`` or ``(B, P, h', w')`` with the pairs in the order of `pair_offsets`, ``h', w'`` the
-    rows and columns of `sources`. Differentiable: the highest cell of a path gets the gradient. `boundary` is
-    the probability of a class boundary in each cell, ``(h, w)`` or ``(B, h, w)``.
+    rows and columns of `sources`. `boundary` is the probability of a class boundary in each cell, ``(h, w)``
+    or ``(B, h, w)``. Differentiable: the highest cell of a path gets the gradient.
 
     Pairs start from `sources`. ``"inside"``: cells whose every pair ends in the image, as in training: rows
     ``[0, h - r)`` and columns ``[r, w - r)`` with ``r = ceil(radius) - 1``. ``"all"``: every cell, as in the
-    walk; a pair that leaves the image has affinity 0.
-
-    Source: the authors' misc/indexing.py (ReCAM and IRN). They put a rim of boundary 1 around the image and
-    read pairs by tables of indices; here views of the boundary are compared, the paths' common parts once.
+    walk; a pair that leaves the image has affinity 0. Source: the authors' misc/indexing.py (ReCAM and IRN).
 
     A wall in the middle of a line of three: the pairs to the right, at distances 1 and 2.
 
@@ -151,14 +147,12 @@ def random_walk(
 ) -> Tensor:
     """Spread the maps of one image by a random walk that class boundaries hold up: ``(K, h, w)``, not scaled.
 
-    Of maps ``(K, h, w)``, finite, and the probability of a class boundary in each cell, ``(h, w)``. A step is
-    shorter than `radius` cells, see `pair_offsets`. The larger `beta`, the power of the affinities, above 0,
-    the more a weak boundary holds up. `steps` is the paper's t; 0 gives the start, ``maps * (1 - boundary)``.
-    The result has the dtype and the device (CPU or CUDA) of the maps. No gradients.
+    Of maps ``(K, h, w)`` and the probability of a class boundary in each cell, ``(h, w)``. A step is shorter
+    than `radius` cells, see `pair_offsets`. The larger `beta`, the power of the affinities, the more a weak
+    boundary holds up. `steps` is the paper's t; 0 gives the start, ``maps * (1 - boundary)``. No gradients.
 
     Source: Eq. (11) and the authors' misc/indexing.py. Each cell becomes the mean of its neighbours, weighted
-    by ``affinity ** beta``, and of itself, weighted by 1; in the code, a row vector times the matrix whose
-    columns sum to 1. See `random_walks` for how it is computed.
+    by ``affinity ** beta``, and of itself, weighted by 1. See `random_walks` for how it is computed.
 
     Two open cells and one behind a wall, one step: the first two share, nothing passes the wall.
 
@@ -172,12 +166,11 @@ def random_walk(
 @torch.no_grad()
 def random_walks(
     maps: Sequence[Tensor], boundaries: Sequence[Tensor], *, radius: float = 5, beta: float = 10.0,
-    steps: int = 256, cells_per_product: int | None = None,
+    steps: int = 256,
 ) -> list[Tensor]:  # fmt: skip
     """Return the `random_walk` of each of many images of any sizes; the number of classes may differ.
 
-    Images are joined into one matrix up to about `cells_per_product` cells. None: one image at a time on a
-    CPU, whose caches it fits, and 2 ** 18 cells on a GPU, which small products would leave idle.
+    On a GPU, which small products would leave idle, all images are joined into one matrix.
 
     Source: Eq. (11). T is sparse (69 entries a column at radius 5) and similar to a symmetric matrix with
     eigenvalues in [-1, 1], on which ``x ** steps`` is its Chebyshev series cut where the rest is too small to
@@ -198,9 +191,7 @@ def random_walks(
             raise DataError(f"image {image}: {error}") from None
     walked = [m * (1 - b).to(m.dtype) for m, b in zip(maps, boundaries)]  # all there is without a neighbour
     full = [i for i, m in enumerate(maps) if len(m) > 0 and m[0].numel() > 1]
-    limit = cells_per_product or (2**18 if full and maps[full[0]].is_cuda else 1)
-    for group in _groups([boundaries[i].numel() for i in full], limit):
-        images = [full[g] for g in group]
+    for images in [full] if full and maps[full[0]].is_cuda else [[i] for i in full]:
         parts = ([tensors[i] for i in images] for tensors in (maps, boundaries))
         for image, end in zip(images, _walk(*parts, radius=radius, beta=beta, steps=steps)):
             walked[image] = end
@@ -219,18 +210,6 @@ def _check(maps: Tensor, boundary: Tensor) -> None:
     if not maps.isfinite().all():
         raise DataError("a map has values that are NaN or infinite: were the weights of the network finite?")
     check_boundary(boundary)
-
-
-def _groups(cells: Sequence[int], limit: int) -> Iterator[list[int]]:
-    """Yield the numbers of images that share a matrix: in order, `limit` cells together or one image."""
-    group: list[int] = []
-    for image, count in enumerate(cells):
-        if group and sum(cells[i] for i in group) + count > limit:
-            yield group
-            group = []
-        group.append(image)
-    if group:
-        yield group
 
 
 def _transitions(boundary: Tensor, radius: float, beta: float) -> tuple[Tensor, Tensor]:

@@ -96,20 +96,16 @@ def build_backbone(
     """Return a feature extractor by name.
 
     `name` is one of `NETWORKS` or of `recamlib.models.transformers.SCRATCH`, or ``"timm/NAME"`` for any
-    convolutional network of timm and for its ViT (DINOv2's too), DeiT and Swin. ``resnet_small`` is made for
-    the embedded scenes.
+    convolutional network of timm and for its ViT (DINOv2's too), DeiT and Swin.
 
-    The last stages are built with stride 1 until `output_stride`, 8, 16 or 32, is reached. It comes without
-    dilation, as in the authors' ResNet-50 (net/resnet50.py); timm's own stride reduction dilates. A
-    transformer has its own stride: the side of a patch (14 for DINOv2), and 32 for Swin.
+    The last stages are built with stride 1 until `output_stride`, 8, 16 or 32, is reached, without dilation,
+    as in the authors' ResNet-50 (net/resnet50.py); timm's own stride reduction dilates. A transformer has its
+    own stride: the side of a patch (14 for DINOv2), and 32 for Swin.
 
-    `weights` are None for random ones, ``"imagenet"`` for the registry of torchvision or timm (needs a
-    network; torchvision's first ones, as the authors use), ``"scenes"`` for those of ``resnet_small`` in the
-    package (:mod:`recamlib.engine.pretrain`), the path of a .safetensors or .pth file (those of
-    ``recam export`` too), or the bare name of a file in the weights folder.
-
-    With `checkpointing` a transformer computes activations again in the backward pass instead of storing
-    them: less memory, more time, the same gradients.
+    `weights` are None for random ones, ``"imagenet"`` for the registry of torchvision (its first ones, as the
+    authors use) or timm, ``"scenes"`` for those of ``resnet_small`` in the package
+    (:mod:`recamlib.engine.pretrain`), the path of a .safetensors or .pth file (those of ``recam export``
+    too), or the bare name of a file in the weights folder. `checkpointing`, of a transformer, saves memory.
     """
     state, path = state_of(weights, name)
     if output_stride not in STRIDES:
@@ -138,8 +134,7 @@ def build_backbone(
     if path:
         load_features(net, state, source=path, whole=whole)
     body = {stage: _joined(net, layers) for stage, layers in row.stages.items()}
-    stride = row.stride
-    unstrided: tuple[str, ...] = ()
+    stride, unstrided = row.stride, ()
     for stage in reversed(body):
         if stride > output_stride and (had := _unstride(body[stage])) > 1:
             stride, unstrided = stride // had, (stage, *unstrided)

@@ -50,7 +50,7 @@ class Backbone(nn.Module):
 def freeze_batch_norm(module: nn.Module) -> nn.Module:
     """Make every BatchNorm inside use its running statistics for good; scale and shift are still trained.
 
-    Works in place, survives ``.train()`` and changes no key of the state, as in the authors' ResNet-50.
+    Works in place and changes no key of the state, as in the authors' ResNet-50.
     """
     for child in module.modules():
         if isinstance(child, nn.modules.batchnorm._BatchNorm) and not isinstance(child, _FixedStatistics):
@@ -62,7 +62,7 @@ def freeze_batch_norm(module: nn.Module) -> nn.Module:
 def freeze_stem(backbone: Backbone) -> Backbone:
     """Stop training the first convolution and the normalisation after it (the authors' conv1 and bn1).
 
-    In a transformer that is the projection of patches; it has no BatchNorm, and its LayerNorms are trained.
+    In a transformer that is the projection of patches; its LayerNorms are trained.
     """
     for module in backbone.stem():
         module.requires_grad_(False)
@@ -85,11 +85,9 @@ def _fixed(kind: type) -> type:
 def fold_batch_norm(net: nn.Module, *, side: int = 64) -> nn.Module:
     """Return a copy of a network in evaluation mode, BatchNorm folded into the convolution before it.
 
-    There BatchNorm multiplies and shifts channels, which the weights and the bias of the convolution can do
-    at no cost: half the time or less on a CPU in channels-last layout. Which BatchNorm follows which
-    convolution is seen from what they hand over on a random image of `side` pixels, not from names or order.
-    Outputs differ by rounding; if they differ by more than `TOLERANCE` on that image, the copy is a plain
-    one.
+    That is half the time or less on a CPU. Which BatchNorm follows which convolution is seen from what they
+    hand over on a random image of `side` pixels, not from names or order. If outputs differ by more than
+    `TOLERANCE` on that image, the copy is a plain one.
     """
     folded, parameter = copy.deepcopy(net).eval(), next(net.parameters())
     images = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(parameter)

@@ -9,8 +9,8 @@ from recamlib.models.base import Backbone
 class CamClassifier(nn.Module):
     """A multi-label classifier of K foreground classes whose weights are those of class activation maps.
 
-    With `background` there is one more channel, as EPS trains it. It is no class: no logit, no label, and no
-    map of its own. Source: Eq. (4). FC1 has no bias, so that a class score is the mean of the class's map.
+    With `background` there is one more channel, as EPS trains it, without a logit. Source: Eq. (4). FC1 has
+    no bias, so that a class score is the mean of the class's map.
 
     >>> from recamlib.models.backbones import build_backbone
     >>> model = CamClassifier(build_backbone("resnet_small"), num_classes=5)

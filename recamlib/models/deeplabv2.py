@@ -26,8 +26,7 @@ _PUBLISHED_PARTS = {  # part of a block: names of its convolution and its normal
 class AtrousPyramid(nn.ModuleDict):
     """Four 3x3 convolutions of different dilation over the same features, summed to class scores.
 
-    Source: DeepLabV2, to which Section 3 refers. Each convolution has a bias; weights start as normal numbers
-    of deviation 0.01, biases at 0, as published.
+    Source: DeepLabV2, to which Section 3 refers.
     """
 
     def __init__(self, channels: int, num_classes: int, rates: Sequence[int] = RATES) -> None:
@@ -69,9 +68,9 @@ class DeepLabV2(nn.Module):
 
 
 def scale_maximum(logits: Sequence[Tensor]) -> Tensor:
-    """Return the pixelwise maximum of logits ``(B, K + 1, h_i, w_i)`` at the size of the first.
+    """Return the pixelwise maximum of logits ``(B, K + 1, h_i, w_i)`` at the size of the first, bilinearly.
 
-    Source: deeplab-pytorch libs/models/msc.py; the others are resized bilinearly.
+    Source: deeplab-pytorch libs/models/msc.py.
 
     >>> a, b = torch.tensor([[[[1.0, 5.0]]]]), torch.tensor([[[[3.0]]]])
     >>> scale_maximum([a, b])
@@ -85,10 +84,9 @@ def scale_maximum(logits: Sequence[Tensor]) -> Tensor:
 def dilate(backbone: Backbone) -> Backbone:
     """Give the last two stages, which must have lost their strides, dilations 2 and 4, in place.
 
-    Source: deeplab-pytorch libs/models/resnet.py. What differs there from torchvision's dilated ResNet is
-    followed: every block of a stage is dilated, the first too; a block halves its features in the first 1x1
-    convolution, not in the 3x3; the first pooling rounds up (321 pixels become 41 cells). timm dilates its
-    networks on its own and they are left as they come.
+    Source: deeplab-pytorch libs/models/resnet.py. Unlike in torchvision's dilated ResNet, the first block of
+    a stage is dilated, too; a block halves its features in the first 1x1 convolution, not in the 3x3; the
+    first pooling rounds up. timm dilates its networks on its own and they are left as they come.
     """
     timm = isinstance(backbone, TimmBackbone)
     if backbone.output_stride != STRIDE or not (timm or backbone.unstrided == backbone.stage_names[-2:]):
@@ -114,11 +112,8 @@ def convert_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return deeplab-pytorch's tensors under the names of `DeepLabV2` over a ResNet with bottlenecks.
 
     ``layerN.blockM.reduce.conv``, say, becomes ``backbone.body.layer(N-1).(M-1).conv1``. The last layer of
-    DeepLabV1 (``fc``, 91 classes) is left out, a prefix ``base.`` (three-scale checkpoints) or ``module.`` is
-    dropped, and other keys keep their names, so that whoever loads the result can name them.
-
-    The published network takes blue first: the first convolution's channels are turned round. Together with
-    the two input buffers the numbers are the published ones for the same picture.
+    DeepLabV1 (``fc``, 91 classes) is left out. The published network takes blue first: the first
+    convolution's channels are turned round.
     """
     out = {}
     for key, value in state.items():

@@ -17,8 +17,6 @@ _SMALLEST = 32  # pixels a side; below, some backbones have nothing left to pool
 class BoundaryBranch(nn.Module):
     """One narrow projection per stage, brought to stride 4 and merged into one score per cell.
 
-    `channels` and `strides` are those of the stages, shallow to deep; strides in pixels of the image.
-
     Source: Section 4.1 refers to IRN (net/resnet50_irn.py). A stage shallower than stride 4, which the
     published ResNet-50 does not have, is averaged to it before the projection.
     """
@@ -52,10 +50,8 @@ class BoundaryBranch(nn.Module):
 class BoundaryNet(nn.Module):
     """A backbone, frozen in place, and the branch that learns where classes meet: all that has to be stored.
 
-    Source: Section 4.1 refers to IRN. The backbone runs without a graph, so that of its activations only the
-    outputs of the stages stay in memory. The published network has a second branch, for displacements between
-    pixels; the two share nothing that is trained and semantic masks use the boundary alone, so it is left
-    out.
+    Source: Section 4.1 refers to IRN. The published network has a second branch, for displacements between
+    pixels; the two share nothing that is trained and semantic masks use the boundary alone.
 
     >>> from recamlib.models.backbones import build_backbone
     >>> net = BoundaryNet(build_backbone("resnet_small"))
@@ -81,18 +77,15 @@ class BoundaryNet(nn.Module):
         self.backbone.eval()
         return self
 
-    def stages(self, images: Tensor) -> list[Tensor]:
-        """Return the backbone's stages of normalised images ``(B, 3, H, W)``, without a graph."""
-        with torch.no_grad():
-            return list(self.backbone.stages(images).values())
-
     def forward(self, images: Tensor) -> Tensor:
         """Return logits ``(B, ceil(H/4), ceil(W/4))``, float32, of normalised images ``(B, 3, H, W)``."""
         size = tuple(images.shape[2:])
         height, width = (max(_SMALLEST, math.ceil(n / self._multiple) * self._multiple) for n in size)
         if (height, width) != size:
             images = F.pad(images, (0, width - size[1], 0, height - size[0]))
-        return _crop(self.branch(self.stages(images), (height, width)), size)
+        with torch.no_grad():  # of the backbone's activations only the outputs of the stages stay in memory
+            stages = list(self.backbone.stages(images).values())
+        return _crop(self.branch(stages, (height, width)), size)
 
     @torch.no_grad()
     def boundary(self, images: Tensor) -> Tensor:

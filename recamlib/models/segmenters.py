@@ -34,10 +34,8 @@ class Segmenter(nn.Module):
     """What every segmentation network here can do; images are normalised, of any size.
 
     ``forward`` returns logits ``(B, K + 1, h, w)`` of images ``(B, 3, H, W)``; ``param_groups(lr)`` returns
-    every trained parameter once, in groups for an optimizer of base learning rate `lr`, where
-    ``weight_decay`` overrides the optimizer's. `num_classes` counts the background; `head_loaded` is whether
-    the last layer came from the weights too, which it does not if the file has other classes; `loss_at` is
-    the grid the network is trained on: ``at`` of the loss.
+    every trained parameter once, in groups for an optimizer of base learning rate `lr`. `head_loaded` is
+    whether the last layer came from the weights too, `loss_at` is ``at`` of the loss.
     """
 
     loss_at = "masks"
@@ -53,10 +51,7 @@ class Segmenter(nn.Module):
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
-        """Return logits ``(B, K + 1, H, W)``, float32, of normalised images ``(B, 3, H, W)``.
-
-        Runs in evaluation mode whatever mode the network is in, and leaves that mode as it was.
-        """
+        """Return logits ``(B, K + 1, H, W)``, float32, of normalised images, in evaluation mode."""
         mode = self.training
         self.eval()
         try:
@@ -79,9 +74,8 @@ class MultiScaleSegmenter(Segmenter):
     """DeepLabV2: logits are the pixelwise maximum over three sizes of the image, at stride 8.
 
     Source: deeplab-pytorch (main.py, libs/models/msc.py). Trained on the logits of the three sizes and on
-    their maximum; at test the maximum alone. The optimizer there holds no BatchNorm parameter: with
-    pre-trained weights BatchNorm is fixed in full, statistics, scale and shift. Without weights that would
-    leave the network unnormalised, and BatchNorm trains as usual.
+    their maximum. The optimizer there holds no BatchNorm parameter: with pre-trained weights BatchNorm is
+    fixed in full, statistics, scale and shift; without, it trains as usual.
     """
 
     loss_at = "logits"
@@ -91,7 +85,6 @@ class MultiScaleSegmenter(Segmenter):
         return scale_maximum(self.net.at_scales(_checked(images)))
 
     def training_outputs(self, images: Tensor) -> list[Tensor]:
-        """Return the logits at scales 1, 0.75 and 0.5, each at its own size, and their maximum."""
         logits = self.net.at_scales(_checked(images))
         return [*logits, scale_maximum(logits)]
 
@@ -106,11 +99,7 @@ class MultiScaleSegmenter(Segmenter):
 
 
 class PaddedSegmenter(Segmenter):
-    """A network of segmentation_models_pytorch whose logits come out at stride 4.
-
-    Images are filled up with zeros on the right and below to whole cells of the encoder, and the logits cut
-    back to the cells that the image has a part in.
-    """
+    """A network of segmentation_models_pytorch whose logits come out at stride 4, of images of any size."""
 
     _head = ("segmentation_head.",)
 
@@ -139,32 +128,25 @@ class PaddedSegmenter(Segmenter):
 
 
 def build_segmenter(
-    arch: str,
-    *,
-    num_classes: int,
-    backbone: str | None = None,
-    weights: str | Path | None = None,
+    arch: str, *, num_classes: int, backbone: str | None = None, weights: str | Path | None = None,
     fixed_norm: bool = False,
-) -> Segmenter:
-    """Return a segmentation network by name, one of `ARCHS`.
+) -> Segmenter:  # fmt: skip
+    """Return a segmentation network by name, one of `ARCHS`; those ending in ``_small`` are for 100 pixels.
 
-    Those ending in ``_small`` are for pictures of about 100 pixels: the decoders of the large ones over
-    ``resnet_small``, UPerNet's too. `num_classes` counts the background: ``space.with_background``.
-    `backbone` is None for the published one (ResNet-101, Swin-B); for DeepLabV2 a name of `build_backbone`;
-    for the others an encoder of segmentation_models_pytorch, or ``"timm/NAME"``.
+    `num_classes` counts the background. `backbone` is None for the published one (ResNet-101, Swin-B); for
+    DeepLabV2 a name of `build_backbone`; for the others an encoder of segmentation_models_pytorch, or
+    ``"timm/NAME"``.
 
     `weights` are those of `build_backbone`; a file holds a backbone, or a whole network as saved here, for
-    DeepLabV2 also any of deeplab-pytorch, such as the network pre-trained on COCO, see `convert_published`.
-    Only the last layer may be absent or have other classes: it then starts at random. With `fixed_norm`,
-    BatchNorm in the backbone keeps the statistics that came with the weights, as it always does in a
-    pre-trained DeepLabV2: few small crops a batch do not give statistics to learn with.
+    DeepLabV2 also any of deeplab-pytorch, see `convert_published`. Only the last layer may be absent or have
+    other classes: it then starts at random. With `fixed_norm`, BatchNorm in the backbone keeps the statistics
+    that came with the weights, as it always does in a pre-trained DeepLabV2.
 
     Source: Section 3 and "Network Architectures" in Section 5. Rates: DeepLabV2 as in `MultiScaleSegmenter`;
     DeepLabV3+ new layers at ten times the rate of the encoder; UPerNet one rate, no decay on one-dimensional
     parameters and relative positions. Against the published UPerNet-Swin the auxiliary head on the third
-    stage and the dropout before the last layer are missing. Swin cuts and shifts its windows at every size of
-    the image and fills them up after the shift, where the published code does so before: sides that are
-    multiples of 224 pixels do not differ.
+    stage and the dropout before the last layer are missing, and windows are filled up after the shift: sides
+    that are multiples of 224 pixels do not differ.
 
     >>> net = build_segmenter("deeplabv2_small", num_classes=6)
     >>> [tuple(x.shape[2:]) for x in net.training_outputs(torch.zeros(2, 3, 96, 96))]
@@ -218,7 +200,6 @@ class SmallEncoder(SmallResNet):
         """Images have three channels."""
 
     def make_dilated(self, output_stride: int) -> None:
-        """Let the last stages dilate where they lose their strides."""
         for stride, stage in ((16, self.layer3), (32, self.layer4)):
             rate = max(1, stride // output_stride)
             for conv in stage.modules():
@@ -228,16 +209,13 @@ class SmallEncoder(SmallResNet):
                         conv.dilation = conv.padding = (rate, rate)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Return the images ``(B, 3, H, W)`` and the outputs of the stages, of strides 2 to 32."""
         features = [images, self.relu(self.bn1(self.conv1(images)))]
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             features.append(stage(features[-1]))
         return features
 
 
-def _smp_network(
-    family: str, name: str, *, classes: int, weights: str | Path | None, **options: object
-) -> nn.Module:
+def _smp_network(family: str, name: str, *, classes: int, weights: Any, **options: object) -> nn.Module:
     """Return a network of segmentation_models_pytorch whose logits come out at stride 4."""
     import segmentation_models_pytorch as smp  # seconds to import, and only needed here
 

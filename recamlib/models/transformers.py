@@ -28,8 +28,7 @@ class TransformerBackbone(Backbone):
     """One of timm's transformers: patch tokens as features, whatever other tokens there are left out.
 
     An image whose sides are no multiple of the stride is filled up with the mean colour on the right and at
-    the bottom, so that its features cover it as those of a convolutional network do: ``ceil(H / stride)``
-    rows. Position embeddings are interpolated to the grid of the image.
+    the bottom. Position embeddings are interpolated to the grid of the image.
 
     Source: footnotes 1 and 3 of the paper leave transformers to future work. FC1 reads the mean of the
     tokens after the last normalisation, so Eq. (2) and all that follows is unchanged. Random depth is off:
@@ -81,8 +80,7 @@ def build_transformer(
 ) -> TransformerBackbone:  # fmt: skip
     """Return a transformer by name, with weights; see `recamlib.models.backbones.build_backbone`.
 
-    Weights files may be timm's or the published ones of DINOv2 and Swin: timm's own filter renames them and
-    interpolates position embeddings. `output_stride` has to be the patch size, and 32 for Swin.
+    Weights files may be timm's or the published ones of DINOv2 and Swin: timm's own filter renames them.
     """
     if name not in SCRATCH:
         net = _of_timm(name, state, path, pretrained)
@@ -122,7 +120,6 @@ def _of_timm(name: str, state: dict[str, Tensor], path: Path | None, pretrained:
         try:
             state = renamed(part_of(state, net, source=path), net)
         except (AttributeError, KeyError, RuntimeError) as error:
-            hint = "are these the weights of another network?"
-            raise WeightsError(f"{path} does not fit {name}: {hint}") from error
+            raise WeightsError(f"{path} does not fit {name}: weights of another network?") from error
         load_features(net, state, source=path, whole=whole_names(bare))
     return net

@@ -39,8 +39,7 @@ def find_weights(weights: str | Path) -> Path:
     """Return the file that `weights` means, or raise a WeightsError that names the nearest one.
 
     A path is taken from where the process runs, from where the user stands (a notebook's kernel runs in the
-    folder of the notebooks), and from the weights folder. A bare name is a file of the weights folder, but
-    for `SCENES`.
+    folder of the notebooks), and from the weights folder; a bare name from there alone.
     """
     if weights == SCENES:
         return PACKAGED
@@ -66,8 +65,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a weights file on the CPU, floating point ones as float32.
 
     A ``.safetensors`` file, or what ``torch.save`` wrote: a dictionary of tensors, or a training checkpoint
-    that holds one, under ``state_dict``, ``model`` or another name. A WeightsError refuses a damaged file,
-    one with other objects, and numbers that are not finite.
+    that holds one, under ``state_dict``, ``model`` or another name.
     """
     try:
         if path.suffix == ".safetensors":
@@ -85,10 +83,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_head(layer: nn.Module, name: str, weights: str | None) -> None:
-    """Load a head such as ``fc1`` from a file that ``recam export`` wrote, for training of no epochs.
-
-    A WeightsError says that there is no file, or that its head is absent or of other classes.
-    """
+    """Load a head such as ``fc1`` from a file that ``recam export`` wrote, for training of no epochs."""
     if weights in (None, REGISTRY, SCENES):
         raise WeightsError(f"epochs=0 takes {name} from a file of `recam export`: weights={weights} has none")
     path, wanted = find_weights(weights), tuple(layer.weight.shape)
@@ -105,10 +100,8 @@ def load_features(
     """Copy `state` into `net`: every key of the network has to come, and none may be left over.
 
     The network may lie deeper in the file, under any prefix (``module.``, ``model.backbone.``): the keys
-    beside it are then those of other parts and are left out. Keys of a classifier are left out too, and those
-    of `whole`, the network with the layers that `net` was built without. timm may write ``stages_0`` for
-    ``stages.0``. A WeightsError names keys that are missing, left over or of another shape; `source` is where
-    they come from.
+    beside it are left out, as are those of a classifier and of `whole`, the network with the layers that
+    `net` was built without. timm may write ``stages_0`` for ``stages.0``. `source` is for messages.
     """
     own = net.state_dict()
     wanted = {_plain(k): k for k in own}
@@ -128,8 +121,6 @@ def load_features(
 
 def part_of(state: dict[str, Tensor], net: nn.Module, *, source: Path) -> dict[str, Tensor]:
     """Return the tensors of a network in a file under its own names: without the prefix that most have there.
-
-    A WeightsError names two prefixes that are as good.
     """
     # Files published before PyTorch 1.0 name DenseNet's layers norm.1 where the network has norm1.
     state = {re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d)\.", r"\1\2.", k): v for k, v in state.items()}

@@ -65,8 +65,8 @@ def test_single_share_and_balanced_classes(share):
 
 def test_what_there_is_not():
     for options, message in (
-        ({"size": 40}, "size must be 48 to 2048"), ({"single_share": 1.5}, "single_share 1.5"),
-        ({"seed": -1}, "seed -1"), ({"count": 0}, "count must be at least 1"),
+        ({"size": 40}, "size 40, .*48 to 2048"), ({"single_share": 1.5}, "single_share 1.5"),
+        ({"seed": -1}, "seed -1"), ({"count": 0}, "count 0, .*expected 1 or more"),
     ):  # fmt: skip
         with pytest.raises((SettingsError, DataError), match=message):
             open_images("hoofed", "train", **options)
@@ -91,8 +91,7 @@ def test_the_reader_gives_back_what_was_written(tmp_path):
             opened("hoofed", split, count=count, size=64) for opened in (open_images, open_masks)
         )
         write_voc(tmp_path, images, masks, split=split)
-        again = {"root": tmp_path, "space": "hoofed"}
-        back, back_masks = (opened("voc12", split, **again) for opened in (open_images, open_masks))
+        back, back_masks = (opened("voc12", split, root=tmp_path) for opened in (open_images, open_masks))
         assert back.ids == images.ids == back_masks.ids and back.space.classes == images.space.classes
         assert np.array_equal(back.label_matrix(), images.label_matrix())
         for id in images.ids:

@@ -166,8 +166,8 @@ def test_colours_are_changed_and_the_same_seed_changes_them_alike():
     (lambda: PairedView(crop=64)(noise(37, 53), np.zeros((37, 52))), r"image .3, 37, 53., label map .37"),
     (lambda: PairedView(crop=63), "crop must be a multiple of the stride 4, got 63"),
     (lambda: PairedView(crop=64, scale=(1.5, 0.5)), "scale must be 0 < low <= high"),
-    (lambda: TrainView(crop=0, long_side=(1, 2)), "crop must be at least 1"),
-    (lambda: TrainView(crop=8, long_side=(30, 20)), "long_side must be"),
+    (lambda: TrainView(crop=0, long_side=(1, 2)), "crop 0 and long_side"),
+    (lambda: TrainView(crop=8, long_side=(30, 20)), "crop 8 and long_side .30, 20.: use 1 or more"),
 ])  # fmt: skip
 def test_what_does_not_fit_is_refused(call, message):
     with pytest.raises((DataError, SettingsError), match=message):

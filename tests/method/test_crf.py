@@ -122,8 +122,8 @@ def test_slivers(size):
     ({"probabilities": np.full((2, 40, 60), 3.0)}, "do not sum to 1"),
     ({"probabilities": np.stack([np.full((40, 60), 1.5), np.full((40, 60), -0.5)])}, "do not sum to 1"),
     ({"probabilities": np.full((2, 60, 40), 0.5)}, r"probabilities \(2, 60, 40\)"),
-    ({"settings": {"bilateral_srgb": 0}}, "bilateral_srgb is 0, expected a number above 0"),
-    ({"settings": {"label_confidence": 1}}, "label_confidence is 1, expected .* above 0 and below 1"),
+    ({"settings": {"bilateral_srgb": 0}}, "bilateral_srgb=0.*all have to be above 0"),
+    ({"settings": {"label_confidence": 1}}, "label_confidence=1.*label_confidence below 1"),
 ])  # fmt: skip
 def test_what_does_not_fit_is_named(change, message):
     image, _, noisy = scene()

@@ -17,10 +17,7 @@ _ANY = "bay bay chestnut chestnut dark black white cream grey dun"
 
 
 class Kind(NamedTuple):
-    """Measures of a kind of animal in units of its height at the withers, its coats and its parts.
-
-    A word that comes twice is twice as likely.
-    """
+    """Measures in units of the height at the withers, coats, parts; a word that comes twice is likelier."""
 
     leg: float  # ground to belly
     barrel: float  # radius of the trunk

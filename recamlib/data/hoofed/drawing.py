@@ -121,10 +121,7 @@ def wave(x: np.ndarray) -> np.ndarray:
 
 
 def noise(table: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return smooth noise ``(h, w)`` in [0, 1]: a table's values interpolated, repeated beyond its edges.
-
-    Positions `x` and `y` have shapes ``(1, w)`` and ``(h, 1)``: the grid is a product, which is cheap.
-    """
+    """Return a table's values, repeated beyond its edges, interpolated at `x` ``(1, w)``, `y` ``(h, 1)``."""
     left, right, across = _cell(x[0], table.shape[1])
     top, bottom, down = _cell(y[:, 0], table.shape[0])
     columns = table[:, left] + (table[:, right] - table[:, left]) * across  # (n, w)

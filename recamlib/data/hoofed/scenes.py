@@ -2,7 +2,6 @@
 
 Confusable on purpose, as the toy study of Section 4.2 needs: one body plan, coats shared between classes,
 class evidence spread over small parts, occlusion, and places and things that tell nothing about the class.
-`OtherImages` are scenes of other classes, one object each: they are to these what ImageNet is to photographs.
 """
 
 from collections.abc import Callable
@@ -21,7 +20,6 @@ from recamlib.errors import DataError, SettingsError, check_choice
 
 OTHERS = LabelSpace("scenes", (*OTHER_KINDS, *THINGS))  # none of them is in `HOOFED`
 MIN_VISIBLE, MIN_AREA = 0.3, 0.012  # an animal shows this share of its own outline, and of the image
-_SMALLEST, _LARGEST = 48, 2048
 _TRIES, _CACHE_BYTES = 16, 192 * 2**20
 
 
@@ -32,7 +30,7 @@ def scene_size(size: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class _Scene:
-    """What chooses a scene: draws differ for every combination."""
+    """What chooses a scene."""
 
     space: LabelSpace
     seed: int
@@ -65,10 +63,8 @@ class _Scene:
                 return scenery.finish(frame), values[owners]
         raise AssertionError(f"{self} could not be laid out")
 
-    def _paint(
-        self, kinds: list[int], height: int, width: int, attempt: int
-    ) -> tuple[Frame, Scenery, list[int]]:
-        """Paint the scene; later attempts stand further apart, with nothing in front."""
+    def _paint(self, kinds: list[int], height: int, width: int, attempt: int) -> tuple:
+        """Return frame, scenery and outlines; in later attempts all stand further apart, nothing in front."""
         draws, early = self._draws(1, attempt), attempt < _TRIES // 2
         scenery, frame = Scenery(self._draws(2)), Frame(height, width)
         scenery.behind(frame)
@@ -101,15 +97,14 @@ class _Scene:
 
 @lru_cache(maxsize=2)
 def _drawer(height: int, width: int) -> Callable[[_Scene], tuple[np.ndarray, np.ndarray]]:
-    """Return what draws image and mask of a scene and remembers the last ones of this process."""
+    """Return what draws image and mask of a scene, and remembers the last ones."""
     return lru_cache(max(1, _CACHE_BYTES // (4 * height * width)))(lambda scene: scene.draw(height, width))
 
 
 class _Scenes:
     """What images and masks share: `count` scenes of a split; those of ``train`` and ``val`` never meet.
 
-    `size` is their width in pixels, see `scene_size` for the height; `seed`, 0 or more, chooses them;
-    `single_share` is the share of images that show one class only.
+    `size` is their width in pixels, `single_share` the share of images that show one class only.
     """
 
     def __init__(
@@ -117,12 +112,9 @@ class _Scenes:
     ) -> None:
         split = "train" if split == "train_aug" else split
         check_choice("split", split, ("train", "val"))
-        if count < 1:
-            raise DataError(f"hoofed: count must be at least 1 image, got {count}; the list would be empty")
-        if not _SMALLEST <= size <= _LARGEST:
-            raise SettingsError(f"hoofed: size must be {_SMALLEST} to {_LARGEST} pixels, got {size}")
-        if not 0 <= single_share <= 1 or seed < 0:
-            raise SettingsError(f"hoofed: single_share {single_share} or seed {seed} is out of range")
+        if count < 1 or not 48 <= size <= 2048 or not 0 <= single_share <= 1 or seed < 0:
+            came = f"hoofed: count {count}, size {size}, single_share {single_share}, seed {seed}"
+            raise SettingsError(f"{came}; expected 1 or more, 48 to 2048, 0 to 1, 0 or more")
         self.split, self.count, self.shape = split, count, scene_size(size)
         self.seed, self.single_share = seed, float(single_share)
         space, self.prefix = (OTHERS, "scene") if isinstance(self, OtherImages) else (HOOFED, "hoofed")
@@ -158,7 +150,7 @@ class HoofedImages(_Scenes, ImageSet):
 
 
 class OtherImages(HoofedImages):
-    """Scenes of one object each, of other classes: what the small backbone is pre-trained on."""
+    """Scenes of one object each, of other classes: to `HoofedImages` what ImageNet is to photographs."""
 
 
 class HoofedMasks(_Scenes, MaskSet):
