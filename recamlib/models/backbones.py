@@ -134,7 +134,8 @@ def build_backbone(
     if path:
         load_features(net, state, source=path, whole=whole)
     body = {stage: _joined(net, layers) for stage, layers in row.stages.items()}
-    stride, unstrided = row.stride, ()
+    stride = row.stride
+    unstrided: tuple[str, ...] = ()
     for stage in reversed(body):
         if stride > output_stride and (had := _unstride(body[stage])) > 1:
             stride, unstrided = stride // had, (stage, *unstrided)
