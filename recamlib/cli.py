@@ -22,7 +22,7 @@ FIRST = ("01", "02", "04")  # the longest notebooks, and what others take their 
 
 
 class Commands(TyperGroup):
-    """Turns errors that are the user's to fix into one line and a non-zero exit status."""
+    """Turns errors that are the user's to fix into one line and exit status 1."""
 
     def invoke(self, ctx: typer.Context) -> object:
         try:
@@ -63,10 +63,7 @@ def run(
     output: Annotated[Path | None, typer.Option(help="Folder for the executed copy.")] = None,
     cluster: Cluster = "",
 ) -> None:  # fmt: skip
-    """Run one notebook, reusing what has run before.
-
-    Stages with the same settings come from the cache. `recam list 02` shows a notebook's parameters.
-    """
+    """Run one notebook, reusing what has run before; `recam list 02` shows its parameters."""
     from recamlib.book.run import run_notebook
 
     _send_to(cluster)
@@ -114,10 +111,7 @@ def store(
     notebook: Annotated[str, typer.Argument(help='Number or name of a run, a result.json, or "bench".')],
     profile: Annotated[str, typer.Option(help="The profile it ran with.")] = "mini",
 ) -> None:
-    """Store the numbers of a finished run, or of "bench", in book/measured, tracked and shown.
-
-    Of a notebook the latest run of the profile is taken, of earlier ones the result.json that they left.
-    """
+    """Store the numbers of a notebook's latest run, of a result.json or of "bench" in book/measured."""
     from recamlib.report import results as stored
 
     if notebook == "bench":
@@ -219,7 +213,7 @@ def list_(notebook: Annotated[str | None, typer.Argument(help="Number or name, s
 
 @app.command()
 def doctor() -> None:
-    """Check versions, device, memory, space, data."""
+    """Check versions, device, space, data."""
     from recamlib.book.doctor import examine
 
     broken = []
@@ -321,8 +315,7 @@ def submit(
 
 
 def _send_to(cluster: str) -> None:
-    """Check the cluster and hand it to the kernels that are started from here; it is part of no key."""
-    if cluster:
+    if cluster:  # checked here, handed to kernels by the environment; it is part of no key
         from recamlib.stages.infra import read_cluster
 
         read_cluster(cluster)
@@ -336,7 +329,6 @@ def _title(path: Path) -> str:
 
 
 def main() -> None:
-    """Entry point of the `recam` command."""
     app()
 
 

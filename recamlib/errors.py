@@ -36,10 +36,8 @@ class MaskAccessError(RecamError):
 def nearest(name: str, options: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` for the option closest to `name`, or an empty string.
 
-    >>> nearest("hors", ["horse", "cow"])
-    " (did you mean 'horse'?)"
-    >>> nearest("submarine", ["horse", "cow"])
-    ''
+    >>> nearest("hors", ["horse", "cow"]), nearest("submarine", ["horse", "cow"])
+    (" (did you mean 'horse'?)", '')
     """
     if len(str(name)) > 200:  # no typing error, and it would take for ever
         return ""
@@ -48,12 +46,7 @@ def nearest(name: str, options: Iterable[str]) -> str:
 
 
 def check_choice(name: str, value: object, known: Iterable[str]) -> None:
-    """Raise a SettingsError that names the nearest choice unless a value is known.
-
-    >>> check_choice("gap", "pixel", ("pixels", "mask"))
-    Traceback (most recent call last):
-    recamlib.errors.SettingsError: unknown gap 'pixel' (did you mean 'pixels'?): use one of pixels, mask
-    """
+    """Raise a SettingsError that names the nearest choice unless a value is known."""
     known = tuple(known)
     if value not in known:
         hint = nearest(str(value), known)

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from recamlib.errors import RecamError, SettingsError
 from recamlib.paths import book_dir
 from recamlib.report.results import load_measured, load_results, read, result_path
 from recamlib.report.summary import readme_table
+from recamlib.report.tables import escaped
 
 # of MathJax: tex-chtml.js never loads these, which are twenty times as big as the rest
 _LEFT_OUT = shutil.ignore_patterns("a11y", "adaptors", "sre", "ui", "asciimath*", "*mml*", "*svg*", "*full*")
@@ -50,7 +51,13 @@ def build_book(
     with tempfile.TemporaryDirectory(prefix=".building-", dir=build) as temporary:
         staged = Path(temporary) / "source"
         shutil.copytree(source, staged, ignore=shutil.ignore_patterns("_build", "executed", ".*"))
-        for path, text in (pages_of_results() if pages is None else pages).items():
+        if pages is None:
+            results = load_results()
+            pages = {
+                "first_answer.md": readme_table(load_measured()), "scoreboard.md": scoreboard_page(results),
+                "explorer_data.md": explorer_page(latest(results)),
+            }  # fmt: skip
+        for path, text in pages.items():
             (staged / path).write_text(text, encoding="utf-8")
         (staged / "notebooks").mkdir()
         for notebook in notebooks:
@@ -66,15 +73,6 @@ def build_book(
             previous.rename(Path(temporary) / "previous")
         built.rename(previous)
     return build / "html" / "index.html"
-
-
-def pages_of_results() -> dict[str, str]:
-    """Return the parts of the book that are made from results, by path."""
-    results = load_results()
-    return {
-        "first_answer.md": readme_table(load_measured()), "scoreboard.md": scoreboard_page(results),
-        "explorer_data.md": explorer_page(latest(results)),
-    }  # fmt: skip
 
 
 def toc_files(toc: Path) -> list[str]:
@@ -123,11 +121,13 @@ def dress(notebook: Path, static: Path) -> str:
     content = nbformat.read(notebook, as_version=4)
     folder, address = static / "sections" / notebook.stem, f"../_static/sections/{notebook.stem}"
     folder.mkdir(parents=True, exist_ok=True)
-    ran, known = content.metadata.get("papermill", {}), read_parameters(notebook)
-    parameters = {name: item.default for name, item in known.items()} | dict(ran.get("parameters", {}))
+    ran = content.metadata.get("papermill", {})
+    parameters = {name: item.default for name, item in read_parameters(notebook).items()}
+    parameters |= dict(ran.get("parameters", {}))
     _replace_outputs(content, folder, address)
     content.metadata.pop("widgets", None)  # bars that nobody will move
-    box = _run_again(notebook.stem, parameters, {name: item.comment for name, item in known.items()})
+    box = f"```bash\n{command(notebook.stem, parameters)}\n```"
+    box = f"::::{{admonition}} Run this page again\n:class: rerun\n\n{box}\n::::\n"
     content.cells.insert(1, nbformat.v4.new_markdown_cell(box))
     path = result_path(notebook.stem, parameters)
     if path.is_file():
@@ -135,8 +135,14 @@ def dress(notebook: Path, static: Path) -> str:
         (folder / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
         rows = pd.json_normalize(list(result["rows"].values()), sep=" ").set_index(pd.Index(result["rows"]))
         rows.to_csv(folder / "rows.csv", index_label="row")
-        text = _provenance(result, address, ran.get("duration"))
-        content.cells.append(nbformat.v4.new_markdown_cell(text))
+        where = escaped("commit {commit}, {date}, {device}".format(**result["provenance"]))
+        seconds = f"{ran.get('duration') or 0:.0f} seconds, reading back what had been run before"
+        box = (
+            f":::{{admonition}} Where these numbers come from\n:class: provenance\n{where}; {seconds}.\n\n"
+            f'<p class="download">Download <a href="{address}/rows.csv" download>every row as CSV</a> · '
+            f'<a href="{address}/result.json" download>the whole result as JSON</a></p>\n:::\n'
+        )
+        content.cells.append(nbformat.v4.new_markdown_cell(box))
     return nbformat.writes(content)
 
 
@@ -161,66 +167,19 @@ def _assignments(parameters: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _run_again(stem: str, parameters: dict[str, Any], comments: dict[str, str]) -> str:
-    """Return the box with the command and every parameter, as MyST Markdown."""
-    rows = [[name, json.dumps(value), comments.get(name, "")] for name, value in parameters.items()]
-    table = _facts(rows, head=["parameter", "value", "what it is"])
-    return (
-        "::::{admonition} Run this page again\n:class: rerun\n\n"
-        f"```bash\n{command(stem, parameters)}\n```\n\n"
-        f":::{{dropdown}} All {len(rows)} parameters of this run\n{table}\n:::\n::::\n"
-    )
-
-
-def _provenance(result: dict[str, Any], folder: str, seconds: float | None) -> str:
-    """Return the box that says where the numbers of a result come from, as MyST Markdown."""
-    where, parameters = result["provenance"], result["parameters"]
-    images = ", ".join(f"{count} {name}" for name, count in result["images"].items())
-    rows = [
-        ["commit", where["commit"] + (" (with changes since)" if where["commit"].endswith("+") else "")],
-        ["date", where["date"]], ["device", where["device"]],
-        ["versions", ", ".join(f"{name} {number}" for name, number in where["versions"].items())],
-        ["data", f"{parameters['dataset']}: {images}"], ["seeds", ", ".join(map(str, parameters["seeds"]))],
-    ]  # fmt: skip
-    if seconds is not None:
-        rows.append(["seconds", f"{seconds:.0f}, reading back the steps that had been run before"])
-    return (
-        ":::{admonition} Where these numbers come from\n:class: provenance\n"
-        f'{_facts(rows)}\n<p class="download">Download '
-        f'<a href="{folder}/rows.csv" download>every row as CSV</a> · '
-        f'<a href="{folder}/result.json" download>the whole result as JSON</a></p>\n:::\n'
-    )
-
-
-def _facts(rows: Iterable[Sequence[Any]], head: Sequence[str] = ()) -> str:
-    """Return an HTML table on one line, which Markdown leaves alone; the first column names its row."""
-    top = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in head)
-    body = "".join(
-        f'<tr><th scope="row">{html.escape(str(first))}</th>'
-        + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in others) + "</tr>"
-        for first, *others in rows
-    )  # fmt: skip
-    return wide(f'<table class="facts"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>')
-
-
 def _replace_outputs(content: nbformat.NotebookNode, folder: Path, address: str) -> None:
-    """Write every figure to a file of its own, shown with a link to it; put every table into a box."""
     figures = 0
     for cell in content.cells:
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             if "image/svg+xml" in data:
                 figures += 1
-                name, picture = f"figure_{figures}.svg", data.pop("image/svg+xml")
-                (folder / name).write_text(picture, encoding="utf-8")
-                data["text/html"] = _figure(f"{address}/{name}", picture)
+                name, picture = f"{address}/figure_{figures}.svg", data.pop("image/svg+xml")
+                (folder / f"figure_{figures}.svg").write_text(picture, encoding="utf-8")
+                alt = re.search(r"<title>(.*?)</title>", picture, flags=re.DOTALL)[1]
+                link = f'<p class="download"><a href="{name}" download>Figure as SVG</a></p>'
+                image = f'<img src="{name}" alt="{html.escape(html.unescape(alt))}">'
+                data["text/html"] = f'<figure class="plot">{image}{link}</figure>'
             elif 'class="dataframe"' in data.get("text/html", ""):
                 table = re.search(r"<table.*?</table>", data["text/html"], flags=re.DOTALL)[0]
                 data["text/html"] = wide(table.replace(' border="1"', ""))
-
-
-def _figure(address: str, picture: str) -> str:
-    title = re.search(r"<title>(.*?)</title>", picture, flags=re.DOTALL)
-    alt = html.escape(html.unescape(title[1])) if title else ""
-    link = f'<p class="download"><a href="{address}" download>Figure as SVG</a></p>'
-    return f'<figure class="plot"><img src="{address}" alt="{alt}">{link}</figure>'

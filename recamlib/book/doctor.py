@@ -1,7 +1,6 @@
-"""Look at everything a run needs: versions, device, memory, space, data."""
+"""Look at everything a run needs: versions, device, space, data."""
 
 import importlib.metadata
-import os
 import platform
 import shutil
 import sys
@@ -19,8 +18,7 @@ Line = tuple[str, bool | None, str]  # what; False if something needed is broken
 def examine() -> Iterator[Line]:
     """Yield the lines one by one; a check that itself fails is a line, not an exception."""
     for name, check in (
-        ("packages", _packages), ("torch", _torch), ("dense CRF", _crf), ("memory", _memory),
-        ("results", _results),
+        ("packages", _packages), ("torch", _torch), ("dense CRF", _crf), ("results", _results),
     ):  # fmt: skip
         try:
             yield name, *check()
@@ -73,15 +71,6 @@ def _crf() -> tuple[bool | None, str]:
         return True, f"{load_densecrf().__name__} is there"
     except MissingCrfError as error:
         return None, " ".join(str(error).split())
-
-
-def _memory() -> tuple[bool | None, str]:
-    import psutil
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    memory = psutil.virtual_memory()
-    free = f"{memory.available / GIB:.1f} GiB free of {memory.total / GIB:.1f}"
-    return (None if memory.available >= 3 * GIB else False), f"{free}, {cores} cores"
 
 
 def _results() -> tuple[bool, str]:

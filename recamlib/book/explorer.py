@@ -66,13 +66,11 @@ def store(result: Path, rows: Mapping[str, Sequence[MapStage]], *, split: Split 
 
 
 def _maps(stage: MapStage, split: Split, name: str) -> str:
-    """Return the maps (P, H, W) of an image below one another, (P * H, W), as an 8-bit PNG."""
-    maps = stage.one(split, name)[0].numpy()
+    maps = stage.one(split, name)[0].numpy()  # (P, H, W), below one another in the PNG
     return _file(np.round(255 * maps).astype(np.uint8).reshape(-1, maps.shape[2]), "PNG")
 
 
 def _file(pixels: np.ndarray, kind: str) -> str:
-    """Return pixels as the address of an image that holds them itself."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, kind, **({"quality": 88} if kind == "JPEG" else {"optimize": True}))
     return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"

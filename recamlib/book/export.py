@@ -30,7 +30,7 @@ _LICENCE = "MIT, as the code; the terms of the images, and of the weights it sta
 
 
 def trained_stage(run: Mapping[str, Any], row: str, *, seed: int = 0) -> Stage:
-    """Return the stage that trained what a row of a result is of; `seed` counts the seeds of the run."""
+    """Return the stage that trained what a row of a result is of."""
     rows = {name: values["trained"] for name, values in run["rows"].items() if "trained" in values}
     if row not in rows or not 0 <= seed < len(rows[row]):
         hint = nearest(row, rows) or f"; there are {', '.join(rows) or 'none'}"

@@ -53,7 +53,7 @@ def wide(table: str) -> str:
 
 
 def _list(cells: pd.DataFrame, runs: Mapping[str, str]) -> str:
-    """Return every printed number on a line; a script sorts them by a click on a column's head."""
+    # a script sorts the lines by a click on a column's head
     heads = ("table", "row", "column", "paper", "here", "verdict")
     head = "".join(f'<th scope="col"><button type="button">{name}</button></th>' for name in heads)
     body = ""

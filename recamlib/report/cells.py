@@ -72,8 +72,6 @@ class Cell:
 
         >>> Cell("table2", "irn", "recam").row, Cell("table3", "irn", "cam", "deeplabv2").row
         ('irn.recam_miou', 'irn.deeplabv2_cam_val')
-        >>> [Cell("table4", method, "recam", "deeplabv2").row for method in ("irn", "none")]
-        ['without_saliency.ReCAM', 'without_saliency.ReCAM without IRN']
         """
         if self.method == TRUE_MASKS:
             return f"{TRUE_MASKS}.{self.network}"
@@ -88,12 +86,11 @@ class Cell:
 
     @property
     def time_row(self) -> str:
-        """Name of the row of its time."""
         return f"{self.method}.{self.kind}_ut"
 
     @property
     def title(self) -> str:
-        """What people call it: ``"IRN, ReCAM"``, ``"DeepLabV2, IRN, ReCAM"``, ``"ReCAM-E with IRN"``."""
+        """What people call it: ``"DeepLabV2, IRN, ReCAM"``, ``"ReCAM-E with IRN"``."""
         if self.method == TRUE_MASKS:
             return f"{NETWORKS[self.network]}, TRUE MASKS"
         if self.table == "table4":
@@ -119,7 +116,7 @@ def rows_of(table: Mapping[Cell, Any]) -> dict[str, Any]:
 
 
 def columns(row: Mapping[str, Any], number: str, difference: str) -> dict[str, Any]:
-    """Return columns of a stored row: a number and a difference, nan if absent, each with its interval."""
+    """Return columns of a stored row: a number and a difference, nan if absent, with intervals."""
     low, high = row.get("difference_interval", (np.nan, np.nan))
     return {
         f"{number} here": row.get("mean", np.nan), f"{number} low": row.get("low", np.nan),
@@ -140,11 +137,7 @@ def cam_beside_recam(cam: Cell, recam: Cell, result: Mapping[str, Any]) -> dict[
 
 
 def place(claim: str) -> tuple[str, str, str, str]:
-    """Return table, block, row and column of one printed number.
-
-    >>> place("table1.recam_w.voc12"), place("table3.irn.upernet_cam_val.coco14")
-    (('table1', '', 'recam_w', 'voc12'), ('table3', 'coco14', 'irn', 'upernet_cam_val'))
-    """
+    """Return table, block, row and column of one printed number."""
     table, first, *rest = claim.split(".")
     if table == "table1":
         return table, "", first, rest[0]
@@ -161,7 +154,7 @@ def laid_out(texts: Iterable[tuple[str, str]], empty: str = "") -> dict[tuple[st
 
 
 def words(name: str) -> str:
-    """Return the name of a row or a column as a reader knows it.
+    """Return the name of a row or column as a reader knows it.
 
     >>> words("upernet_recam_val"), words("irn.cam_miou"), words("advcam_irn")
     ('UPerNet, ReCAM, val', 'IRN: CAM', 'AdvCAM + IRN')
@@ -175,11 +168,7 @@ def words(name: str) -> str:
 
 
 def titled(evidence: str, names: Mapping[str, str] = ROWS) -> str:
-    """Return evidence with the rows of Table 1 as a reader knows them.
-
-    >>> titled("recam_w_prime +1.1 [+1.0, +1.3]")
-    "ReCAM, w' +1.1 [+1.0, +1.3]"
-    """
+    """Return evidence with the rows of Table 1 as a reader knows them."""
     for name in sorted(names, key=len, reverse=True):
         evidence = evidence.replace(name, names[name]) if "_" in name else evidence
     return evidence

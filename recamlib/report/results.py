@@ -21,12 +21,12 @@ ORDER = ("coco14", "voc12", "mini", "quick", "smoke")
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return a stored result, or raise ResultsError if it is not what was stored."""
+    """Return a stored result; one that is not as it was written is a ResultsError."""
     return read_sealed(Path(path))
 
 
 def result_path(notebook: str, parameters: dict[str, Any]) -> Path:
-    """Return where the result of a notebook with these parameters is stored: their hash is its address."""
+    """Return where the result of a notebook with these parameters is stored."""
     digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()
     return paths.results_dir() / notebook / digest[:12] / "result.json"
 
@@ -61,7 +61,7 @@ def _plain(value: Any) -> Any:
 
 
 def load_results() -> list[dict[str, Any]]:
-    """Return all results with verdicts, best first: those stored, and the latest run of every profile."""
+    """Return all results with verdicts, best first: the stored, and the latest run of every profile."""
     latest = [read(file) for file in sorted(paths.results_dir().glob("*/latest_*.json"))]
     return _best_first([*load_measured(), *(result for result in latest if "provisional" not in result)])
 
@@ -72,21 +72,19 @@ def fixed_features(result: dict[str, Any]) -> bool:
 
 
 def load_measured() -> list[dict[str, Any]]:
-    """Return the results that are stored with the book and carry verdicts, best first."""
+    """Return the results that are stored with the book and carry verdicts."""
     # a run whose recipe failed is stored as a record, with the reason, but carries no verdict
     return [result for result in load_stored() if "provisional" not in result]
 
 
 def load_stored() -> list[dict[str, Any]]:
-    """Return every result of a notebook that is stored with the book, best first, provisional ones too."""
+    """Return every result that is stored with the book, best first, provisional ones too."""
     files = sorted((paths.book_dir() / "measured").glob("*.json"))
     results = [json.loads(file.read_text()) for file in files]  # what is tracked is looked after by git
     return _best_first(result for result in results if "notebook" in result)
 
 
 def _best_first(results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return results by profile, images, what is trained and seeds: those nearest to the paper first."""
-
     def rank(result: dict[str, Any]) -> tuple[int, int, bool, int]:
         profile = result["parameters"]["profile"]
         place = ORDER.index(profile) if profile in ORDER else len(ORDER)
@@ -113,16 +111,13 @@ def store_benchmarks() -> Path:
 
 
 def benchmarks() -> pd.DataFrame:
-    """Return what the benchmarks stored with the book say: seconds and memory of our and the literal form."""
+    """Return the seconds of our and of the literal form that are stored with the book."""
     path = paths.book_dir() / "measured" / "benchmarks.json"
-    columns = ["ours", "literal", "times faster", "memory ratio", "difference", "work", "device", "date"]
     rows = {}
     for name, entry in json.loads(path.read_text()).items() if path.is_file() else ():
-        ours, literal = entry["forms"]["ours"], entry["forms"]["literal"]
-        rows[name] = [
-            ours["seconds"], literal["seconds"], literal["seconds"] / ours["seconds"],
-            literal["memory_ratio"], literal["difference"], entry["note"], entry["device"], entry["date"],
-        ]  # fmt: skip
+        ours, literal = (entry["forms"][form]["seconds"] for form in ("ours", "literal"))
+        rows[name] = [ours, literal, literal / ours]
+    columns = ["ours", "literal", "times faster"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("benchmark")
 
 
@@ -130,11 +125,12 @@ def store(result: dict[str, Any]) -> Path:
     """Copy a full-size result to ``book/measured/``, where it is tracked and shown; return its path."""
     # all of them are in the name, since a run of the same profile on other data must not replace this one
     given = result["parameters"]
-    parts = [result["notebook"], *(given[key] for key in ("profile", "dataset", "backbone"))]
-    parts += [str(given["train_images"])] * bool(given["train_images"])
-    parts += ["heads"] * fixed_features(result) + ["sweep"] * bool(given.get("sweep"))
     methods = given.get("methods", ["none"])
-    parts += methods * ("none" not in methods)  # a run of single rows
+    parts = [
+        result["notebook"], *(given[key] for key in ("profile", "dataset", "backbone")),
+        *[str(given["train_images"])] * bool(given["train_images"]), *["heads"] * fixed_features(result),
+        *["sweep"] * bool(given.get("sweep")), *methods * ("none" not in methods),  # a run of single rows
+    ]  # fmt: skip
     path = paths.book_dir() / "measured" / f"{'_'.join(parts)}.json".replace("/", "_")
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n")

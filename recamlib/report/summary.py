@@ -7,7 +7,7 @@ from typing import Any
 from recamlib.report.cells import BLOCKS, TABLES, TITLES, laid_out, titled, words
 from recamlib.report.claims import MARKS, SYNTHETIC, all_claims, load_paper, row_verdict, signed
 from recamlib.report.results import fixed_features, load_measured
-from recamlib.report.tables import describe_data, first_measured, markdown_table
+from recamlib.report.tables import describe_data, first_measured, markdown_table, measured, shown
 
 BEGIN, END = "<!-- results: made by `recam results` -->", "<!-- end of results -->"
 SHOWN = (
@@ -49,7 +49,6 @@ def readme_table(results: Sequence[dict[str, Any]]) -> str:
 
 
 def _cost_of_heads(runs: Sequence[dict[str, Any]]) -> list[str]:
-    """Return what fixed features lose against full training, where a backbone has both."""
     cams = {
         (run["parameters"]["backbone"], fixed_features(run)): run["rows"]["bce_only"]["mean"]
         for run in runs if "bce_only" in run["rows"]
@@ -62,7 +61,6 @@ def _cost_of_heads(runs: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _conclusion(runs: Sequence[dict[str, Any]]) -> str:
-    """Return in one sentence what converged runs of Table 1 say of the paper's claim."""
     chosen, others = "recam_w_times_w_prime", ("recam_w_plus_w_prime", "recam_w_prime")
     ready = [run["rows"] for run in runs if row_verdict(run["rows"][chosen], +1) != "not converged"]
     answers = [row_verdict(rows[chosen], +1) for rows in ready]
@@ -123,7 +121,6 @@ def _convergence(run: dict[str, Any]) -> str:
 
 
 def _cell(row: dict[str, Any]) -> str:
-    """Return number and difference of a row; nothing for times and what was not scored."""
     if "mean" not in row or "parts" in row:
         return ""
     return f"{row['mean']:.1f}" + (f" ({_change(row)})" if "difference" in row else "")
@@ -151,7 +148,10 @@ def results_page(results: Sequence[dict[str, Any]]) -> str:
         ] or ["- not run"]
         parts.append("")
     for run in results:
-        parts += [f"## {run['notebook'][3:].replace('_', ' ')}: {describe_data(run)}\n", _rows(run), ""]
+        table = shown(measured(run))
+        rows = [list(map(str, row)) for row in table.itertuples()]
+        title = f"## {run['notebook'][3:].replace('_', ' ')}: {describe_data(run)}\n"
+        parts += [title, markdown_table(["row", *table], rows), ""]
     parts += ["## The paper's tables\n", _paper_tables(results)]
     return "\n".join(parts) + "\n"
 
@@ -177,43 +177,13 @@ def _paper(row: str) -> str:
 
 
 def _difference(row: dict[str, Any] | None) -> str:
-    """Return a row's difference with its interval, or its mIoU; without a verdict, why."""
-    if row is None:
-        return ""
-    if "difference" not in row:
-        return f"{row['mean']:.1f}"
-    text = _change(row)
-    return text if row.get("converged", True) else f"{text}, not converged: {row['convergence']}"
+    if not row or "difference" not in row:
+        return f"{row['mean']:.1f}" if row else ""
+    return _change(row) + f", not converged: {row.get('convergence')}" * (not row.get("converged", True))
 
 
 def _change(row: dict[str, Any]) -> str:
     return signed(row["difference"], *row["difference_interval"])
-
-
-def _rows(run: dict[str, Any]) -> str:
-    rows = []
-    for name, row in run["rows"].items():
-        if "mean" not in row or "parts" in row:
-            continue
-        span = "" if row["low"] is None else f" [{row['low']:.1f}, {row['high']:.1f}]"
-        drawn = row.get("difference_over_images")
-        rows.append([
-            TITLES.get(name) or words(name), f"{row['mean']:.1f}{span}",
-            _difference(row) if "difference" in row else "",
-            f"[{drawn[0]:+.1f}, {drawn[1]:+.1f}]" if drawn else "",
-            _against(name, row),
-            f"{row['floor']:.1f}" if "floor" in row else "", row.get("convergence", ""),
-        ])  # fmt: skip
-    head = ["row", "mIoU", "difference", "over images", "verdict", "floor", "convergence"]
-    return markdown_table(head, rows)
-
-
-def _against(name: str, row: dict[str, Any]) -> str:
-    """Return the verdict on a row of the paper; of a row of ours, whether it is above its baseline."""
-    if (paper := _paper(name)) != "–":
-        return MARKS[row_verdict(row, float(paper))]
-    sides = {"holds": "above", "does not hold": "below"}
-    return "" if "control" in name else sides.get(answer := row_verdict(row, +1), MARKS[answer])
 
 
 def _paper_tables(results: Sequence[dict[str, Any]]) -> str:

@@ -12,6 +12,9 @@ from recamlib.report.cells import words
 from recamlib.report.claims import MARKS, SYNTHETIC, Claim, all_claims, row_verdict, server_numbers
 from recamlib.report.results import fixed_features, seeds_of
 
+# the word beside a row of our own, which no number of the paper stands beside
+OURS = MARKS | {"holds": "above", "does not hold": "below", "reference": ""}
+
 
 def describe_data(result: dict[str, Any]) -> str:
     """Return what a result was measured on: data (synthetic or not), backbone, images, seeds."""
@@ -68,14 +71,18 @@ def measured(result: dict[str, Any]) -> pd.DataFrame:
         claim = claims.get(name, Claim(name, ""))
         paper = claim.difference if claim.baseline else None
         low, high = row.get("difference_interval", (None, None))
+        answer = row_verdict(row, 1 if paper is None else paper)
+        drawn = row.get("difference_over_images")
         rows[words(name)] = {
             "paper": claim.value, "here": row["mean"], "low": row.get("low"), "high": row.get("high"),
             "paper's difference": paper, "difference": row.get("difference"), "difference low": low,
-            "difference high": high, "verdict": "" if paper is None else MARKS[row_verdict(row, paper)],
-            "convergence": row.get("convergence", ""), "fixed threshold": row.get("fixed"),
-            "best threshold": row.get("best"), "seeds": row.get("seeds"),
+            "difference high": high, "over images": f"[{drawn[0]:+.1f}, {drawn[1]:+.1f}]" if drawn else None,
+            "verdict": (OURS if paper is None else MARKS)[answer], "floor": row.get("floor"),
+            "convergence": row.get("convergence"), "fixed threshold": row.get("fixed"),
+            "best threshold": row.get("best"),
         }  # fmt: skip
-    return pd.DataFrame.from_dict(rows, orient="index").dropna(axis="columns", how="all").infer_objects()
+    frame = pd.DataFrame.from_dict(rows, orient="index").dropna(axis="columns", how="all").infer_objects()
+    return frame.fillna(dict.fromkeys(frame.select_dtypes(object), ""))
 
 
 def class_frequencies(images: ImageSet) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import joblib
@@ -22,6 +23,7 @@ from recamlib.stages.score import Score, SegmentationScore, fold_of
 S = TypeVar("S", bound=Settings)
 MEANS = ("fixed", "best", "best_threshold")  # of a score that a row has the mean of
 Blocks = Mapping[str, Mapping[str, Any]]  # settings by name: of a stage's class, or of a network
+Columns = dict[str, Callable[[str, np.ndarray], np.ndarray]]  # of picture rows, from an image's id and pixels
 Rule = Literal["iou", "false_positives", "false_negatives"]
 RULES = {"iou": "IoU", "false_positives": "false +", "false_negatives": "false −"}
 
@@ -119,11 +121,11 @@ def examples(
     """
     scores = {title: Score(of=stage, split=split) for title, stage in (("CAM", cam), ("ReCAM", recam))}
 
-    def columns(name: str, picture: np.ndarray) -> dict[str, np.ndarray]:
-        raw = {title: score.of.one(split, name)[0].numpy() for title, score in scores.items()}
-        maps = {title: overlay(picture, each.max(0, initial=0)) for title, each in raw.items()}
-        return maps | {f"{title} mask": _painted(score, name, picture) for title, score in scores.items()}
+    def heat(score: Score, name: str, picture: np.ndarray) -> np.ndarray:
+        return overlay(picture, score.of.one(split, name)[0].numpy().max(0, initial=0))
 
+    columns = {title: partial(heat, score) for title, score in scores.items()}
+    columns |= {f"{title} mask": partial(_painted, score) for title, score in scores.items()}
     first, last = scores.values()
     picked = dict.fromkeys(range(min(count, len(first.images))), np.nan)
     if first.masked:
@@ -138,11 +140,8 @@ def mask_examples(
     scores = {title: Score(of=stage, split=split) for title, stage in stages.items()}
     first, *_, last = scores.values()
     salient = SaliencyMaps(dataset=first.of.dataset, saliency=saliency)
-
-    def columns(name: str, picture: np.ndarray) -> dict[str, np.ndarray]:
-        grey = np.repeat(salient.one(split, name)[..., None], 3, axis=2)  # (H, W, 3)
-        return {"saliency": grey} | {t: _painted(score, name, picture) for t, score in scores.items()}
-
+    columns: Columns = {"saliency": lambda name, _: np.repeat(salient.one(split, name)[..., None], 3, axis=2)}
+    columns |= {title: partial(_painted, score) for title, score in scores.items()}
     return _picture_rows(first, _picked([first.counts, last.counts], "iou", count), columns)
 
 
@@ -152,25 +151,21 @@ def prediction_examples(
     """Return picture rows (image, pseudo mask and prediction of either, truth) by IoU, CAM's to ReCAM's."""
     picked = _picked([cam.counts, recam.counts], "iou", count)
     names, space = {cam.images.ids[index] for index in picked}, cam.images.space
-    masks = {
-        title: (score, {name: mask for name, mask in score.predictions() if name in names})
-        for title, score in (("CAM", cam), ("ReCAM", recam))
-    }
 
-    def columns(name: str, picture: np.ndarray) -> dict[str, np.ndarray]:
-        row = {}
-        for title, (score, predicted) in masks.items():
-            row[f"{title} pseudo mask"] = paint(score.of.masks.one(score.split, name), space, picture)
-            row[f"{title} network"] = paint(predicted[name], space, picture)
-        return row
+    def painted(mask_of: Callable[[str], np.ndarray], name: str, picture: np.ndarray) -> np.ndarray:
+        return paint(mask_of(name), space, picture)
 
+    columns: Columns = {}
+    for title, score in (("CAM", cam), ("ReCAM", recam)):
+        masks = {name: mask for name, mask in score.predictions() if name in names}
+        columns[f"{title} pseudo mask"] = partial(painted, partial(score.of.masks.one, score.split))
+        columns[f"{title} network"] = partial(painted, masks.__getitem__)
     return _picture_rows(cam, picked, columns)
 
 
 def _picture_rows(
-    score: Score | SegmentationScore, picked: Mapping[int, float],
-    columns: Callable[[str, np.ndarray], dict[str, np.ndarray]], what: str = "IoU",
-) -> list[dict[str, Any]]:  # fmt: skip
+    score: Score | SegmentationScore, picked: Mapping[int, float], columns: Columns, what: str = "IoU"
+) -> list[dict[str, Any]]:
     images, masked = score.images, score.of.dataset.masked(score.split)
     truth = score.of.dataset.masks(score.split) if masked else None
     rows = []
@@ -178,7 +173,8 @@ def _picture_rows(
         name = images.ids[index]
         picture = images.image(name).permute(1, 2, 0).numpy()  # (H, W, 3)
         caption = f"{name}\n{what} {change:+.0f}" if truth else name
-        row = {"caption": caption, "image": picture, **columns(name, picture)}
+        row = {title: column(name, picture) for title, column in columns.items()}
+        row = {"caption": caption, "image": picture, **row}
         rows.append(row | ({"truth": paint(truth.mask(name), images.space, picture)} if truth else {}))
     return rows
 
