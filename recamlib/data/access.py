@@ -57,10 +57,7 @@ def masks_allowed() -> bool:
 
 def _check_guard() -> None:
     if not masks_allowed():
-        raise MaskAccessError(
-            "a pixel mask was asked for while training on image-level labels; masks are for metrics only, "
-            "so score after the training block has ended"
-        )
+        raise MaskAccessError("masks are for metrics only, and labels_only is open: score after the training")
 
 
 class _Listed:
@@ -91,10 +88,6 @@ class ImageSet(_Listed, ABC):
     def labels(self, id: str) -> np.ndarray:
         """Return the classes present, shape ``(K,)``, uint8 in {0, 1}."""
 
-    def without_class(self) -> tuple[str, ...]:
-        """Return the ids of images without a class, which `select` leaves out, as the paper does on COCO."""
-        return ()
-
     def full_labels(self, id: str) -> np.ndarray:
         """Return the labels before any narrowing of classes, shape ``(K_full,)``."""
         return self.labels(id)
@@ -107,7 +100,7 @@ class ImageSet(_Listed, ABC):
         self, *, classes: Iterable[str] = (), single_label: bool = False, multi_label: bool = False,
         limit: int = 0, seed: int = 0,
     ) -> "ImageSet":  # fmt: skip
-        """Return the images that show a class, or fewer; what is left out for want of one is warned of.
+        """Return the images that show a class, as the paper does on COCO, or fewer; others are warned of.
 
         With `classes`, images of at least one of these classes stay, with these labels alone, in this order.
         With `single_label` or `multi_label`, those of exactly one class, or of several, in the full space: a
@@ -116,10 +109,10 @@ class ImageSet(_Listed, ABC):
         """
         if limit < 0:
             raise DataError(f"limit must be 0 (all images) or more, got {limit}")
-        classes, empty = tuple(classes), {*self.without_class()}
+        classes = tuple(classes)
         space = self.space.subset(classes) if classes else self.space
         columns = [self.space.index(name) for name in space.classes]
-        ids = [id for id in self.ids if id not in empty]
+        ids = [id for id in self.ids if self.labels(id).any()]
         if not ids:
             raise DataError(f"no image of {self.source} shows a class; list images that do")
         if len(ids) < len(self.ids):

@@ -63,10 +63,7 @@ class Report:
 
 def _by_value(things: dict[str, str]) -> list[tuple[str, list[str]]]:
     """Return every value with the names that have it."""
-    names = defaultdict(list)
-    for name, value in things.items():
-        names[value].append(name)
-    return list(names.items())
+    return [(value, [k for k in things if things[k] == value]) for value in dict.fromkeys(things.values())]
 
 
 class _Finding:
@@ -105,8 +102,7 @@ def check_dataset(name: str, root: Path | None = None, *, progress: bool = True)
         except MissingDataError as error:
             report.missing[split] = str(error)
         except DataError as error:
-            if str(error) not in report.problems:
-                report.problems.append(str(error))
+            report.problems = list(dict.fromkeys([*report.problems, str(error)]))
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for split, (images, masks) in lists.items():
             lacking = len(masks.missing())
@@ -136,20 +132,19 @@ def check_dataset(name: str, root: Path | None = None, *, progress: bool = True)
 
 
 def _judge(report: Report, findings: dict[str, _Finding], space: LabelSpace) -> None:
-    """Add what only many images together show: labels against masks, classes, rotations."""
+    """Add what only many images together show."""
     both = {id: f for id, f in findings.items() if f.labels is not None and f.values is not None}
     labelled = Counter(c for f in findings.values() if f.labels is not None for c in np.flatnonzero(f.labels))
     shown = Counter(int(v) - 1 for f in both.values() for v in f.values if 0 < v <= len(space))
     odd = [id for id, f in both.items() if disagree(f.labels, f.values, space)]
     if odd:
-        line = f"in {len(odd)} of {len(both)} images the mask shows other classes than the labels"
-        line += f" (first: {odd[0]})"
+        line = f"in {len(odd)} of {len(both)} images the mask shows other classes than the labels ({odd[0]})"
         (report.problems if 2 * len(odd) > len(both) else report.remarks).append(line)
     own = report.name == "voc12" and space != VOC12
     for k, name in enumerate(space.classes if report.name != "hoofed" else ()):  # of 16 scenes
         if both and not shown[k] and (own or labelled[k]):
-            labels = f"{labelled[k]} images are labelled so" if labelled[k] else "no image is labelled so"
-            report.problems.append(f"no mask shows the class {name!r} (value {k + 1}); {labels}")
+            named = f"{labelled[k] or 'no'} images are labelled so"
+            report.problems.append(f"no mask shows the class {name!r} (value {k + 1}); {named}")
         elif not both and own and labelled and not labelled[k]:
             report.problems.append(f"no image is labelled with the class {name!r}")
     done = "applied, so masks have to be drawn on the turned picture"
@@ -169,9 +164,6 @@ def _compare_lists(report: Report, findings: dict[str, _Finding], lists: dict[st
     for split, images in lists.items():
         if not any(findings[id].labels is None or findings[id].labels.any() for id in images.ids):
             report.problems.append(f"no image of {split} shows a class; list images that do")
-    both = {"train", "train_aug"} <= set(lists)
-    if report.name == "voc12" and both and lists["train"].source == lists["train_aug"].source:
-        report.remarks.append("there is no list train_aug, so networks are trained on train")
     for split in ("train", "train_aug"):
         same = set(lists[split].ids) & set(lists["val"].ids) if {split, "val"} <= set(lists) else ()
         if same:

@@ -59,11 +59,8 @@ def _check(path: Path, coco: COCO) -> None:
     for id, category in coco.cats.items():
         name = category["name"]
         if name not in COCO14.classes:
-            hint = nearest(name, COCO14.classes)
-            raise DataError(
-                f"{path} has the category {id} {name!r}, unknown to {COCO14.name}{hint}; classes of your own "
-                "go in the form of a VOC devkit, see book/your_data.md"
-            )
+            unknown = f"the category {id} {name!r}, unknown to {COCO14.name}{nearest(name, COCO14.classes)}"
+            raise DataError(f"{path} has {unknown}; classes of your own go elsewhere, see book/your_data.md")
         if id != (official := CATEGORY_IDS[COCO14.index(name)]):
             raise DataError(f"{path} has the category {id} {name!r}, unknown to COCO, where it is {official}")
     for annotation in coco.anns.values():
@@ -95,10 +92,8 @@ def _load(path: Path, stamp: int) -> COCO:
             ids = [thing["id"] for thing in coco.dataset.get(part, ())]
             if len(set(ids)) < len(ids):
                 twice, count = Counter(ids).most_common(1)[0]
-                raise DataError(
-                    f"{path} gives {count} {part} the id {twice!r}, so labels would go to the wrong image; "
-                    "give each an id of its own (files that were merged have to be numbered anew)"
-                )
+                wrong = "so labels would go to the wrong image; number the parts of merged files anew"
+                raise DataError(f"{path} gives {count} {part} the id {twice!r}, {wrong}")
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints what it does
             coco.createIndex()
         _check(path, coco)
@@ -149,9 +144,6 @@ class _Instances:
 
 class CocoImages(_Instances, ImageSet):
     """Images and image-level labels of COCO instances; those without a label are left out of `ids`."""
-
-    def without_class(self) -> tuple[str, ...]:
-        return tuple(id for id, row in self._table.items() if not row.any())
 
     def image(self, id: str) -> torch.Tensor:
         return read_image(self.path(id))

@@ -43,11 +43,7 @@ def archives(name: str, *, sources: Path | None = None) -> tuple[Archive, ...]:
     if name == "hoofed":
         raise SettingsError("hoofed is drawn, not fetched; `recam data make` writes it to files")
     check_choice("data set to fetch", name, FETCHABLE)
-    path = sources or paths.ROOT / "data" / "checksums.yml"
-    try:
-        return tuple(Archive(**row) for row in read_yaml(path)[name])
-    except (SettingsError, LookupError, TypeError) as error:
-        raise DataError(f"{path} does not list the archives of {name} ({error!r}); restore it") from None
+    return tuple(Archive(**row) for row in read_yaml(sources or paths.ROOT / "data" / "checksums.yml")[name])
 
 
 def fetch(
@@ -66,10 +62,8 @@ def fetch(
     todo = [archive for archive in wanted if not _there(_target(name, archive, root), archive)]
     needed, free = sum(a.bytes + a.unpacked for a in todo), shutil.disk_usage(root).free
     if free < needed:
-        raise DataError(
-            f"fetching {name} needs {needed / 1e9:.1f} GB but {root} has {free / 1e9:.1f} GB free; "
-            "make room or choose another disk with RECAM_DATA"
-        )
+        needs = f"fetching {name} needs {needed / 1e9:.1f} GB but {root} has {free / 1e9:.1f} GB free"
+        raise DataError(f"{needs}; make room or choose another disk with RECAM_DATA")
     for archive in todo:
         packed = _download(archive, root / "archives", progress=progress)
         try:
@@ -117,10 +111,8 @@ def _download(archive: Archive, store: Path, *, progress: bool) -> Path:
     try:
         return Path(source.fetch(archive.file, downloader=pooch.HTTPDownloader(progressbar=progress)))
     except (requests.RequestException, ValueError, OSError) as error:
-        raise DataError(
-            f"{archive.url} cannot be fetched ({error}); run the same command again, or first "
-            f"`curl -L -C - -o {store / archive.file} {archive.url}`, which goes on where it stopped"
-        ) from None
+        curl = f"`curl -L -C - -o {store / archive.file} {archive.url}`, which goes on where it stopped"
+        raise DataError(f"{archive.url} cannot be fetched ({error}); try again, or first {curl}") from None
 
 
 def _unpack(archive: Path, folder: Path, target: Path) -> None:

@@ -44,10 +44,8 @@ def _saliency_module():
         names = {d.metadata["Name"] or "" for d in distributions()}
         others = sorted(n for n in names if n.startswith("opencv") and n != "opencv-contrib-python-headless")
         remedy = f"uninstall {', '.join(others)}, then " if others else ""
-        raise RecamError(
-            f"OpenCV has no saliency module here ({error}): {remedy}install opencv-contrib-python-headless "
-            "(with --force-reinstall if it is there), or name a folder of saliency maps"
-        ) from None
+        remedy += "install opencv-contrib-python-headless anew, or name a folder of saliency maps"
+        raise RecamError(f"OpenCV has no saliency module here ({error}): {remedy}") from None
 
 
 class SaliencyFolder:
@@ -70,10 +68,8 @@ class SaliencyFolder:
         missing = sorted(id for id in ids if not (self.folder / f"{id}.png").is_file())
         if missing:
             names = ", ".join(missing[:5]) + ", ..." * (len(missing) > 5)
-            raise DataError(
-                f"{len(missing)} of {len(ids)} images have no saliency map in {self.folder}: {names}; "
-                "add ID.png for each, or leave the images out"
-            )
+            lacking = f"{len(missing)} of {len(ids)} images have no saliency map in {self.folder}: {names}"
+            raise DataError(f"{lacking}; add ID.png for each, or leave the images out")
 
     def map(self, id: str, size: tuple[int, int], *, peak: int) -> np.ndarray:
         """Return the map of an image, shape `size` (H, W), uint8, 255 for 1.

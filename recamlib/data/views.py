@@ -145,18 +145,11 @@ class LabelledViews(Dataset):
     """
 
     def __init__(self, images: ImageSet, view: Callable, *, seed: int = 0, epoch: int = 0) -> None:
-        self.images, self.view, self.seed = images, view, seed
-        # Shared memory: workers that live on between epochs see the new value.
-        self._epoch = torch.tensor(epoch).share_memory_()
-
-    @property
-    def epoch(self) -> int:
-        """The epoch that the next views belong to."""
-        return int(self._epoch)
+        self.images, self.view, self.seed, self.epoch = images, view, seed, epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; call it before iterating over the loader."""
-        self._epoch.fill_(epoch)
+        """Choose the epoch of the next views; call it before a loader starts."""
+        self.epoch = epoch
 
     def __len__(self) -> int:
         return len(self.images)

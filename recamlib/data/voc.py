@@ -247,9 +247,6 @@ class VocImages(_Devkit, ImageSet):
     def image(self, id: str) -> torch.Tensor:
         return read_image(self.path(id), turned=True)
 
-    def without_class(self) -> tuple[str, ...]:
-        return tuple(id for id in self.ids if not self.labels(id).any())
-
 
 class VocMasks(_Devkit, MaskSet):
     """True masks of a VOC devkit: official ones first, SBD's for the other images of ``train_aug``."""
@@ -273,10 +270,8 @@ class VocMasks(_Devkit, MaskSet):
         mask = read_mask(self._file(id), self._colours)
         turn = exif_orientation(self.path(id))
         if turn > 1 and (turn < 5 or mask.shape[0] == mask.shape[1]):
-            raise DataError(
-                f"{self.path(id)} carries an EXIF rotation that leaves its size, so nothing tells whether "
-                "its mask was drawn on the turned picture; turn its pixels (`mogrify -auto-orient`), see both"
-            )
+            what = f"{self.path(id)} carries an EXIF rotation that leaves its size, so the mask may be turned"
+            raise DataError(f"{what} or not; turn the pixels (`mogrify -auto-orient`) and look at both")
         if len(self.space) == 1 and mask.max(initial=0) == 255 and not (mask == 1).any():
             what = f"holds 0 and 255 alone, and 255 means 'not scored'; write 1 for {self.space.classes[0]!r}"
             raise DataError(f"{self._where(id)} {what}")

@@ -23,7 +23,7 @@ def adversarial_maps(
     model: CamClassifier, images: Sequence[Tensor], weight: Tensor, *, classes: Sequence[Tensor],
     scales: Sequence[float] = (1.0, 0.5, 1.5, 2.0), steps: int = 27, step_size: float = 0.08,
     mu: float = 7.0, mask_threshold: float = 0.5, rivals: Rivals = "all", score: Score = "linear",
-    penalty: Penalty = "pixels", precision: str = "32-true", pixels_per_batch: int | None = None,
+    penalty: Penalty = "pixels", precision: str = "32-true",
 ) -> list[list[Tensor]]:  # fmt: skip
     """Return maps of the classes present in each image, summed over the AdvCAM steps of each class.
 
@@ -46,12 +46,9 @@ def adversarial_maps(
     check_calls(images, classes, count=len(weight), scales=scales, precision=precision)
     check_choice("rivals", rivals, get_args(Rivals))
     if not (steps >= 1 and step_size > 0 and mu >= 0 and 0 < mask_threshold < 1):
-        raise SettingsError(
-            f"steps is {steps}, step_size {step_size}, mu {mu} and mask_threshold {mask_threshold}: expected "
-            "steps of 1 or more, a step_size above 0, mu of 0 or more and a mask_threshold between 0 and 1"
-        )
+        came = f"steps is {steps}, step_size {step_size}, mu {mu}, mask_threshold {mask_threshold}"
+        raise SettingsError(f"{came}: expected 1 or more, above 0, 0 or more, and between 0 and 1")
     device, stride = model.fc1.weight.device, model.backbone.output_stride
-    pixels = pixels_per_batch or (2**19 if device.type == "cpu" else 2**22)
     weight = weight.detach().clone().to(device, torch.float32)
     owners = [(i, int(k)) for i, present in enumerate(classes) for k in present]  # image and class
     pictures = [images[i] for i, _ in owners]
@@ -59,13 +56,12 @@ def adversarial_maps(
     maps: list[list[Tensor]] = [[] for _ in images]
     frozen = fold_batch_norm(model.backbone).requires_grad_(False).to(memory_format=torch.channels_last)
     network = partial(padded_features, frozen, dtype=PRECISIONS[precision])
-    gain = partial(
-        advcam_gain, weight=weight, mu=mu, mask_threshold=mask_threshold, score=score, penalty=penalty
-    )
+    held = {"mu": mu, "mask_threshold": mask_threshold, "score": score, "penalty": penalty}
+    gain = partial(advcam_gain, weight=weight, **held)
     for scale in scales:
         taken, counted = (max(1, steps // 2), 2) if scale == HALF_SCALE else (steps, 1)
         sums = {}
-        for group, views in batches(pictures, scale, device, pixels=pixels):
+        for group, views in batches(pictures, scale, device, on_gpu=2**22):
             names = [f"class {owners[n][1]} of image {owners[n][0]}, scale {scale}" for n in group]
             total = _summed_maps(network, gain, views, signs[group], names, steps=taken, step_size=step_size)
             sums |= zip(group, counted * total.cpu(), strict=True)
@@ -97,10 +93,8 @@ def _summed_maps(
             finite = finite & gradient.isfinite().flatten(1).all(1)  # looked at once: a GPU need not wait
             x = advcam_step(x.detach(), gradient, low, high, step_size=step_size)
     if not finite.all():
-        raise RecamError(
-            f"the gradient for {names[int(finite.int().argmin())]} is not finite: check that the weights of "
-            "network and classes are, and use precision 32-true"
-        )
+        came = f"the gradient for {names[int(finite.int().argmin())]} is not finite"
+        raise RecamError(f"{came}: check that all weights are, and use precision 32-true")
     return total
 
 

@@ -17,22 +17,22 @@ from recamlib.models.classifier import CamClassifier
 PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 #: Sides, in pixels, that a rescaled image is padded to at least and shrunk to at most before the network.
 SMALLEST, LONGEST = 32, 2048
+ON_CPU = 2**19  # pixels that share a forward pass, mirror images counted: they should fit the caches
 
 
 def extract_scale_maps(
     model: CamClassifier, images: Sequence[Tensor], weights: Tensor, *, classes: Sequence[Tensor],
     background: Tensor | None = None, scales: Sequence[float] = (1.0, 0.5, 1.5, 2.0),
-    precision: str = "32-true", pixels_per_batch: int | None = None,
+    precision: str = "32-true",
 ) -> list[list[Tensor]]:  # fmt: skip
     """Return maps of the classes present at several scales, each summed with those of the mirror image.
 
     One list an image, one tensor ``(N, P, h_s, w_s)`` a scale: float32, on the CPU, not normalised.
 
-    Images are ``(3, H, W)``, uint8; those of one size share a forward pass of `pixels_per_batch` pixels, None
-    for 2**19 on a CPU and 2**23 elsewhere. `weights` ``(N, K, C)`` are as many weight options as wanted;
-    `classes` are the indices of those present in each image, ``(P,)``, perhaps none. With `background`, the
-    weights ``(C,)`` of a background channel, a map is the share of its class in a softmax over all classes
-    and the background in each cell, as EPS reads its maps (facts of its infer.py); without, it is the score,
+    Images are ``(3, H, W)``, uint8; `weights` ``(N, K, C)`` are as many weight options as wanted; `classes`
+    are the indices of those present in each image, ``(P,)``, perhaps none. With `background`, the weights
+    ``(C,)`` of a background channel, a map is the share of its class in a softmax over all classes and the
+    background in each cell, as EPS reads its maps (facts of its infer.py); without, it is the score,
     cut at 0. `precision` is one of `PRECISIONS`.
 
     Source: step/make_cam.py of the authors' code. Limits of our own: a rescaled image with a side below 32
@@ -47,7 +47,7 @@ def extract_scale_maps(
     maps: list[list[Tensor]] = [[] for _ in images]
     with torch.inference_mode():
         for scale in scales:
-            for group, views in batches(images, scale, device, pixels=pixels_per_batch):
+            for group, views in batches(images, scale, device):
                 features = _paired_features(backbone, views, dtype=PRECISIONS[precision])
                 for i, pair in zip(group, features, strict=True):
                     maps[i].append(pair_maps(pair, weights, classes[i], background=background).cpu())
@@ -93,31 +93,25 @@ def check_calls(
     check_choice("precision", precision, PRECISIONS)
     for i, image in enumerate(images):
         if image.ndim != 3 or image.shape[0] != 3 or not image.numel() or image.dtype != torch.uint8:
-            raise DataError(
-                f"image {i} is {image.dtype} of shape {tuple(image.shape)}, expected uint8 of (3, H, W): "
-                "multiply values in [0, 1] by 255; mean and deviation are taken off here"
-            )
+            came = f"image {i} is {image.dtype} of shape {tuple(image.shape)}, expected uint8 of (3, H, W)"
+            raise DataError(f"{came}: multiply values in [0, 1] by 255")
     if classes is None:
         return
     if len(classes) != len(images):
         raise DataError(f"{len(images)} images came with {len(classes)} lists of classes: one an image")
     for i, present in enumerate(map(torch.as_tensor, classes)):
         listed = present.tolist()
-        whole = not listed or "int" in str(present.dtype)
-        if present.ndim != 1 or not whole or len(set(listed)) < len(listed):
-            raise DataError(
-                f"classes of image {i} are {listed}, expected the indices of those present, each once: of "
-                "multi-hot labels take labels.nonzero()[:, 0]"
-            )
-        if listed and not 0 <= min(listed) <= max(listed) < count:
-            raise DataError(f"classes of image {i} are {listed}, expected indices from 0 to {count - 1}")
+        whole = present.ndim == 1 and (not listed or "int" in str(present.dtype))
+        if not whole or len(set(listed)) < len(listed) or not set(listed) <= set(range(count)):
+            came = f"classes of image {i} are {listed}, expected indices from 0 to {count - 1}, each once"
+            raise DataError(f"{came}: of multi-hot labels take labels.nonzero()[:, 0]")
 
 
 def batches(
-    images: Sequence[Tensor], scale: float, device: torch.device, *, pixels: int | None = None
+    images: Sequence[Tensor], scale: float, device: torch.device, *, on_gpu: int = 2**23
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Yield numbers and normalised views ``(n, 3, h, w)`` of images of one size, all of them in the end."""
-    pixels = pixels or (2**19 if device.type == "cpu" else 2**23)
+    pixels = ON_CPU if device.type == "cpu" else on_gpu
     by_size: dict[tuple[int, ...], list[int]] = {}
     for i, image in enumerate(images):
         by_size.setdefault(tuple(image.shape[1:]), []).append(i)

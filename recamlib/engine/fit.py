@@ -126,9 +126,7 @@ def fit(
     first, size, on_gpu = fabric.is_global_zero, fabric.world_size, fabric.device.type == "cuda"
     batch_size = min(batch_size, len(views))
     if batch_size % (size * accumulate) and size > 1:
-        raise SettingsError(
-            f"{size} processes cannot share a batch of {batch_size} images in {accumulate} parts evenly"
-        )
+        raise SettingsError(f"{size} processes cannot share {batch_size} images in {accumulate} parts evenly")
     per_epoch = len(views) // batch_size
     total = steps or epochs * per_epoch
     ends = -(-total // per_epoch)  # epochs, the last of which may end early
@@ -170,10 +168,8 @@ def fit(
                 done += 1
                 if not math.isfinite(losses["loss"]):
                     names = ", ".join(views.images.ids[i] for i in batch[2].tolist()[:4])
-                    raise TrainingError(
-                        f"the loss became {losses['loss']} in step {done} (samples {names}, ...): "
-                        "lower the learning rate or use precision '32-true'"
-                    )
+                    came = f"the loss became {losses['loss']} in step {done} (samples {names}, ...)"
+                    raise TrainingError(f"{came}: lower the learning rate or use precision '32-true'")
                 sums = {key: sums.get(key, 0.0) + value for key, value in losses.items()}
                 if checkpoint_every and done % checkpoint_every == 0 and done % per_epoch and done < total:
                     write()
@@ -200,10 +196,8 @@ def _ahead(batches: Iterable[Batch], history: dict[str, Any]) -> Iterator[Batch]
             except RuntimeError as error:
                 if "DataLoader worker" not in str(error):
                     raise
-                raise TrainingError(
-                    "a loader process died (killed, or out of memory?): training goes on from its last "
-                    "checkpoint if you run again, perhaps with RECAM_WORKERS=0"
-                ) from error
+                died = "a loader process died (killed, or out of memory?)"
+                raise TrainingError(f"{died}: run again, perhaps with RECAM_WORKERS=0") from error
             history["waited"] += time.perf_counter() - start
             if batch is None:
                 return

@@ -61,10 +61,8 @@ def load_densecrf() -> ModuleType:
     try:
         return importlib.import_module("pydensecrf.densecrf")
     except ImportError as error:
-        raise MissingCrfError(
-            f"the dense CRF is not installed ({error}): with a C++ compiler and the Python headers there, "
-            "run make -B env (or uv pip install --no-build-isolation pydensecrf2)"
-        ) from error
+        install = "with a C++ compiler and the Python headers there, run make -B env"
+        raise MissingCrfError(f"the dense CRF is not installed ({error}): {install}") from error
 
 
 def usable(wanted: bool) -> bool:
@@ -160,9 +158,8 @@ def _collected(pool: joblib.Parallel, jobs: Iterable[Any]) -> Iterator[np.ndarra
         for result in results:  # noqa: UP028 - closing them is ours, see below
             yield result
     except BrokenProcessPool as error:
-        raise RecamError(
-            "a process of the dense CRF was killed (out of memory?): run again with RECAM_WORKERS=1"
-        ) from error
+        killed = "a process of the dense CRF was killed (out of memory?)"
+        raise RecamError(f"{killed}: run again with RECAM_WORKERS=1") from error
     finally:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # joblib counts the results that nobody takes

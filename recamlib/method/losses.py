@@ -22,10 +22,8 @@ def _multi_hot(logits: Tensor, labels: Tensor) -> Tensor:
 
 def _check_rivals(labels: Tensor) -> None:
     if labels.shape[1] < 2:
-        raise DataError(
-            "there is one class, and a softmax over one class is always 1: it has no gradient and teaches "
-            "nothing; add a class that the images can be told from, or stay with BCE and CAM alone"
-        )
+        alone = "a softmax over one class is always 1 and teaches nothing"
+        raise DataError(f"there is one class, and {alone}; add a class, or stay with BCE and CAM alone")
 
 
 def _spread(labels: Tensor) -> Tensor:

@@ -123,10 +123,8 @@ def pair_affinities(boundary: Tensor, *, radius: float, sources: Sources) -> Ten
     offsets, reach = pair_offsets(radius), math.ceil(radius) - 1
     height, width = boundary.shape[-2:]
     if sources == "inside" and (height <= reach or width <= 2 * reach):
-        raise DataError(
-            f"a boundary of {height} x {width} cells is smaller than the window of radius {radius:g}: "
-            f"it takes at least {reach + 1} x {2 * reach + 1}"
-        )
+        window = f"the window of radius {radius:g}, {reach + 1} x {2 * reach + 1}"
+        raise DataError(f"a boundary of {height} x {width} cells is smaller than {window}")
     highest = _highest_on_paths(boundary, radius)
     if sources == "inside":  # a box starts at its left corner
         rows, starts = slice(height - reach), {d: reach - max(-d[1], 0) for d in offsets}

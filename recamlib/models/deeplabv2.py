@@ -90,10 +90,8 @@ def dilate(backbone: Backbone) -> Backbone:
     """
     timm = isinstance(backbone, TimmBackbone)
     if backbone.output_stride != STRIDE or not (timm or backbone.unstrided == backbone.stage_names[-2:]):
-        raise SettingsError(
-            f"DeepLabV2 cannot use {backbone.name} at output stride {backbone.output_stride}: "
-            f"take a ResNet, DenseNet or MobileNet at stride {STRIDE}"
-        )
+        came = f"DeepLabV2 cannot use {backbone.name} at output stride {backbone.output_stride}"
+        raise SettingsError(f"{came}: take a ResNet, DenseNet or MobileNet at stride {STRIDE}")
     if timm:
         return backbone
     for stage, rate in zip(list(backbone.body.values())[-2:], (2, 4)):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recamlib.errors import DataError, SettingsError, check_choice, nearest
+from recamlib.errors import DataError, SettingsError, check_choice, check_shapes, nearest
 from recamlib.models.backbones import SmallResNet, build_backbone
 from recamlib.models.base import freeze_batch_norm
 from recamlib.models.deeplabv2 import STRIDE, DeepLabV2, convert_published, scale_maximum
@@ -238,8 +238,7 @@ def _smp_network(family: str, name: str, *, classes: int, weights: Any, **option
 
 
 def _checked(images: Tensor) -> Tensor:
-    if images.ndim != 4 or images.shape[1] != 3:
-        raise DataError(f"images have shape {tuple(images.shape)}, expected (images, 3, height, width)")
+    check_shapes(images=(images, "images, 3, height, width"))
     return images
 
 

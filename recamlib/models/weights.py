@@ -55,10 +55,8 @@ def find_weights(weights: str | Path) -> Path:
             return path
     near = folder if bare or not given.parent.is_dir() else given.parent
     there = sorted(p.stem if bare else p.name for p in near.glob("*") if p.suffix in _SUFFIXES)
-    raise WeightsError(
-        f"no weights file {candidates[1] if bare else given}{nearest(given.name, there)}: give the path of "
-        f"a .safetensors or .pth file, set RECAM_WEIGHTS, or use {REGISTRY!r} to download"
-    )
+    named = f"{candidates[1] if bare else given}{nearest(given.name, there)}"
+    raise WeightsError(f"no weights file {named}: give a path, set RECAM_WEIGHTS, or use {REGISTRY!r}")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -147,10 +145,8 @@ def from_registry(make: Callable[..., nn.Module], name: str, **options: object) 
     except (OSError, RuntimeError) as error:
         if not (options.get("weights") or options.get("pretrained")):
             raise
-        raise WeightsError(
-            f"cannot get the {REGISTRY} weights of {name} from the registry ({str(error).splitlines()[0]}): "
-            "check the network, or give the path of a weights file"
-        ) from error
+        why = f"cannot get the {REGISTRY} weights of {name} from the registry ({str(error).splitlines()[0]})"
+        raise WeightsError(f"{why}: check the network, or give the path of a weights file") from error
 
 
 def timm_name(name: str) -> str:

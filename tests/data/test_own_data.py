@@ -33,7 +33,7 @@ LIST, OTHER = "ImageSets/Segmentation/train.txt", "in 1 of 8 images the mask sho
 
 
 @pytest.mark.parametrize("name, text, problem", [
-    ("classes.txt", "cat\ndog\nhen\nemu", "no mask shows the class 'emu' (value 4); no image is labelled so"),
+    ("classes.txt", "cat\ndog\nhen\nemu", "no mask shows the class 'emu' (value 4); no images are label"),
     ("Annotations/p0.xml", annotation("hen"), ""), (LIST, "", "train.txt is empty"),
     (LIST, "\n \n", "train.txt is empty"), (LIST, "p0\np1\np0.jpg\n", "names 'p0' 2 times"),
     ("Annotations/p0.xml", None, "p0.xml is missing, so the image has no labels; write it or take"),

@@ -36,9 +36,9 @@ def move(model, image, classes, **more):
     (IMAGE[None], [0], r"of shape \(1, 3, 40, 50\)"),
     (IMAGE, torch.tensor([1, 0, 1]), "each once: of multi-hot labels take labels.nonzero"),
     (IMAGE, torch.tensor([True, False, True]), "multi-hot"),
-    (IMAGE, torch.tensor([0.0, 2.0]), "expected the indices"),
+    (IMAGE, torch.tensor([0.0, 2.0]), "expected indices"),
     (IMAGE, torch.tensor([-1]), "indices from 0 to 2"), (IMAGE, [3], "indices from 0 to 2"),
-    (IMAGE, torch.tensor([[0, 1]]), "expected the indices"),
+    (IMAGE, torch.tensor([[0, 1]]), "expected indices"),
 ])  # fmt: skip
 def test_images_and_classes(model, run, image, classes, message):
     with pytest.raises(DataError, match=message):

@@ -111,8 +111,9 @@ def test_the_model_comes_back_as_it_was(model, image, weight):
 
 
 @pytest.mark.parametrize("pixels", [1, 2 * 2 * 50 * 70, 2**22])
-def test_maps_depend_on_neither_order_nor_company(model, image, weight, pixels):
-    options = {"scales": (1.0,), "steps": 3, "step_size": 0.03, "pixels_per_batch": pixels}
+def test_maps_depend_on_neither_order_nor_company(model, image, weight, monkeypatch, pixels):
+    monkeypatch.setattr("recamlib.engine.extract.ON_CPU", pixels)
+    options = {"scales": (1.0,), "steps": 3, "step_size": 0.03}
     other, turned = smooth(50, 70, seed=3), smooth(70, 50, seed=4)
     classes = [torch.tensor(c, dtype=torch.long) for c in ([3, 0, 2], [1], [], [2, 3])]
     many = adversarial_maps(model, [image, turned, other, other], weight, classes=classes, **options)

@@ -83,15 +83,15 @@ def plain_loop(model, image, weights, classes, scales):
     return out
 
 
-def test_extraction_equals_one_image_at_a_time(model):
+def test_extraction_equals_one_image_at_a_time(model, monkeypatch):
+    monkeypatch.setattr("recamlib.engine.extract.ON_CPU", 2 * 2 * 50 * 70)
     g = torch.Generator().manual_seed(1)
     sizes = [(50, 70), (70, 50), (50, 70), (50, 70), (33, 47)]
     images = [torch.randint(0, 256, (3, *s), generator=g, dtype=torch.uint8) for s in sizes]
     classes = [torch.tensor(c, dtype=torch.long) for c in ([0], [1, 3], [], [2, 0], [0, 1, 2, 3])]
     weights = torch.randn(3, 4, 160, generator=g)
     scales = (1.0, 1.5)
-    options = {"scales": scales, "pixels_per_batch": 2 * 2 * 50 * 70}
-    ours = extract_scale_maps(model, images, weights, classes=classes, **options)
+    ours = extract_scale_maps(model, images, weights, classes=classes, scales=scales)
     assert not model.training
     for maps, image, present in zip(ours, images, classes, strict=True):
         expected = plain_loop(model, image, weights, present, scales)

@@ -72,7 +72,7 @@ def line(points: Sequence[Point], radii: Sequence[float]) -> list[Shape]:
             across, dx, dy = math.sqrt(1 - lean * lean), (u - x) / length, (v - y) / length
             one, other = ((lean * dx - across * dy * k, lean * dy + across * dx * k) for k in (1, -1))
             ends = ((x, y, r, one), (u, v, s, one), (u, v, s, other), (x, y, r, other))
-            shapes += _polygon([(x + r * a, y + r * b) for x, y, r, (a, b) in ends])
+            shapes += polygon([(x + r * a, y + r * b) for x, y, r, (a, b) in ends])
     return shapes
 
 
@@ -81,12 +81,8 @@ def blob(x: float, y: float, rx: float, ry: float) -> list[Shape]:
     return [(cv2.ellipse, _fixed(x, y), (_length(rx), _length(ry)), 0, 0, 360)]
 
 
-def box(left: float, top: float, right: float, bottom: float) -> list[Shape]:
-    """Return an upright rectangle, in pixels."""
-    return _polygon([(left, top), (right, top), (right, bottom), (left, bottom)])
-
-
-def _polygon(corners: Sequence[Point]) -> list[Shape]:
+def polygon(corners: Sequence[Point]) -> list[Shape]:
+    """Return a convex polygon, in pixels."""
     return [(cv2.fillConvexPoly, np.array([_fixed(*corner) for corner in corners], np.int32))]
 
 

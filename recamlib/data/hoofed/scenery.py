@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from recamlib.data.hoofed.drawing import Frame, blob, box, line, noise, pick, smoothstep, wave
+from recamlib.data.hoofed.drawing import Frame, blob, line, noise, pick, polygon, smoothstep, wave
 
 # sky above and at the horizon, hills, ground in two tones, leaves
 PLACES = {
@@ -66,7 +66,8 @@ class Scenery:
             rings = 2 * int(draws.integers(2, 5)) - 1
             for i in range(rings):
                 low, high = foot - 0.6 * size * i / rings, foot - 0.6 * size * (i + 1) / rings
-                part = box(x - 0.2 * size, high, x + 0.2 * size, low)
+                left, right = x - 0.2 * size, x + 0.2 * size
+                part = polygon([(left, high), (right, high), (right, low), (left, low)])
                 frame.paint(part, (tone, ring)[i % 2], owner=owner)
         else:
             wood = np.array(pick(draws, ((132, 104, 76), (216, 212, 204)))) / 255 * draws.uniform(0.85, 1.15)
