@@ -1,7 +1,4 @@
-"""Access to data sets: images with image-level labels for training, true masks for metrics only.
-
-`open_images` and `open_masks` open a data set by name; `labels_only` shuts the masks while anything trains.
-"""
+"""Access to data sets: images with image-level labels for training, true masks for metrics only."""
 
 import os
 import pkgutil
@@ -103,9 +100,8 @@ class ImageSet(_Listed, ABC):
         """Return the images that show a class, as the paper does on COCO, or fewer; others are warned of.
 
         With `classes`, images of at least one of these classes stay, with these labels alone, in this order.
-        With `single_label` or `multi_label`, those of exactly one class, or of several, in the full space: a
-        horse with its rider is no single-label image even where only horses are asked for. `limit` keeps this
-        many images at most, drawn with `seed`, in their old order; 0 keeps all.
+        With `single_label` or `multi_label`, those of exactly one class, or of several, in the full space.
+        `limit` keeps this many images at most, drawn with `seed`, in their old order; 0 keeps all.
         """
         if limit < 0:
             raise DataError(f"limit must be 0 (all images) or more, got {limit}")
@@ -154,17 +150,14 @@ class _Selection(ImageSet):
 
 
 def disagree(labels: np.ndarray, values: np.ndarray, space: LabelSpace) -> bool:
-    """Say whether mask values ``(n,)`` show a class that labels ``(K,)`` lack, or none of those they name."""
+    """Say whether mask values show a class that labels ``(K,)`` lack, or none of those they name."""
     shown = {int(value) - 1 for value in values} - {-1, space.ignore - 1}
     named = {*np.flatnonzero(labels).tolist()}
     return bool(shown - named or (named and not shown))
 
 
 class MaskSet(_Listed, ABC):
-    """True masks, for metrics only; refuses to work inside `labels_only`.
-
-    Subclasses give `_mask` and `_image_size`, and `_labels` if labels do not come from the masks.
-    """
+    """True masks, for metrics only; refuses to work inside `labels_only`."""
 
     def __init__(self, *args: Any, **named: Any) -> None:
         _check_guard()
@@ -195,10 +188,7 @@ class MaskSet(_Listed, ABC):
         return ()
 
     def mask(self, id: str) -> np.ndarray:
-        """Return one mask, shape ``(H, W)``, uint8: 0 background, ``k + 1`` class ``k``, 255 ignore.
-
-        A DataError says that it does not fit its image, or that the set's masks mean something else: `doubt`.
-        """
+        """Return one mask, shape ``(H, W)``, uint8: 0 background, ``k + 1`` class ``k``, 255 ignore."""
         _check_guard()
         if self.doubt:
             raise DataError(self.doubt)
@@ -277,8 +267,8 @@ class _MaskSelection(MaskSet):
 def open_images(name: str, split: str, *, root: Path | None = None, **options: Any) -> ImageSet:
     """Open images and image-level labels of a data set, one of `DATASETS`, and a split, one of `SPLITS`.
 
-    hoofed and COCO have no larger training set, so there ``train_aug`` is ``train``. `root` is the folder of
-    the data sets, by default ``paths.data_dir()``. Options of ``hoofed``: see `recamlib.data.hoofed.scenes`.
+    `root` is the folder of the data sets, by default ``paths.data_dir()``. Options of ``hoofed``: see
+    `recamlib.data.hoofed.scenes`.
     """
     return _open("Images", name, split, root, options)
 

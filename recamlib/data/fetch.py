@@ -23,7 +23,6 @@ from recamlib.errors import DataError, SettingsError, check_choice
 from recamlib.files import read_yaml
 
 FETCHABLE = ("voc12", "sbd", "coco14")
-RETRIES = 2
 _SBD = "benchmark_RELEASE/dataset"
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError)
 
@@ -95,8 +94,7 @@ def _there(target: Path, archive: Archive) -> bool:
     if target.is_dir():
         length = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
         if length < archive.unpacked / 2:
-            share = f"{length / 1e9:.3f} of {archive.unpacked / 1e9:.1f} GB"
-            what = f"{target} holds other data than {archive.file} ({share})"
+            what = f"{target} holds other data than {archive.file} ({length / 1e9:.3f} GB)"
             raise DataError(f"{what}; fetch into another folder (RECAM_DATA)")
     return target.exists()
 
@@ -104,12 +102,9 @@ def _there(target: Path, archive: Archive) -> bool:
 def _download(archive: Archive, store: Path, *, progress: bool) -> Path:
     """Return the archive in `store`, fetched if it is not there; its MD5 is right."""
     pooch.get_logger().setLevel("WARNING")
-    source = pooch.create(
-        path=store, base_url="", registry={archive.file: f"md5:{archive.md5}"},
-        urls={archive.file: archive.url}, retry_if_failed=RETRIES,
-    )  # fmt: skip
+    loader, checksum = pooch.HTTPDownloader(progressbar=progress), f"md5:{archive.md5}"
     try:
-        return Path(source.fetch(archive.file, downloader=pooch.HTTPDownloader(progressbar=progress)))
+        return Path(pooch.retrieve(archive.url, checksum, archive.file, store, downloader=loader))
     except (requests.RequestException, ValueError, OSError) as error:
         curl = f"`curl -L -C - -o {store / archive.file} {archive.url}`, which goes on where it stopped"
         raise DataError(f"{archive.url} cannot be fetched ({error}); try again, or first {curl}") from None

@@ -57,9 +57,8 @@ def _crop(size: Sequence[int], crop: int, generator: torch.Generator | None) -> 
 class TrainView:
     """One random training view of an image, ``(crop, crop)`` pixels: long side, mirror, crop.
 
-    The length of the longer side is drawn from `long_side`, both ends included; with `flip` every second view
-    is mirrored. As in the authors' code, an image smaller than the crop lands somewhere in it at random, and
-    the rest is the mean colour.
+    The length of the longer side is drawn from `long_side`, both ends included. As in the authors' code, an
+    image smaller than the crop lands somewhere in it at random, and the rest is the mean colour.
     """
 
     def __init__(
@@ -90,11 +89,10 @@ class TrainView:
 class PairedView:
     """One random training view of an image and its label map: scale, mirror, crop.
 
-    `crop` is a multiple of `stride`, the pixels of the view per cell of the label map that is returned; cells
-    outside the image have `IGNORE`. The factor of the size is drawn from `scale`, evenly; if `short_side` is
-    not 0, it is a factor of this size of the image's shorter side, as long as the longer one is at most four
-    times as long. With `jitter`, brightness, contrast, saturation and hue are changed, each in every second
-    view.
+    `stride` is the pixels of the view per cell of the label map; cells outside the image have `IGNORE`. The
+    factor of the size is drawn from `scale`, evenly; if `short_side` is not 0, it is a factor of this size of
+    the image's shorter side, as long as the longer one is at most four times as long. With `jitter`,
+    brightness, contrast, saturation and hue are changed, each in every second view.
 
     Source: IRN voc12/dataloader.py. With ``short_side``, mmsegmentation's resize to 2048 x 512 with a ratio,
     which Section 5 names for UperNet.
@@ -161,7 +159,6 @@ class LabelledViews(Dataset):
         return self.view(self.picture(id), self.draws(id)), labels, index
 
     def picture(self, id: str) -> Tensor:
-        """Return what views are taken of: the image ``(3, H, W)``, uint8."""
         return self.images.image(id)
 
     def draws(self, id: str) -> torch.Generator:
@@ -185,7 +182,6 @@ class SaliencyViews(LabelledViews):
         self.saliency = saliency
 
     def picture(self, id: str) -> Tensor:
-        """Return the image and its saliency map, ``(4, H, W)``, uint8."""
         image = self.images.image(id)
         saliency = torch.from_numpy(np.array(self.saliency(id)))  # (H, W)
         if saliency.shape != image.shape[1:]:
@@ -204,7 +200,6 @@ class PairedViews(LabelledViews):
         self.pseudo = labels
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:
-        """Return a view ``(3, crop, crop)``, its label map and the index in ``images.ids``."""
         id = self.images.ids[index]
         view, labels = self.view(self.images.image(id), self.pseudo(id), self.draws(id))
         return view, labels, index

@@ -206,7 +206,7 @@ def _names(folder: Path, stamp: int) -> dict[str, str]:
 
 
 def _find(folder: Path, id: str, suffixes: Sequence[str]) -> Path:
-    """Return the file of an id, in a suffix of any case; the first one if there is none."""
+    """Return the file of an id, in a suffix of any case; that of the first if there is none."""
     first = folder / f"{id}{suffixes[0]}"
     if first.is_file() or not folder.is_dir():
         return first

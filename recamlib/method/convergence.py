@@ -53,8 +53,8 @@ def convergence(record: Mapping[str, Any]) -> Convergence:
 def one_class_features(pooled: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Pick the features of Eq. 5, ``(B, K, C)``, of every class present, as reactivation sees them.
 
-    `labels` are multi-hot, ``(B, K)``. Returns features ``(N, C)``, a row a class present; their classes
-    ``(N,)``; and the share of each row in the loss of Eq. 7, one over the number of classes of its image.
+    Returns features ``(N, C)``, a row a class present; their classes ``(N,)``; and the share of each row in
+    the loss of Eq. 7, one over the number of classes of its image.
     """
     image, target = labels.nonzero(as_tuple=True)
     return pooled[image, target], target, 1 / labels.sum(1).float()[image]
@@ -64,10 +64,7 @@ def fit_softmax(
     features: Tensor, targets: Tensor, share: Tensor, *, classes: int, weight_decay: float = 1e-4,
     iterations: int = 300,
 ) -> Tensor:  # fmt: skip
-    """Return weights ``(K, C)`` of a softmax layer without bias, fitted to convergence with L-BFGS.
-
-    The data are those of :func:`one_class_features`, `weight_decay` is that of FC2's optimizer.
-    """
+    """Return weights ``(K, C)`` of a softmax layer fitted to `one_class_features` with L-BFGS."""
     length = features.norm(dim=1).mean().clamp_min(1e-12)  # unit length conditions the problem
     x = (features / length).detach()
     weight = torch.zeros(classes, features.shape[1], requires_grad=True)

@@ -1,7 +1,4 @@
-"""Dense CRF: labels and probabilities that follow the edges of the image, for one image or many at once.
-
-Nothing here imports torch, so that a worker process starts in a fraction of a second.
-"""
+"""Dense CRF without torch: labels and probabilities that follow the edges of the image, for many at once."""
 
 from __future__ import annotations  # so that the library's pages can say ArrayLike, not what it stands for
 
@@ -128,7 +125,7 @@ def crf_probabilities(
 def crf_many(
     function: Callable[..., np.ndarray], images: Iterable[dict[str, Any]], *, processes: int | None = None
 ) -> Iterator[np.ndarray]:
-    """Return an iterator over what `crf_labels` or `crf_probabilities` returns for many images, in order.
+    """Yield what `crf_labels` or `crf_probabilities` returns for many images, in order.
 
     `images` are the arguments of `function` by name for every image, perhaps from a generator: a few for each
     process are held at a time. `processes` are `default_processes` if None; with 0 and 1 all stays in this
@@ -141,19 +138,7 @@ def crf_many(
         max(1, processes), return_as="generator", batch_size=1, pre_dispatch="2*n_jobs", max_nbytes=None
     )
     plain = ({k: as_array(v) if hasattr(v, "detach") else v for k, v in image.items()} for image in images)
-    return _collected(pool, (joblib.delayed(_named)(i, function, image) for i, image in enumerate(plain)))
-
-
-def default_processes(otherwise: int | None = None) -> int:
-    """Return ``$RECAM_WORKERS``, or what is given, or the number of cores this process may use."""
-    wanted = os.environ.get("RECAM_WORKERS") or str(joblib.cpu_count() if otherwise is None else otherwise)
-    if not wanted.isdecimal():
-        raise SettingsError(f"RECAM_WORKERS is {wanted!r}, expected a number of processes")
-    return int(wanted)
-
-
-def _collected(pool: joblib.Parallel, jobs: Iterable[Any]) -> Iterator[np.ndarray]:
-    results = pool(jobs)
+    results = pool(joblib.delayed(_named)(i, function, image) for i, image in enumerate(plain))
     try:
         for result in results:  # noqa: UP028 - closing them is ours, see below
             yield result
@@ -164,6 +149,14 @@ def _collected(pool: joblib.Parallel, jobs: Iterable[Any]) -> Iterator[np.ndarra
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # joblib counts the results that nobody takes
             results.close()
+
+
+def default_processes(otherwise: int | None = None) -> int:
+    """Return ``$RECAM_WORKERS``, or what is given, or the number of cores this process may use."""
+    wanted = os.environ.get("RECAM_WORKERS") or str(joblib.cpu_count() if otherwise is None else otherwise)
+    if not wanted.isdecimal():
+        raise SettingsError(f"RECAM_WORKERS is {wanted!r}, expected a number of processes")
+    return int(wanted)
 
 
 def as_array(values: ArrayLike) -> np.ndarray:

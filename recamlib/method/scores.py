@@ -78,7 +78,7 @@ def mean_iou(matrix: np.ndarray) -> float:
 
 
 def mean_iou_from_counts(counts: np.ndarray) -> np.ndarray:
-    """Return the mIoU ``(...)`` of counts ``(..., K + 1, 3)``, over the classes predicted or there."""
+    """Return the mIoU of counts ``(..., K + 1, 3)``, over the classes predicted or there."""
     values = iou_from_counts(counts)
     there = ~np.isnan(values)
     total, number = np.where(there, values, 0).sum(-1), there.sum(-1)
@@ -143,10 +143,7 @@ class ThresholdSweep:
         return len(self._images)
 
     def add(self, maps: Tensor | np.ndarray, classes: Sequence[int] | np.ndarray, truth: np.ndarray) -> None:
-        """Count one image: a map ``(P, H, W)`` for each class present, their indices, true mask ``(H, W)``.
-
-        The pixel value of a class is its index plus 1.
-        """
+        """Count one image: maps ``(P, H, W)`` of the classes present, their indices, true mask ``(H, W)``."""
         maps, classes, truth = (as_array(x) for x in (maps, classes, truth))
         maps = maps.astype(np.float32, copy=False)
         check_shapes(
@@ -249,11 +246,7 @@ def bootstrap_contrast(
     samples: Sequence[np.ndarray], signs: Sequence[float], *, seed: int, repeats: int = 1000,
     level: float = 0.95,
 ) -> tuple[float, float]:  # fmt: skip
-    """Return the interval of the sum of ``sign * mIoU(sample)`` over the same images, drawn together.
-
-    A difference is ``[a, b]`` with signs ``(1, -1)``; whether one margin exceeds another is ``[a, b, c, d]``
-    with signs ``(1, -1, -1, 1)``.
-    """
+    """Return the interval of the sum of ``sign * mIoU(sample)`` over the same images, drawn together."""
     if len(samples) != len(signs):
         raise DataError(f"{len(samples)} samples came with {len(signs)} signs: one a sample is expected")
     drawn = np.asarray(signs, dtype=np.float64) @ _resampled(list(samples), seed=seed, repeats=repeats)

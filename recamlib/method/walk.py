@@ -41,8 +41,6 @@ def _check_radius(radius: float) -> None:
 def straight_path(dy: int, dx: int) -> list[Offset]:
     """Return the cells nearer than 1 cell to the line from ``(0, 0)`` to ``(dy, dx)``, both ends included.
 
-    Source: the authors' misc/indexing.py (ReCAM and IRN).
-
     >>> straight_path(2, 2)
     [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (2, 1), (2, 2)]
     """
@@ -61,8 +59,7 @@ def _offsets_within(radius: float, height: int, width: int) -> list[Offset]:
 def _maxima(radius: float, height: int, width: int) -> list[tuple[Offset, list[tuple[Offset, Offset]]]]:
     """For each displacement, shorter ones and where in its box to put them: together they cover its path.
 
-    A maximum over a union is the maximum of the maxima, so about two operations do for a path of up to 20
-    cells. Boxes are told by their upper left corner; ``(0, 0)`` is the single cell.
+    A maximum over a union is the maximum of the maxima, so about two operations do for a path of 20 cells.
     """
     row = 4 * width  # longer than any box: cell (y, x) of a box is bit y * row + x
     known: dict[Offset, int] = {(0, 0): 1}
@@ -211,10 +208,7 @@ def _check(maps: Tensor, boundary: Tensor) -> None:
 
 
 def _transitions(boundary: Tensor, radius: float, beta: float) -> tuple[Tensor, Tensor]:
-    """Weights of every cell's neighbours and itself, and where they are; both ``(h*w, 2 * P + 1)``.
-
-    P counts the pairs that fit; a neighbour outside the image has weight 0 and some place inside.
-    """
+    """Weights of every cell's neighbours and itself, and where they are; both ``(h*w, 2 * P + 1)``."""
     highest, cells, width = _highest_on_paths(boundary, radius), boundary.numel(), boundary.shape[1]
     planes = [_padded(1 - plane, *offset) for offset, plane in sorted(highest.items())]
     pairs = torch.stack([torch.zeros_like(boundary), *planes])[1:].pow_(beta).flatten(1)  # (P, h*w)

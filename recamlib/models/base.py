@@ -12,11 +12,7 @@ TOLERANCE = 1e-3  # largest change that folding may make, as a share of the larg
 
 
 class Backbone(nn.Module):
-    """A feature extractor cut into stages, `stage_names`, shallow to deep.
-
-    Features have `channels`, ``C``, and a pixel for every `output_stride` pixels of the image. `unstrided`
-    are the stages that were built with a stride and lost it.
-    """
+    """A feature extractor cut into stages, shallow to deep; `unstrided` are those that lost their stride."""
 
     def __init__(
         self, name: str, body: dict[str, nn.Module], *, channels: int, output_stride: int,
@@ -34,7 +30,7 @@ class Backbone(nn.Module):
         return owners[: 1 + isinstance(owners[1], nn.modules.batchnorm._BatchNorm)]
 
     def stages(self, x: Tensor) -> dict[str, Tensor]:
-        """Return the output of every stage by name, for normalised images ``(B, 3, H, W)``."""
+        """Return the output of every stage by name."""
         out = {}
         for name, stage in self.body.items():
             x = out[name] = stage(x)

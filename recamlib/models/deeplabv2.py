@@ -37,7 +37,6 @@ class AtrousPyramid(nn.ModuleDict):
             nn.init.zeros_(conv.bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return logits ``(B, K + 1, h, w)`` of features ``(B, C, h, w)``."""
         return sum(conv(features) for conv in self.values())
 
 
@@ -45,8 +44,7 @@ class DeepLabV2(nn.Module):
     """The network at one size of the image, and at three; its backbone, of stride 8, is dilated in place.
 
     Source: deeplab-pytorch (libs/models/deeplabv2.py, msc.py). Its weights were trained on pixel values of 0
-    to 255 less their mean; the buffers ``input_scale`` and ``input_shift`` bring normalised images to that,
-    and are 1 and 0 otherwise.
+    to 255 less their mean, to which ``input_scale`` and ``input_shift`` bring normalised images.
     """
 
     def __init__(self, backbone: Backbone, num_classes: int, rates: Sequence[int] = RATES) -> None:
@@ -57,7 +55,6 @@ class DeepLabV2(nn.Module):
         self.register_buffer("input_shift", torch.zeros(3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits ``(B, K + 1, h, w)`` at stride 8 of normalised images ``(B, 3, H, W)``."""
         return self.aspp(self.backbone(images * self.input_scale + self.input_shift))
 
     def at_scales(self, images: Tensor) -> list[Tensor]:

@@ -72,7 +72,6 @@ class BoundaryNet(nn.Module):
         self.branch = BoundaryBranch([x.shape[1] for x in stages], strides)
 
     def train(self, mode: bool = True) -> "BoundaryNet":
-        """Set the mode of the branch; the backbone stays in evaluation mode."""
         super().train(mode)
         self.backbone.eval()
         return self
@@ -89,10 +88,7 @@ class BoundaryNet(nn.Module):
 
     @torch.no_grad()
     def boundary(self, images: Tensor) -> Tensor:
-        """Return boundary probabilities ``(B, ceil(H/4), ceil(W/4))`` of normalised images ``(B, 3, H, W)``.
-
-        The logits are averaged with those of the mirror images, as published.
-        """
+        """Return boundary probabilities of images, logits averaged with those of the mirror images."""
         here, mirrored = self(torch.cat([images, images.flip(3)])).chunk(2)
         return ((here + mirrored.flip(2)) / 2).sigmoid()
 

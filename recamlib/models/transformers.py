@@ -78,10 +78,7 @@ def build_transformer(
     name: str, state: dict[str, Tensor], path: Path | None, *, pretrained: bool, output_stride: int,
     checkpointing: bool,
 ) -> TransformerBackbone:  # fmt: skip
-    """Return a transformer by name, with weights; see `recamlib.models.backbones.build_backbone`.
-
-    Weights files may be timm's or the published ones of DINOv2 and Swin: timm's own filter renames them.
-    """
+    """Return a transformer by name, with timm's weights or the published ones of DINOv2 and Swin."""
     if name not in SCRATCH:
         net = _of_timm(name, state, path, pretrained)
     elif path or pretrained:
@@ -95,7 +92,7 @@ def build_transformer(
 
 
 def _scratch(name: str, output_stride: int) -> nn.Module:
-    """Return one of the small networks: four blocks of 96 channels, or three stages of 32 to 128."""
+    """Return one of the small networks."""
     from timm.models.swin_transformer import SwinTransformer
     from timm.models.vision_transformer import VisionTransformer
 

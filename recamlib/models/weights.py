@@ -45,17 +45,14 @@ def find_weights(weights: str | Path) -> Path:
         return PACKAGED
     given, folder = Path(weights).expanduser(), paths.weights_dir()
     bare = given.suffix not in _SUFFIXES
-    if bare:
-        candidates = [given, *(folder / f"{given}{suffix}" for suffix in _SUFFIXES)]
-    else:
-        user = Path(os.environ.get("PWD", "."))  # shells set it, kernels inherit it
-        candidates = [given, user / given, folder / given]
-    for path in candidates:
+    user = Path(os.environ.get("PWD", "."))  # shells set it, kernels inherit it
+    files = [folder / f"{given}{suffix}" for suffix in (_SUFFIXES if bare else ("",))]
+    for path in (given, user / given, *files):
         if path.is_file():
             return path
     near = folder if bare or not given.parent.is_dir() else given.parent
     there = sorted(p.stem if bare else p.name for p in near.glob("*") if p.suffix in _SUFFIXES)
-    named = f"{candidates[1] if bare else given}{nearest(given.name, there)}"
+    named = f"{files[0] if bare else given}{nearest(given.name, there)}"
     raise WeightsError(f"no weights file {named}: give a path, set RECAM_WEIGHTS, or use {REGISTRY!r}")
 
 

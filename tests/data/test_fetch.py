@@ -60,12 +60,6 @@ def server():
         thread.join()
 
 
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch):
-    """A server on this machine is not asked again after some seconds."""
-    monkeypatch.setattr("recamlib.data.fetch.RETRIES", 0)
-
-
 def tar_of(files: dict[str, bytes], *, mode: str = "w") -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode=mode) as tar:
