@@ -197,9 +197,9 @@ def paint(mask: np.ndarray, space: LabelSpace, image: np.ndarray) -> np.ndarray:
 def gallery(rows: Sequence[Mapping[str, Any]], *, width: float = 1.9) -> Figure:
     """Draw a row per image, a column per key; values are RGB arrays, ``"caption"`` is written on the left."""
     keys = [key for key in rows[0] if key != "caption"]
-    height, wide = rows[0][keys[0]].shape[:2]
-    size = (width * len(keys) + 0.6, width * height / wide * len(rows) + 0.4)
-    fig, axes = plt.subplots(len(rows), len(keys), figsize=size, squeeze=False)
+    heights = [row[keys[0]].shape[0] / row[keys[0]].shape[1] for row in rows]
+    size = (width * len(keys) + 0.6, width * sum(heights) + 0.4)
+    fig, axes = plt.subplots(len(rows), len(keys), figsize=size, squeeze=False, height_ratios=heights)
     for line, row in zip(axes, rows):
         for ax, key in zip(line, keys):
             ax.imshow(row[key], interpolation="nearest")

@@ -41,7 +41,7 @@ SETTINGS = [
     {"score": "rectified"},
     {"penalty": "channels", "score": "rectified", "mu": 20.0},
     {"mu": 0.0, "mask_threshold": 0.2},
-    {"scales": (1.0, 0.5, 1.5), "steps": 3},
+    {"scales": (1.0, 0.5, 2.0), "steps": 3},
 ]
 
 
