@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from recamlib.data.access import ImageSet
-from recamlib.report.cells import words
+from recamlib.report.cells import titled, words
 from recamlib.report.claims import MARKS, SYNTHETIC, Claim, all_claims, row_verdict, server_numbers
 from recamlib.report.results import fixed_features, seeds_of
 
@@ -114,7 +114,7 @@ def discussion(result: dict[str, Any]):
     rows = []
     for name, claim in result.get("claims", {}).items():
         mark = MARKS.get(claim["verdict"]) or escaped(claim["verdict"])
-        texts = [escaped(text) for text in (claim["evidence"], claim["numbers"].get("rule", ""))]
+        texts = [escaped(text) for text in (titled(claim["evidence"]), claim["numbers"].get("rule", ""))]
         code = f"`{name}`" if re.fullmatch(r"[\w.+-]+", name, re.ASCII) else escaped(name)
         rows.append([code, mark, *texts])
     where = result["provenance"]
@@ -133,7 +133,7 @@ def answer(claims: dict[str, Any], name: str):
     if name not in claims:
         return Markdown("*Not run in this profile.*")
     claim = claims[name]
-    evidence, rule = escaped(claim["evidence"]), escaped(claim["numbers"].get("rule", ""))
+    evidence, rule = escaped(titled(claim["evidence"])), escaped(claim["numbers"].get("rule", ""))
     return Markdown(f"**{MARKS[claim['verdict']]}**: {evidence}. *Rule: {rule}.*")
 
 
