@@ -1,6 +1,5 @@
 """The command line: run notebooks, build the report, look after data, results and the machine."""
 
-import json
 import os
 import subprocess
 import sys
@@ -197,7 +196,7 @@ def compare(
 def list_(notebook: Annotated[str | None, typer.Argument(help="Number or name, such as 02.")] = None) -> None:
     """List notebooks, or one notebook's parameters."""
     for path in [find_notebook(notebook)] if notebook else list_notebooks():
-        say(f"{path.stem}: {_title(path)}")
+        say(path.stem)
     if notebook is None:
         say(f"profiles: {', '.join(params.list_profiles())}")
         return
@@ -297,7 +296,7 @@ def submit(
         "--parameter", "-p", metavar="NAME=VALUE", help="Of SegmentationScore: scales=[0.5,1]")] = None,
 ) -> None:  # fmt: skip
     """Predict VOC's test split with a trained network and pack the masks for its evaluation server."""
-    from recamlib.book.submit import TestImages, predicted, read_predicted, write_submission
+    from recamlib.book.submit import OFFICIAL, TestImages, predicted, read_predicted, write_submission
     from recamlib.report.claims import SERVER
     from recamlib.studies.checks import checked
 
@@ -307,8 +306,8 @@ def submit(
     masks = read_predicted(source, images.ids) if source.is_dir() else predicted(source, images, **how)
     write_submission(masks, archive, size=images.size, space=images.space, competition=competition)
     say(f"{archive}: {len(images):,} masks for {competition}")
-    if images.part:
-        say(f"{images.part}; the server scores whole lists only")
+    if len(images) != OFFICIAL:
+        say(f"this is a part: the list has {len(images)} ids, the official one, which is scored, {OFFICIAL}")
     say(f"Sign in at {SERVER}/ and upload it as segmentation, {competition}, VOC2012.")
     say("Then put the mean IoU and the link of the anonymous result page into book/measured/server.yml:")
     say("table3.none.deeplabv2_recam_test.voc12: {value: PERCENT, link: LINK, date: YYYY-MM-DD}")
@@ -320,12 +319,6 @@ def _send_to(cluster: str) -> None:
 
         read_cluster(cluster)
         os.environ["RECAM_CLUSTER"] = cluster
-
-
-def _title(path: Path) -> str:
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    lines = [line for cell in cells if cell["cell_type"] == "markdown" for line in cell["source"]]
-    return next((line.removeprefix("# ").strip() for line in lines if line.startswith("# ")), "")
 
 
 def main() -> None:

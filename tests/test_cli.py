@@ -57,7 +57,7 @@ def test_what_is_wrong_is_said_in_one_line(recam, monkeypatch, words, message):
 
 def test_list_is_a_manual(recam):
     everything = recam("list").stdout
-    assert "01_passes: 01 · A notebook that passes" in everything and "profiles: smoke, mini" in everything
+    assert "01_passes" in everything and "profiles: smoke, mini" in everything
     one = recam("list", "1").stdout
     assert "lambda of the joint loss" in one and "rate=0.1" in one
     assert "TrainClassifier.lr=0.05" in one and "Reactivate.lr=0.0005" in one

@@ -100,11 +100,7 @@ def fields_of(stage: str) -> dict[str, tuple[str, Any]]:
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
-    """Return ``name=value`` texts as parameters; ``Stage.field=value`` goes into ``settings``.
-
-    >>> parse_assignments(["sce_weight=0.1", "Reactivate.lr=0.05"])
-    {'sce_weight': '0.1', 'settings': {'Reactivate': {'lr': '0.05'}}}
-    """
+    """Return ``name=value`` texts as parameters; ``Stage.field=value`` goes into ``settings``."""
     given: dict[str, Any] = {}
     for text in assignments:
         name, equals, value = text.partition("=")

@@ -37,29 +37,19 @@ class TestImages:
         if not path.is_file():
             remedy = "sign in at the evaluation server, fetch the test images, unpack them over the devkit"
             raise DataError(f"{path} is missing; {remedy}")
-        self.source = str(path)
         self.ids = read_ids(path)
         self.space = space_of(self._folder)
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    @property
-    def part(self) -> str:
-        """Say that the list is not the official one; empty if it is."""
-        if len(self) == OFFICIAL:
-            return ""
-        return f"{self.source} has {len(self):,} ids, the official list {OFFICIAL:,}: this is a part"
-
     def _path(self, id: str) -> Path:
         return self._folder / "JPEGImages" / f"{id}.jpg"
 
     def image(self, id: str) -> torch.Tensor:
-        """Return one image, shape ``(3, H, W)``, uint8, RGB."""
         return read_image(self._path(id))
 
     def size(self, id: str) -> tuple[int, int]:
-        """Return ``(H, W)`` in pixels from the header of the file."""
         return image_size(self._path(id))
 
 

@@ -68,11 +68,7 @@ class Cell:
 
     @property
     def row(self) -> str:
-        """Name of its row in a stored result.
-
-        >>> Cell("table2", "irn", "recam").row, Cell("table3", "irn", "cam", "deeplabv2").row
-        ('irn.recam_miou', 'irn.deeplabv2_cam_val')
-        """
+        """Name of its row in a stored result, ``"irn.recam_miou"`` or ``"irn.deeplabv2_cam_val"``."""
         if self.method == TRUE_MASKS:
             return f"{TRUE_MASKS}.{self.network}"
         if self.table == "table3":
@@ -154,11 +150,7 @@ def laid_out(texts: Iterable[tuple[str, str]], empty: str = "") -> dict[tuple[st
 
 
 def words(name: str) -> str:
-    """Return the name of a row or column as a reader knows it.
-
-    >>> words("upernet_recam_val"), words("irn.cam_miou"), words("advcam_irn")
-    ('UPerNet, ReCAM, val', 'IRN: CAM', 'AdvCAM + IRN')
-    """
+    """Return the name of a row or column as a reader knows it: ``"IRN: CAM"`` for ``"irn.cam_miou"``."""
     row, dot, column = name.partition(".")
     if dot and row in ROWS:
         return f"{ROWS[row]}: {words(column)}"

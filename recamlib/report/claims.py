@@ -151,11 +151,7 @@ def joint_verdict(answers: Sequence[str]) -> str:
 
 
 def signed(value: float, low: float, high: float) -> str:
-    """Return a difference with its interval, or without where there is none.
-
-    >>> signed(1.25, -0.5, 3.0), signed(-0.01, float("nan"), float("nan"))
-    ('+1.2 [-0.5, +3.0]', '+0.0 (one seed)')
-    """
+    """Return a difference with its interval, where there is one: ``"+1.2 [-0.5, +3.0]"``."""
     value, low, high = (0.0 if abs(v) < 0.05 else v for v in (value, low, high))
     return f"{value:+.1f} " + ("(one seed)" if np.isnan(low) else f"[{low:+.1f}, {high:+.1f}]")
 

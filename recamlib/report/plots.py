@@ -309,15 +309,7 @@ def _fitting(picture: str) -> str:
 
 
 def describe(fig: Figure) -> str:
-    """Return in words what a figure shows: its panels, axes, series and categories.
-
-    >>> fig, ax = plt.subplots()
-    >>> _ = ax.plot([1, 2], label="CAM"), ax.set(title="Cost", xlabel="cells", ylabel="seconds"), ax.legend()
-    >>> _ = fig.suptitle("Two cores")
-    >>> describe(fig)
-    'Two cores. Cost: seconds against cells; series CAM'
-    >>> plt.close(fig)
-    """
+    """Return in words what a figure shows: its panels, axes, series and categories."""
     axes = [ax for ax in fig.axes if ax.get_label() != "<colorbar>" and ax.get_visible()]
     if axes and all(ax.images and not len(ax.get_xticks()) for ax in axes):
         columns, rows = ([t for t in map(get, axes) if t] for get in (Axes.get_title, Axes.get_ylabel))

@@ -138,11 +138,7 @@ def answer(claims: dict[str, Any], name: str):
 
 
 def escaped(text: Any) -> str:
-    """Escape text for Markdown, a table cell too: strings from data stay strings.
-
-    >>> escaped("a_b | <i>c</i>")
-    'a&#95;b \\\\| &lt;i&gt;c&lt;/i&gt;'
-    """
+    """Escape text for Markdown, a table cell too: strings from data stay strings."""
     line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
     marked = "".join(f"&#{ord(c)};" if c in "\\`*_[]{}$~" else c for c in html.escape(line, quote=False))
     return marked.replace("|", "\\|")

@@ -21,6 +21,11 @@ from recamlib.stages.maps import AdvCams, ExtractCams
 from recamlib.stages.refine import SaliencyMerge, Walk
 
 
+def to_mask(maps: np.ndarray, classes: Sequence[int], threshold: float) -> np.ndarray:
+    """Return the mask (H, W) of maps (P, H, W): the highest class above the threshold, else 0."""
+    return np.array([0, *(k + 1 for k in classes)], dtype=np.uint8)[masked_argmax(maps, threshold)]
+
+
 class PseudoMasks(ImageStage):
     """0-1 masks of maps: the class with the highest map where it is above the threshold, else background.
 
@@ -38,8 +43,7 @@ class PseudoMasks(ImageStage):
         values = [*range(space.with_background), space.ignore]
         for item in self.maps.items(requests):
             with labels_only(), measured() as cost:
-                names = np.array([0, *(k + 1 for k in item["classes"])], dtype=np.uint8)
-                mask = names[masked_argmax(self.maps.merge(item).numpy(), threshold)]
+                mask = to_mask(self.maps.merge(item).numpy(), item["classes"], threshold)
                 png = labels_to_png(mask)
             pixels = np.bincount(mask.ravel(), minlength=256)[values]
             yield {"png": png, "pixels": pixels, "cost": per_image(cost, 1)}

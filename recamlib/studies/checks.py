@@ -48,22 +48,14 @@ class _Names(BaseModel):
 
 
 def merged(first: Any, second: Any) -> Any:
-    """Return two nested mappings as one; the second wins, and so does whatever is no mapping.
-
-    >>> merged({"Reactivate": {"lr": 0.1, "epochs": 4}}, {"Reactivate": {"lr": 0.2}})
-    {'Reactivate': {'lr': 0.2, 'epochs': 4}}
-    """
+    """Return two nested mappings as one; the second wins, and so does whatever is no mapping."""
     if not (isinstance(first, Mapping) and isinstance(second, Mapping)):
         return second
     return {**first, **{key: merged(first.get(key), value) for key, value in second.items()}}
 
 
 def checked(**parameters: Any) -> dict[str, Any]:
-    """Return the parameters of a notebook in their types.
-
-    >>> checked(seeds=[0, 1], settings={"Reactivate": {"lr": 1}})
-    {'seeds': [0, 1], 'settings': {'Reactivate': {'lr': 1.0}}}
-    """
+    """Return the parameters of a notebook in their types, or raise a SettingsError."""
     return fitted(parameters, dict.fromkeys(parameters, ""))
 
 

@@ -12,13 +12,14 @@ import torch
 from recamlib.engine.device import bar
 from recamlib.errors import SettingsError
 from recamlib.method.crf import usable
-from recamlib.method.scores import iou_from_counts, masked_argmax
+from recamlib.method.scores import iou_from_counts
 from recamlib.report.claims import table_row
 from recamlib.report.plots import overlay, paint
 from recamlib.stages.base import Settings, Split
 from recamlib.stages.maps import MapStage
 from recamlib.stages.saliency import Saliency, SaliencyMaps
 from recamlib.stages.score import Score, SegmentationScore, fold_of
+from recamlib.stages.segment import to_mask
 
 S = TypeVar("S", bound=Settings)
 MEANS = ("fixed", "best", "best_threshold")  # of a score that a row has the mean of
@@ -192,11 +193,6 @@ def _painted(score: Score, name: str, picture: np.ndarray) -> np.ndarray:
     maps, classes = score.of.one(score.split, name)
     chosen = score.result["cross_thresholds"][fold_of(name)] if score.masked else score.of.fixed_threshold
     return paint(to_mask(maps.numpy(), classes, chosen), score.images.space, picture)
-
-
-def to_mask(maps: np.ndarray, classes: Sequence[int], threshold: float) -> np.ndarray:
-    """Return the mask (H, W) of maps (P, H, W): the highest class above the threshold, else 0."""
-    return np.array([0, *(k + 1 for k in classes)], dtype=np.uint8)[masked_argmax(maps, threshold)]
 
 
 def _per_image(counts: np.ndarray, rule: Rule) -> np.ndarray:

@@ -12,14 +12,14 @@ from safetensors.torch import load_file
 from recamlib.data.images import read_image, write_mask
 from recamlib.data.labels import VOC12
 from recamlib.engine.extract import image_features, pair_maps
-from recamlib.errors import RecamError, nearest
+from recamlib.errors import RecamError, check_choice
 from recamlib.method.maps import combine_weights, merge_scales
-from recamlib.method.scores import masked_argmax
 from recamlib.models import __path__ as models_path
 from recamlib.models.backbones import build_backbone
 from recamlib.models.base import fold_batch_norm
 from recamlib.report.plots import CLASS_COLOURS, gallery, overlay
 from recamlib.stages.maps import BACKGROUND, WeightOption
+from recamlib.stages.segment import to_mask
 
 HEADS = Path(models_path[0]) / "voc12_heads_mobilenet_v2.safetensors"  # made by scripts/pack_heads.py
 LONG_SIDE = 250  # pixels: half of a usual VOC photograph, the size that the heads were trained at
@@ -51,9 +51,7 @@ def map_photo(
     `backbone_weights` of MobileNetV2: a file, a name in the weights folder, or ``"imagenet"``.
     """
     for name in classes:
-        if name not in VOC12.classes:
-            known = ", ".join(VOC12.classes)
-            raise RecamError(f"no class {name!r}{nearest(name, VOC12.classes)}: VOC has {known}")
+        check_choice("class", name, VOC12.classes)
     path = Path(photo)
     if not path.is_file():
         raise RecamError(f"there is no picture {path}")
@@ -76,10 +74,9 @@ def map_photo(
     both = torch.stack([fc1, combine_weights(fc1, fc2, weights)])
     maps = pair_maps(pair, both, present)  # (2, P, h, w)
     cam, recam = (merge_scales([m], tuple(image.shape[1:])).numpy() for m in maps)
-    values = np.array([0, *(present + 1)], dtype=np.uint8)
     return PhotoMaps(
         image.permute(1, 2, 0).numpy(), tuple(VOC12.classes[k] for k in present),
-        tuple(scores[present].tolist()), cam, recam, values[masked_argmax(recam, BACKGROUND["recam"])],
+        tuple(scores[present].tolist()), cam, recam, to_mask(recam, present.tolist(), BACKGROUND["recam"]),
     )  # fmt: skip
 
 

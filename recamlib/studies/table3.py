@@ -202,30 +202,27 @@ def margin_of_the_stronger(
 ) -> dict[str, Any]:
     """Judge ``larger_margin_on_stronger`` on scores of Table 3, one per seed; `rows` say what has converged.
 
-    Refinements are shown, not judged. Nothing can be told where UPerNet's upper bound is not the higher one.
+    Nothing can be told where UPerNet's upper bound is not the higher one.
     """
     rule = (
         "margin on UPerNet less margin on DeepLabV2, no refinement, lies above zero; UPerNet is the stronger"
     )
     pair, signs = ("upernet", "deeplabv2"), (1, -1, -1, 1)
-    parts, answer, judged = [], "not run", []
-    for method in METHODS:
-        cells = [cell(method, kind, network) for network in pair for kind in ("recam", "cam")]
-        if not all(place in scores for place in cells):
-            continue
+    parts, answer = [], "not run"
+    cells = [cell("none", kind, network) for network in pair for kind in ("recam", "cam")]
+    if all(place in scores for place in cells):
         four = [scores[place] for place in cells]
         growth = np.asarray(signs) @ np.array([[s.miou for s in row] for row in four])  # (seeds,)
         mean, *span = seed_interval(growth)
         if len(growth) == 1:
             span = [100 * end for end in bootstrap_contrast([row[0].counts for row in four], signs, seed=0)]
-        parts.append(f"{method} {signed(mean, *span)}")
-        if method == "none":
-            answer = verdict(span, +1)
-            judged = [rows[place] for place in cells] if rows else []
+        parts.append(f"none {signed(mean, *span)}")
+        answer = verdict(span, +1)
     if all(bound(network) in scores for network in pair):
         tops = [np.mean([s.miou for s in scores[bound(network)]]) for network in pair]
         parts.append(f"upper bounds {tops[0]:.1f} and {tops[1]:.1f}")
         if tops[0] <= tops[1] and answer != "not run":
             answer = "cannot tell"
     text = "; ".join(parts) or "one network"
+    judged = [rows[place] for place in cells if place in rows] if rows else []
     return {"prose.larger_margin_on_stronger": sentence(answer, text, rows=judged, rule=rule)}

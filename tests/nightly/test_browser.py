@@ -19,7 +19,7 @@ from recamlib.book.parameters import list_notebooks
 from recamlib.method.scores import class_counts, iou_from_counts
 from recamlib.paths import book_dir
 from recamlib.report.results import load_results
-from recamlib.studies.common import to_mask
+from recamlib.stages.segment import to_mask
 
 pytestmark = pytest.mark.timeout(1800)  # the first test runs every notebook that has not run yet
 

@@ -52,7 +52,7 @@ def test_what_is_not_there_is_named(weights, tmp_path, monkeypatch):
     Image.fromarray(np.zeros((40, 40, 3), dtype=np.uint8)).save(tmp_path / "black.png")
     with pytest.raises(RecamError, match="black.png shows none of VOC's twenty classes .likeliest: "):
         map_photo(tmp_path / "black.png", backbone_weights=weights)
-    with pytest.raises(RecamError, match="no class 'cta'.*'cat'"):
+    with pytest.raises(RecamError, match="unknown class 'cta'.*'cat'"):
         map_photo(tmp_path / "black.png", classes=["cta"], backbone_weights=weights)
 
 
