@@ -181,12 +181,13 @@ def compare(
     run_b: Annotated[str, typer.Argument(help="Another run of the same notebook.")],
 ) -> None:
     """Say what differs between two runs, and what moved by more than noise."""
-    from recamlib.report.compare import RULE, comparison, load_run, title_of
-    from recamlib.report.tables import shown
+    from recamlib.report.compare import RULE, comparison, load_run
+    from recamlib.report.tables import describe_data, shown
 
     a, b = load_run(run_a), load_run(run_b)
     tables = comparison(a, b)
-    say(f"A: {title_of(a)}\nB: {title_of(b)}")
+    for name, run in (("A", a), ("B", b)):
+        say(f"{name}: {describe_data(run)}, {run['provenance']['date']}")
     for title, frame in tables.items():
         say(f"\n{title}\n{shown(frame).to_string()}" if len(frame) else f"\n{title}: none")
     say(f"\n{RULE}")

@@ -1,9 +1,7 @@
 """Parameters of notebooks and profiles of them: read, merged, and checked before a kernel starts.
 
-A parameters cell has annotated literals; its ``settings`` hold everything else, by stage and field, and the
-comment behind them names the notebook's stages. ``notebooks/profiles/NAME.yml`` holds what differs from the
-cell, which is the profile ``smoke``: ``parameters`` of all notebooks that have them, those of single
-notebooks under their number, and one block a stage.
+``notebooks/profiles/NAME.yml`` holds what differs from the cells: ``parameters`` of all notebooks that have
+them, those of single notebooks under their number, and one block a stage.
 """
 
 import ast

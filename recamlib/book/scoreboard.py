@@ -7,7 +7,7 @@ from jinja2 import Environment
 
 from recamlib.paths import ROOT
 from recamlib.report.cells import BLOCKS, TABLES, place, titled, words
-from recamlib.report.claims import MARKS, RULE
+from recamlib.report.claims import MARKS
 from recamlib.report.tables import scoreboard
 
 TEMPLATE = ROOT / "book" / "_templates" / "scoreboard.html"
@@ -33,7 +33,7 @@ def scoreboard_page(results: Iterable[dict[str, Any]]) -> str:
     counts = {name: int((frame["verdict"] == name).sum()) for name in MARKS}
     template = Environment(autoescape=True, trim_blocks=True).from_string(TEMPLATE.read_text("utf-8"))
     return template.render(
-        claims=claims, printed=[c for c in claims if "row" in c], tables=tables, runs=runs, rule=RULE,
+        claims=claims, printed=[c for c in claims if "row" in c], tables=tables, runs=runs,
         counts=", ".join(f"{count} {name}" for name, count in counts.items() if count),
         measured=len(claims) - counts["not run"],
     )  # fmt: skip

@@ -16,17 +16,6 @@ from recamlib import paths
 from recamlib.errors import RecamError, check_choice, nearest
 from recamlib.files import read_yaml
 
-RULE = (
-    "A row of a table holds here if the 95 % interval of its difference to its baseline lies wholly on "
-    "the paper's side of zero, does not hold if it lies wholly on the other side, and cannot be told if "
-    "it contains zero. The baseline is BCE alone in Table 1, CAM in the same row and column in Tables 2 "
-    "and 3, and in Table 4 IRN for ReCAM, EPS for ReCAM-E and EDAM's merge of CAM for ReCAM-M. A row "
-    "tells nothing if it or its baseline is no better than its floor, which needs no map: the higher of "
-    "all background and one label of each image all over. A run that has not converged has no verdict. A "
-    "claim made in a sentence is tested by the rule printed in its notebook. Absolute numbers are "
-    "compared only on the full official data; on any other data they are shown for scale. Numbers of the "
-    "test split come from its server and are entered with their link, not measured: no verdict."
-)
 TABLE4 = {"ReCAM": "IRN", "ReCAM-E": "EPS", "ReCAM-M": "EDAM"}  # rows that are judged, and their baselines
 SERVER = "http://host.robots.ox.ac.uk:8080"  # scores the test split of VOC
 MARKS = {

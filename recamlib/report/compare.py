@@ -11,7 +11,6 @@ import pandas as pd
 from recamlib import paths
 from recamlib.errors import SettingsError, nearest
 from recamlib.report.claims import seed_interval
-from recamlib.report.tables import describe_data
 
 RULE = (
     "A row has moved if the 95 % interval of its change lies wholly on one side of zero, and is within noise "
@@ -97,9 +96,3 @@ def _interval_of_change(one: dict[str, Any], other: dict[str, Any], *, paired: b
     halves = [(high - low) / 2 if None not in (low, high) else np.nan for low, high in ends]
     change, half = other["mean"] - one["mean"], float(np.hypot(*halves))
     return change - half, change + half
-
-
-def title_of(result: Mapping[str, Any]) -> str:
-    """Return how a run is called in a comparison."""
-    profile = result["parameters"].get("profile", "")
-    return f"{profile}: {describe_data(result)}, {result['provenance']['date']}"

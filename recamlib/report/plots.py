@@ -36,13 +36,20 @@ WIDEST = 620.0  # points of a figure; JupyterLab shows it at its own size and cu
 
 
 def set_style() -> None:
-    """Set fonts and lines for the whole report, once per notebook."""
+    """Set fonts and lines, once per notebook; its figures appear as SVG that says what it holds."""
+    from IPython import get_ipython
+    from matplotlib_inline.config import InlineBackend
+
     sns.set_theme(context="notebook", style="ticks", font="DejaVu Sans")
     plt.rcParams.update({
         "figure.dpi": 110, "savefig.dpi": 160, "savefig.bbox": "tight", "axes.spines.top": False,
         "axes.spines.right": False, "axes.titlesize": "medium", "figure.constrained_layout.use": True,
     })  # fmt: skip
-    show_as_svg()
+    if shell := get_ipython():
+        InlineBackend.instance(parent=shell).figure_formats = set()  # its own formats would win over these
+        shell.display_formatter.mimebundle_formatter.for_type(
+            Figure, lambda fig, **_: {"image/svg+xml": to_svg(fig), "text/plain": describe(fig)}
+        )
 
 
 def gradient_magnitudes(terms: Mapping[str, np.ndarray], grid: np.ndarray, *, cases: Mapping) -> Figure:
@@ -338,20 +345,3 @@ def _panel(ax: Axes) -> str:
 
 def _plain(text: str) -> str:
     return " ".join(text.replace("$", "").replace("\\", "").split())
-
-
-def show_as_svg() -> None:
-    """Let the figures of this notebook appear as SVG with their description; elsewhere nothing happens."""
-    from IPython import get_ipython
-
-    shell = get_ipython()
-    if shell is None:
-        return
-    from matplotlib_inline.config import InlineBackend
-
-    InlineBackend.instance(parent=shell).figure_formats = set()  # its own formats would win over the bundle
-
-    def bundle(fig: Figure, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        return {"image/svg+xml": to_svg(fig), "text/plain": describe(fig)}
-
-    shell.display_formatter.mimebundle_formatter.for_type(Figure, bundle)

@@ -208,7 +208,6 @@ class TrainClassifier(Training):
         return self.load_into(_fc1(*self.result["shape"])).fc1
 
     def load(self) -> tuple[CamClassifier, None]:
-        """Return the trained classifier."""
         model = self.build()
         if self.train == "all":
             return self.load_into(model).eval(), None
@@ -289,7 +288,6 @@ class Reactivate(Training):
 
     @property
     def seed(self) -> int:
-        """Seed of the base classifier, and of this training."""
         return self.base.seed
 
     def build(self) -> nn.ModuleDict:

@@ -133,7 +133,6 @@ class StageCache(exca.MapInfra):
 
     @property
     def cache_dict(self) -> CacheDict:
-        """The entries of this stage."""
         fresh = self._state.cache_dict is None
         cache = super().cache_dict
         if fresh:
@@ -213,7 +212,6 @@ class StageCache(exca.MapInfra):
             return None
 
     def forget(self, items: Sequence[Any]) -> None:
-        """Remove the entries of some items, where there are any."""
         cache = self.cache_dict
         with storage_errors(), cache.write():
             for key in {self.item_uid(item) for item in items} & set(cache):

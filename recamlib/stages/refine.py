@@ -109,7 +109,6 @@ class TrainBoundary(_Confident, Training):
         return ConfidentLabels(**{name: getattr(self, name) for name in _Confident.model_fields})
 
     def build(self) -> BoundaryNet:
-        """Return the network: the frozen backbone with its weights, the branch untrained."""
         model = self.cams.model
         base = getattr(model, "base", model)
         if self.trunk == "classifier" or (self.trunk == "auto" and not base.weights):

@@ -29,8 +29,7 @@ def to_mask(maps: np.ndarray, classes: Sequence[int], threshold: float) -> np.nd
 class PseudoMasks(ImageStage):
     """0-1 masks of maps: the class with the highest map where it is above the threshold, else background.
 
-    Unless given, the threshold is the fixed one of :class:`Score`: one swept on true masks of the same images
-    would let those masks reach the training that follows.
+    Unless given, the threshold is the fixed one: one swept on true masks would let those reach the training.
     """
 
     maps: ExtractCams | AdvCams | Walk | SaliencyMerge = pydantic.Field(ExtractCams(), discriminator="stage")
@@ -98,7 +97,6 @@ class SegmenterStage(Training):
     seed: int = pydantic.Field(0, ge=0)
 
     def build(self, **start: Any) -> Segmenter:
-        """Return the untrained network; `start` has the weights it starts from."""
         classes = self.images().space.with_background
         torch.manual_seed(self.seed)
         return build_segmenter(self.arch, num_classes=classes, backbone=self.backbone, **start)

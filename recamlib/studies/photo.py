@@ -27,17 +27,14 @@ SEEN = 0.5  # probability above which a class counts as seen
 
 
 class PhotoMaps(NamedTuple):
-    """What the heads say of one photograph: ``image`` (H, W, 3) uint8; ``classes``, and in ``scores`` their
-    probabilities; ``cam`` and ``recam`` (P, H, W) in [0, 1], one map a class; ``mask`` (H, W) uint8,
-    0 background, else 1 + the index in VOC.
-    """
+    """What the heads say of one photograph."""
 
-    image: np.ndarray
+    image: np.ndarray  # (H, W, 3), uint8
     classes: tuple[str, ...]
-    scores: tuple[float, ...]
-    cam: np.ndarray
+    scores: tuple[float, ...]  # their probabilities
+    cam: np.ndarray  # (P, H, W) in [0, 1], one map a class
     recam: np.ndarray
-    mask: np.ndarray
+    mask: np.ndarray  # (H, W), uint8, 0 background, else 1 + the index in VOC
 
 
 def map_photo(

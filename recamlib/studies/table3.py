@@ -36,15 +36,13 @@ RECIPES: dict[str, dict[str, Any]] = {
     "upernet_small": _SMALL | {"lr": 2e-3, "power": 1.0, "steps": 180, "batch_size": 8, "fixed_norm": True},
 }  # fmt: skip
 COCO_STEPS = {"deeplabv2": 100_000, "deeplabv3plus": 100_000, "upernet_swin": 80_000}  # instead, on COCO
-COLUMNS = {"upernet_swin": "upernet"}  # names of networks in the paper's table, where they differ
 cell = functools.partial(Cell, "table3")  # of a method, a kind and a network
 ABOVE_FLOOR = 20  # points that a network on true masks has to be above its floor to have converged
 
 
 def column(arch: str) -> str:
     """Return the paper's name of a network."""
-    stem = arch.removesuffix("_small")
-    return COLUMNS.get(stem, stem)
+    return arch.removesuffix("_small").removesuffix("_swin")
 
 
 def recipe(arch: str, data: DataSettings, own: Mapping[str, Any], settings: Blocks) -> dict[str, Any]:
