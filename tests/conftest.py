@@ -33,6 +33,38 @@ def results(tmp_path, monkeypatch):
     return tmp_path / "results"
 
 
+@pytest.fixture(scope="session")
+def model():
+    """A small classifier of four classes with running statistics that are not the initial ones."""
+    import torch
+
+    from recamlib.models.backbones import build_backbone
+    from recamlib.models.classifier import CamClassifier
+
+    torch.manual_seed(0)
+    model = CamClassifier(build_backbone("resnet_small"), 4)
+    model(torch.randn(8, 3, 64, 64))
+    return model.eval()
+
+
+@pytest.fixture
+def kit(tmp_path):
+    """A devkit of eight pictures of three classes with masks of class numbers, six of them to train on."""
+    from tests.data.devkits import write_kit
+
+    return write_kit(tmp_path)
+
+
+@pytest.fixture
+def recam():
+    """Return a function that runs a command."""
+    from typer.testing import CliRunner
+
+    from recamlib.cli import app
+
+    return lambda *words: CliRunner().invoke(app, list(map(str, words)))
+
+
 def pytest_collection_modifyitems(items):
     """Start the notebooks first: they take longest, and nothing waits for them at the end."""
     items.sort(key=lambda item: item.path.name != "test_notebooks.py")

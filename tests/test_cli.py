@@ -2,33 +2,24 @@
 
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from typer.testing import CliRunner
 
 from recamlib.book import parameters
 from recamlib.book import run as runner
-from recamlib.cli import app
 from recamlib.paths import ROOT
 
-FOLDER = Path(__file__).parent / "notebooks"
 
-
-@pytest.fixture
-def recam(monkeypatch, tmp_path):
-    """Return a function that runs a command on the sample notebooks; copies go to tmp_path."""
-    monkeypatch.setattr(parameters, "notebooks_dir", lambda: FOLDER)
+@pytest.fixture(autouse=True)
+def samples(monkeypatch, tmp_path):
+    monkeypatch.setattr(parameters, "notebooks_dir", lambda: ROOT / "tests" / "notebooks")
     monkeypatch.setattr(runner, "book_dir", lambda: tmp_path)
-    return lambda *words: CliRunner().invoke(app, list(words))
 
 
 def one_error_line(result) -> str:
-    """Return the single line on standard error, checking that there is no other and no traceback."""
-    assert result.exit_code == 1
     (line,) = result.stderr.strip().splitlines()
-    assert line.startswith("error: ")
+    assert line.startswith("error: ") and result.exit_code == 1
     return line.removeprefix("error: ")
 
 
@@ -80,8 +71,7 @@ def test_report_runs_everything_and_builds_no_book_when_one_fails(recam, monkeyp
 
 
 def test_data_make_writes_what_data_check_approves(recam, tmp_path, monkeypatch):
-    words = ("--train", "3", "--val", "2", "--size", "48")
-    result = recam("data", "make", str(tmp_path), *words)
+    result = recam("data", "make", tmp_path, "--train", 3, "--val", 2, "--size", 48)
     assert result.exit_code == 0, result.stderr
     assert "train: 3 images" in result.stdout and "val: 2 images" in result.stdout
     monkeypatch.setenv("RECAM_DATA", str(tmp_path))
@@ -94,8 +84,7 @@ def test_data_make_writes_what_data_check_approves(recam, tmp_path, monkeypatch)
     assert recam("data", "check").exit_code == 0
 
 
-def test_doctor_approves_of_this_environment_and_names_what_is_broken(recam, tmp_path, monkeypatch):
-    monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "results"))
+def test_doctor_approves_of_this_environment_and_names_what_is_broken(recam, results, tmp_path, monkeypatch):
     result = recam("doctor")
     assert result.exit_code == 0, result.stdout
     lines = {line.split()[1]: line.split()[0] for line in result.stdout.splitlines()}
@@ -108,12 +97,9 @@ def test_doctor_approves_of_this_environment_and_names_what_is_broken(recam, tmp
     assert "torch 0.0.1 is not >=2.11" in result.stdout
 
 
-def test_the_module_starts_without_torch():
+def test_the_module_starts_without_torch_and_an_error_of_the_installed_command_is_one_line():
     program = "import sys, recamlib.cli; sys.exit('torch' in sys.modules or 'papermill' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
-
-
-def test_an_error_of_the_installed_command_is_one_line():
     command = [sys.executable, "-m", "recamlib.cli", "run", "99"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr

@@ -1,44 +1,38 @@
 """Facts about the tree that no single module's test would notice."""
 
 import ast
-import json
 import re
 import subprocess
 from pathlib import Path
 
+import nbformat
 import pytest
 import typer
 import yaml
 
-from recamlib.book.parameters import (
-    list_notebooks,
-    list_profiles,
-    profile_parameters,
-    read_parameters,
-    stages_of,
-)
+from recamlib.book import parameters
 from recamlib.cli import app
 from recamlib.paths import ROOT, book_dir
 from recamlib.studies.checks import checked
 
 FILES = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 TRACKED = [ROOT / name for name in FILES.split("\0") if name and (ROOT / name).is_file()]
-NOTEBOOKS = list_notebooks()
 MODULES = sorted((ROOT / "recamlib").rglob("*.py"))
 PAGES = [path for path in TRACKED if path.suffix == ".md" and path.name != "CHANGELOG.md"]  # that is history
 SUFFIXES = {".py", ".ipynb", ".md", ".yml", ".toml", ".cff", ".lock"}
 TEXTS = [path for path in TRACKED if path.suffix in SUFFIXES]
 
-notebooks = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+notebooks = pytest.mark.parametrize("notebook", parameters.list_notebooks(), ids=lambda path: path.stem)
+# put together so that this file does not hold them
+HOMES = "|".join([re.escape(f"{ROOT.parent}/"), "/ho" + "me/", "/Us" + "ers/", "/ro" + "ot/"])
+RUNS_CODE = "|".join([
+    "allow_pickle=" + "True", "weights_only=" + "False", r"pickle\.loads?\(", r"yaml\.load\(",
+])  # fmt: skip
 
 
 def cells(notebook: Path) -> list[dict]:
-    content = json.loads(notebook.read_text(encoding="utf-8"))
-    return [c for c in content["cells"] if c["cell_type"] == "code" and "".join(c["source"]).strip()]
-
-
-def source(cell: dict) -> str:
-    return "".join(cell["source"])
+    content = nbformat.read(notebook, as_version=4)
+    return [c for c in content.cells if c.cell_type == "code" and c.source.strip()]
 
 
 def short(path: Path) -> str:
@@ -48,7 +42,7 @@ def short(path: Path) -> str:
 @notebooks
 def test_a_notebook_was_run_once_and_keeps_text_alone(notebook):
     # nbval passes a cell without outputs whatever it would print, and refuses one without a count
-    code, metadata = cells(notebook), json.loads(notebook.read_text(encoding="utf-8"))["metadata"]
+    code, metadata = cells(notebook), nbformat.read(notebook, as_version=4).metadata
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
     assert notebook.stat().st_size < 300_000 and metadata["kernelspec"]["name"] == "python3"
     assert not {"papermill", "language_info"} & metadata.keys()
@@ -59,47 +53,27 @@ def test_a_notebook_was_run_once_and_keeps_text_alone(notebook):
     assert not [kind for _, kind in found if "widget" in kind]  # debris of bars
     (tags,) = [tags for tags, kind in found if kind.startswith("image/")]
     assert "keep_output" in tags  # what a reader sees without running anything
-    assert any("| paper |" in line for _, o in outputs for line in o.get("data", {}).get("text/markdown", ()))
+    assert any("| paper |" in o.get("data", {}).get("text/markdown", "") for _, o in outputs)
 
 
 @notebooks
-def test_cells_are_short_and_do_no_library_work(notebook):
+def test_cells_are_short_do_no_library_work_and_fit_their_profiles(notebook):
     for number, cell in enumerate(cells(notebook), 1):
-        text = source(cell)
-        parameters = "parameters" in cell["metadata"].get("tags", [])  # one literal a line
-        assert parameters or len(text.splitlines()) <= 20, f"In [{number}] is over 20 lines"
+        text, literals = cell.source, "parameters" in cell.metadata.get("tags", [])  # one a line
+        assert literals or len(text.splitlines()) <= 20, f"In [{number}] is over 20 lines"
         assert not re.search(r"^\s*[!%]|pip install|os\.chdir", text, flags=re.MULTILINE), f"In [{number}]"
         functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
         assert all(node.end_lineno - node.lineno < 5 for node in functions), f"In [{number}]: move them out"
-
-
-@notebooks
-def test_parameters_are_seen_explained_and_within_their_own_ranges(notebook):
-    known = read_parameters(notebook)
+    # parameters are seen, explained, and within their own ranges
+    known = parameters.read_parameters(notebook)
     (cell,) = [c for c in cells(notebook) if "parameters" in c["metadata"].get("tags", [])]
     # an '=' inside a comment hides that parameter from papermill
-    assert list(known) == [node.target.id for node in ast.parse(source(cell)).body] and len(known) <= 12
+    assert list(known) == [node.target.id for node in ast.parse(cell.source).body] and len(known) <= 12
     values = {name: parameter.default for name, parameter in known.items()}
-    assert checked(**values) == values and set(values["settings"]) <= set(stages_of(known))
+    assert checked(**values) == values and set(values["settings"]) <= set(parameters.stages_of(known))
     assert all(parameter.comment for parameter in known.values())
-
-
-@pytest.mark.parametrize("profile", list_profiles())
-@notebooks
-def test_profiles_fit_the_notebooks(notebook, profile):
-    profile_parameters(profile, notebook.stem)
-
-
-def test_no_tracked_file_is_large():
-    limits = {".safetensors": 2**21}  # small networks trained here
-    assert [short(p) for p in TRACKED if p.stat().st_size > limits.get(p.suffix, 2**20)] == []
-
-
-# put together so that this file does not hold them
-HOMES = "|".join([re.escape(f"{ROOT.parent}/"), "/ho" + "me/", "/Us" + "ers/", "/ro" + "ot/"])
-RUNS_CODE = "|".join([
-    "allow_pickle=" + "True", "weights_only=" + "False", r"pickle\.loads?\(", r"yaml\.load\(",
-])  # fmt: skip
+    for profile in parameters.list_profiles():
+        parameters.profile_parameters(profile, notebook.stem)
 
 
 @pytest.mark.parametrize("files, pattern", [
@@ -108,15 +82,16 @@ RUNS_CODE = "|".join([
     pytest.param(MODULES, r'\.cuda\(|device *= *"cuda', id="a device that is named"),
     pytest.param(MODULES, r"(?m)from tqdm import|^\s*import tqdm\b", id="a bar that is not ours"),
 ])  # fmt: skip
-def test_no_file_holds(files, pattern):
+def test_no_file_is_large_or_holds(files, pattern):
+    limits = {".safetensors": 2**21}  # small networks trained here
+    assert [short(p) for p in TRACKED if p.stat().st_size > limits.get(p.suffix, 2**20)] == []
     pairs = ((path, path.read_text(encoding="utf-8")) for path in files)
     assert [f"{short(p)}: {m[0]}" for p, text in pairs for m in re.finditer(pattern, text)] == []
 
 
 def commands(group: typer.core.TyperGroup, prefix: str = "") -> set[str]:
-    names = {f"{prefix}{name}" for name in group.commands}
-    groups = {name: command for name, command in group.commands.items() if hasattr(command, "commands")}
-    return names.union(*(commands(command, f"{name} ") for name, command in groups.items()))
+    inner = [commands(c, f"{name} ") for name, c in group.commands.items() if hasattr(c, "commands")]
+    return {f"{prefix}{name}" for name in group.commands}.union(*inner)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=short)

@@ -1,8 +1,8 @@
 """Parameters cells, settings and profiles: what is read, and what is refused before a kernel starts."""
 
-import json
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 
@@ -17,9 +17,8 @@ PASSES = FOLDER / "01_passes.ipynb"
 
 def given(*assignments: str, which: str = "01", folder: Path = FOLDER, profile: str = "smoke") -> dict:
     """Return what differs from the cell after `assignments` of the command line."""
-    return parameters.profile_parameters(
-        profile, which, extra=parameters.parse_assignments(assignments), folder=folder
-    )
+    extra = parameters.parse_assignments(assignments)
+    return parameters.profile_parameters(profile, which, extra=extra, folder=folder)
 
 
 def test_reads_names_types_defaults_comments_and_stages():
@@ -29,15 +28,6 @@ def test_reads_names_types_defaults_comments_and_stages():
     assert (cell["sizes"].annotation, cell["sizes"].default) == ("list[float]", [1.0, 0.5])
     assert cell["settings"].default == {"TrainClassifier": {"lr": 0.05}}
     assert parameters.stages_of(cell) == ["TrainClassifier", "Reactivate", "ExtractCams"]
-
-
-@pytest.mark.parametrize("assignment, value", [
-    ("sce_weight=3", 3.0), ("rate=1e-4", 1e-4), ("epochs=3", 3), ("sizes=[1, 0.25]", [1.0, 0.25]),
-    ("seeds=[0, 1]", [0, 1]), ("detach=true", True), ("option=w+w'", "w+w'"), ("option=12", "12"),
-])  # fmt: skip
-def test_values_come_back_in_the_type_of_the_parameter(assignment, value):
-    (one,) = given(assignment).values()
-    assert one == value and type(one) is type(value)
 
 
 @pytest.mark.parametrize("assignment, message", [
@@ -62,7 +52,13 @@ def test_wrong_values_are_refused_in_one_line_that_helps(assignment, message):
     assert "\n" not in str(caught.value)
 
 
-def test_settings_reach_into_the_cells_own():
+def test_values_come_back_in_the_type_of_the_parameter_and_settings_reach_into_the_cells_own():
+    for assignment, value in (
+        ("sce_weight=3", 3.0), ("rate=1e-4", 1e-4), ("epochs=3", 3), ("sizes=[1, 0.25]", [1.0, 0.25]),
+        ("seeds=[0, 1]", [0, 1]), ("detach=true", True), ("option=w+w'", "w+w'"), ("option=12", "12"),
+    ):  # fmt: skip
+        (one,) = given(assignment).values()
+        assert one == value and type(one) is type(value)
     values = given("Reactivate.lr=5e-2", "ExtractCams.scales=[1, 0.5]", "TrainClassifier.epochs=3")
     assert values == {"settings": {
         "TrainClassifier": {"lr": 0.05, "epochs": 3}, "Reactivate": {"lr": 0.05},
@@ -90,12 +86,9 @@ def test_networks_and_changes_are_checked_as_settings_are():
 
 @pytest.mark.parametrize("tagged", [0, 1])
 def test_a_notebook_has_parameters_that_are_literals(tmp_path, tagged):
-    kernel = {"kernelspec": {"name": "python3", "language": "python", "display_name": "x"}}
-    cell = {"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": "x: int = 1 + y",
-            "outputs": [], "execution_count": None}  # fmt: skip
-    notebook = tmp_path / "07_other.ipynb"
-    content = {"cells": [cell] * tagged, "metadata": kernel, "nbformat": 4, "nbformat_minor": 4}
-    notebook.write_text(json.dumps(content))
+    cell = nbformat.v4.new_code_cell("x: int = 1 + y", metadata={"tags": ["parameters"]})
+    notebook, metadata = tmp_path / "07_other.ipynb", nbformat.read(PASSES, as_version=4).metadata
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell] * tagged, metadata=metadata), notebook)
     with pytest.raises(SettingsError, match="literal" if tagged else "tagged 'parameters'"):
         parameters.read_parameters(notebook)
     notebook.write_text("{")
@@ -103,15 +96,12 @@ def test_a_notebook_has_parameters_that_are_literals(tmp_path, tagged):
         parameters.read_parameters(notebook)
 
 
-@pytest.mark.parametrize("which", ["1", "01", "01_passes", "01_passes.ipynb", str(PASSES)])
-def test_notebooks_are_found_by_number_or_name(which):
-    assert parameters.find_notebook(which, FOLDER) == PASSES
-
-
 @pytest.mark.parametrize("which, folder, message", [
     ("01_pases", FOLDER, "did you mean '01_passes'"), ("77", FOLDER, "'77'"), ("1", FOLDER / "x", "none"),
 ])  # fmt: skip
-def test_an_unknown_notebook_names_the_nearest(which, folder, message):
+def test_notebooks_are_found_by_number_or_name_and_an_unknown_one_names_the_nearest(which, folder, message):
+    for good in ("1", "01", "01_passes", "01_passes.ipynb", str(PASSES)):
+        assert parameters.find_notebook(good, FOLDER) == PASSES
     with pytest.raises(SettingsError, match=message):
         parameters.find_notebook(which, folder)
 

@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 from bs4 import BeautifulSoup
 from PIL import Image
-from typer.testing import CliRunner
 
 from recamlib import paths
 from recamlib.book.scoreboard import scoreboard_page
 from recamlib.book.submit import TestImages, write_submission
-from recamlib.cli import app
 from recamlib.data.labels import VOC12
 from recamlib.errors import DataError, RecamError, SettingsError
 from recamlib.report.claims import SERVER, server_numbers
@@ -22,6 +20,7 @@ SHAPES = {"2008_000006": (7, 11), "2008_000011": (20, 30), "2008_000012": (33, 5
 IDS = tuple(SHAPES)
 CLAIM = "table3.none.deeplabv2_recam_test.voc12"
 LINK = f"{SERVER}/anonymous/QWERTY.html"
+GOOD = f"{CLAIM}: {{value: 58.7, link: '{LINK}', date: 2026-11-26}}\n"
 
 
 def masks(seed: int = 0) -> dict[str, np.ndarray]:
@@ -30,16 +29,10 @@ def masks(seed: int = 0) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture
-def target(tmp_path):
-    return tmp_path / "out" / "results.tgz"
-
-
-@pytest.fixture
 def kit(tmp_path, monkeypatch):
-    """A devkit with a test list and images, nothing else."""
     folder = tmp_path / "VOCdevkit" / "VOC2012"
-    (folder / "JPEGImages").mkdir(parents=True)
-    (folder / "ImageSets" / "Segmentation").mkdir(parents=True)
+    for part in ("JPEGImages", "ImageSets/Segmentation"):
+        (folder / part).mkdir(parents=True)
     (folder / "ImageSets" / "Segmentation" / "test.txt").write_text("".join(f"{id}\n" for id in IDS))
     for id, (height, width) in SHAPES.items():
         Image.new("RGB", (width, height)).save(folder / "JPEGImages" / f"{id}.jpg")
@@ -48,18 +41,16 @@ def kit(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def book(tmp_path, monkeypatch):
-    """A book of its own, so that nothing is entered into the tracked one."""
+def enter(tmp_path, monkeypatch, results):
+    """Return a function that enters numbers into a book of its own, not the tracked one."""
     monkeypatch.setattr(paths, "book_dir", lambda: tmp_path / "book")
-    return tmp_path / "book"
-
-
-def recam(*words: str):
-    return CliRunner().invoke(app, ["submit", *words])
+    (tmp_path / "book" / "measured").mkdir(parents=True)
+    return (tmp_path / "book" / "measured" / "server.yml").write_text
 
 
 @pytest.mark.parametrize("competition", ["comp5", "comp6"])
-def test_what_is_written_is_what_was_predicted(target, tmp_path, competition):
+def test_what_is_written_is_what_was_predicted(tmp_path, competition):
+    target = tmp_path / "out" / "results.tgz"
     wanted, options = masks(), {"size": SHAPES.get, "competition": competition}
     assert write_submission(wanted.items(), target, **options) == target
     with tarfile.open(target) as tar:
@@ -86,7 +77,8 @@ def changed(mask: np.ndarray) -> list:
     (changed(np.zeros((30, 20), np.uint8)), "swapped"), (changed(np.zeros((10, 15), np.uint8)), "resize"),
     (changed(np.zeros((20, 30, 3), np.uint8)), "shape"),
 ])  # fmt: skip
-def test_a_wrong_mask_stops_the_writing_and_the_earlier_archive_stays(target, predicted, message):
+def test_a_wrong_mask_stops_the_writing_and_the_earlier_archive_stays(tmp_path, predicted, message):
+    target = tmp_path / "out" / "results.tgz"
     write_submission(masks(1).items(), target, size=SHAPES.get)
     before = target.read_bytes()
     with pytest.raises(DataError, match=message):
@@ -107,18 +99,9 @@ def test_test_images_need_no_annotations(kit):
         TestImages(kit)
 
 
-def entered(book, text: str):
-    (book / "measured").mkdir(parents=True, exist_ok=True)
-    (book / "measured" / "server.yml").write_text(text)
-
-
-GOOD = f"{CLAIM}: {{value: 58.7, link: '{LINK}', date: 2026-11-26}}\n"
-
-
-def test_numbers_of_the_server_are_shown_as_entered(book, monkeypatch):
-    monkeypatch.setenv("RECAM_RESULTS", str(book / "none"))
+def test_numbers_of_the_server_are_shown_as_entered(enter):
     assert server_numbers() == {}
-    entered(book, GOOD + GOOD.replace(CLAIM, "table4.without_saliency.ReCAM.test").replace("58.7", "68.44"))
+    enter(GOOD + GOOD.replace(CLAIM, "table4.without_saliency.ReCAM.test").replace("58.7", "68.44"))
     assert load_results() == []  # not a run
     board = scoreboard([]).set_index("claim")
     assert board.loc[CLAIM, "here"] == 58.7 and board.loc[CLAIM, "verdict"] == "entered"
@@ -139,28 +122,28 @@ def test_numbers_of_the_server_are_shown_as_entered(book, monkeypatch):
     (LINK, f"{SERVER}/leaderboard", "link"), (LINK, f"{LINK}<script>", "link"),
     (LINK, f"{LINK}](x)|", "link"), (GOOD, "[1]", "the file"), (GOOD, "{", "YAML"),
 ])  # fmt: skip
-def test_an_edited_file_is_an_error_that_names_it(book, before, after, message):
-    entered(book, GOOD.replace(before, after))
+def test_an_edited_file_is_an_error_that_names_it(enter, before, after, message):
+    enter(GOOD.replace(before, after))
     with pytest.raises(RecamError, match="server.yml") as caught:
         scoreboard_page([])
     assert message in str(caught.value)
 
 
-def test_the_command_packs_and_says_how_to_upload(kit, tmp_path):
+def test_the_command_packs_and_says_how_to_upload(kit, recam, tmp_path):
     folder, archive = tmp_path / "predicted", tmp_path / "results.tgz"
     folder.mkdir()
     for id, mask in masks().items():
         Image.fromarray(mask).save(folder / f"{id}.png")  # grey indices get the palette
-    done = recam(str(folder), str(archive))
+    done = recam("submit", folder, archive)
     assert done.exit_code == 0, done.stderr
     for text in ("4 masks for comp6", "this is a part", SERVER, "book/measured/server.yml"):
         assert text in done.stdout
     with tarfile.open(archive) as tar:
         assert len(tar.getnames()) == 4
     Image.fromarray(np.full((33, 5), 255, np.uint8)).save(folder / f"{IDS[2]}.png")
-    done = recam(str(folder), str(tmp_path / "b.tgz"), "--competition", "comp5")
+    done = recam("submit", folder, tmp_path / "b.tgz", "--competition", "comp5")
     assert done.exit_code == 1 and f"error: mask '{IDS[2]}' holds the value 255" in done.stderr
     (folder / f"{IDS[2]}.png").unlink()
-    done = recam(str(folder), str(tmp_path / "b.tgz"))
+    done = recam("submit", folder, tmp_path / "b.tgz")
     assert done.exit_code == 1 and f"1 of 4 masks are missing in {folder}, the first is" in done.stderr
     assert not list(tmp_path.glob("b.tgz*"))

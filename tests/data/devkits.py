@@ -1,15 +1,37 @@
 """Data laid out by hand as VOC and COCO do it."""
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
+import scipy.io
 from PIL import Image
+
+from recamlib.data.access import ImageSet, MaskSet, open_images, open_masks
 
 NAMES = ("cat", "dog", "hen")
 SHOWN = ((0,), (1,), (2,), (0, 1), (1, 2), (0,), (1,), (2,))  # classes of each picture
 COLOURS = np.array([[90, 110, 90], [220, 70, 50], [60, 90, 220], [230, 200, 60]], np.uint8)
 HORSE, PERSON = 19, 1
+
+
+def both(name: str, split: str, **options) -> tuple[ImageSet, MaskSet]:
+    return open_images(name, split, **options), open_masks(name, split, **options)
+
+
+def encoded(pixels: np.ndarray | Image.Image, kind: str, **more) -> bytes:
+    buffer = io.BytesIO()
+    (pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)).save(buffer, kind, **more)
+    return buffer.getvalue()
+
+
+def class_file(mask: np.ndarray) -> bytes:
+    """Return a mask as SBD stores it."""
+    buffer, parts = io.BytesIO(), [(part, "O") for part in ("Segmentation", "Boundaries", "Categories")]
+    classes = np.array([(mask, np.zeros(3), 1)], dtype=parts)
+    scipy.io.savemat(buffer, {"GTcls": classes[None]}, do_compression=True)
+    return buffer.getvalue()
 
 
 def annotation(*names: str, extra: str = "") -> str:

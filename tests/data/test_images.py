@@ -1,9 +1,8 @@
 """Every oddity an image file can have works or gives one error that names the file and the remedy."""
 
-import io
-
 import numpy as np
 import pytest
+from devkits import encoded
 from PIL import Image
 
 from recamlib.data.images import exif_orientation, image_size, read_image, read_mask, write_mask
@@ -12,12 +11,10 @@ from recamlib.errors import DataError
 
 ACROSS, DOWN = np.arange(40)[None] * 6, np.arange(30)[:, None] * 8
 GRADIENT = np.stack(np.broadcast_arrays(ACROSS, DOWN, 100), -1).astype(np.uint8)
-
-
-def jpeg(pixels: np.ndarray = GRADIENT, **options) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=95, subsampling=0, **options)
-    return buffer.getvalue()
+JPEG, TIFF = encoded(GRADIENT, "JPEG"), encoded(np.zeros((4, 4), np.float32), "TIFF")
+MASK = np.array([[0, 1, 15], [255, 2, 0]], np.uint8)
+CVAT = {(0, 0, 0): 0, (250, 50, 83): 1, (61, 61, 245): 2, (51, 221, 255): 3}
+ODD = [(0, 0, 0), (255, 0, 0), (0, 255, 0)]
 
 
 def off(image, pixels=GRADIENT) -> float:
@@ -25,7 +22,7 @@ def off(image, pixels=GRADIENT) -> float:
     return float(np.abs(image.permute(1, 2, 0).numpy().astype(float) - pixels).mean())
 
 
-def test_any_mode_becomes_rgb(tmp_path):
+def test_any_mode_becomes_rgb_and_sixteen_bits_keep_the_picture(tmp_path):
     grey = GRADIENT[..., :1]
     for picture, suffix, expected, most in (
         (Image.fromarray(GRADIENT), "jpg", GRADIENT, 2), (Image.fromarray(grey[..., 0]), "jpg", grey, 2),
@@ -40,53 +37,28 @@ def test_any_mode_becomes_rgb(tmp_path):
         image = read_image(path)
         assert image.is_contiguous() and image_size(path) == image.shape[1:] == (30, 40)
         assert off(image, expected) <= most
-
-
-def test_sixteen_bits_keep_the_picture(tmp_path):
-    path = tmp_path / "deep.png"
     deep = np.arange(65536, dtype=np.uint16).reshape(256, 256)
-    Image.fromarray(deep).save(path)
-    image = read_image(path)
-    assert np.array_equal(image[1].numpy(), (deep >> 8).astype(np.uint8))
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    assert np.array_equal(read_image(tmp_path / "deep.png")[1].numpy(), deep >> 8)
 
 
 def test_exif_rotation_is_applied_where_asked_for(tmp_path):
     path = tmp_path / "turned.jpg"
     exif = Image.Exif()
     exif[0x0112] = 6
-    path.write_bytes(jpeg(exif=exif))
+    path.write_bytes(encoded(GRADIENT, "JPEG", exif=exif, quality=95, subsampling=0))
     assert exif_orientation(path) == 6
     assert image_size(path, turned=True) == (40, 30) and image_size(path) == (30, 40)
     assert off(read_image(path, turned=True), np.rot90(GRADIENT, -1)) < 2 and off(read_image(path)) < 2
 
 
-def tiff() -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(np.zeros((4, 4), np.float32)).save(buffer, "TIFF")
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize(
-    "content", [jpeg()[:300], jpeg()[:-40], b"", b"no image", b"\xff\xd8\xff\xe0xx", tiff()]
-)
+@pytest.mark.parametrize("content", [JPEG[:300], JPEG[:-40], b"", b"no image", b"\xff\xd8\xff\xe0xx", TIFF])
 def test_cut_short_of_floats_or_no_image(tmp_path, content):
     path = tmp_path / "bad.jpg"
     path.write_bytes(content)
     for named in (path, tmp_path / "gone.jpg", tmp_path):
         with pytest.raises(DataError, match=f"{named.name} "):
             read_image(named)
-
-
-def test_mask_keeps_indices(tmp_path):
-    path = tmp_path / "mask.png"
-    write_mask(path, MASK, VOC12.palette)
-    with Image.open(path) as image:
-        assert image.mode == "P" and image.convert("RGB").getpixel((1, 0)) == tuple(VOC12.palette[1])
-    assert np.array_equal(read_mask(path), MASK)
-
-
-MASK = np.array([[0, 1, 15], [255, 2, 0]], np.uint8)
-CVAT = {(0, 0, 0): 0, (250, 50, 83): 1, (61, 61, 245): 2, (51, 221, 255): 3}
 
 
 def painted(path, *, palette=None, mode="RGB", values=MASK):
@@ -97,6 +69,10 @@ def painted(path, *, palette=None, mode="RGB", values=MASK):
 
 def test_colours_of_the_data_set_are_read_in_any_form(tmp_path):
     path = tmp_path / "mask.png"
+    write_mask(path, MASK, VOC12.palette)
+    with Image.open(path) as image:
+        assert image.mode == "P" and image.convert("RGB").getpixel((1, 0)) == tuple(VOC12.palette[1])
+    assert np.array_equal(read_mask(path), MASK)  # indices are kept
     painted(path)
     assert np.array_equal(read_mask(path, VOC12.colours), MASK)
     picture = Image.open(path).quantize(8)  # what pngquant makes of it: other indices, the same colours
@@ -117,9 +93,6 @@ def test_grey_values_are_class_numbers(tmp_path, mode):
         picture.putpalette([v for v in range(256) for _ in range(3)])
     (picture if mode in ("I;16", "P") else picture.convert(mode)).save(tmp_path / "mask.png")
     assert np.array_equal(read_mask(tmp_path / "mask.png", CVAT), MASK)
-
-
-ODD = [(0, 0, 0), (255, 0, 0), (0, 255, 0)]
 
 
 @pytest.mark.parametrize("picture, message", [

@@ -1,12 +1,13 @@
 """Own data: what is read as it comes, what is refused before a number is printed, and in which words."""
 
 import json
-import re
+import os
+import shutil
 import unicodedata
 
 import numpy as np
 import pytest
-from devkits import NAMES, annotation, coco_content, write_coco
+from devkits import NAMES, annotation, both, coco_content, write_coco
 from PIL import Image
 
 from recamlib.data.access import open_images, open_masks
@@ -16,26 +17,26 @@ from recamlib.data.voc import read_classes
 from recamlib.errors import DataError, SettingsError
 from recamlib.paths import book_dir
 from recamlib.stages.base import DataSettings
+from tests.book.test_pages import blocks, run
+
+LIST = "ImageSets/Segmentation/train.txt"
+SHAPES = json.dumps({"version": "5.0", "shapes": [{"label": "cat"}], "imagePath": "a.jpg"})
+OWN_COCO = json.dumps({"images": [], "annotations": [], "categories": [{"id": 0, "name": "weld"}]})
 
 
-def check(kit):
-    return check_dataset("voc12", kit.parent.parent, progress=False)
+def check(root, name="voc12"):
+    return check_dataset(name, root, progress=False)
 
 
-def each_mask(kit, change):
-    """Rewrite every mask by a function of its array."""
-    for path in (kit / "SegmentationClass").iterdir():
-        mask = np.array(Image.open(path))
-        Image.fromarray(change(mask)).save(path)
-
-
-LIST, OTHER = "ImageSets/Segmentation/train.txt", "in 1 of 8 images the mask shows other classes"
+def each_mask(kit, change, name="*"):
+    for path in (kit / "SegmentationClass").glob(f"{name}.png"):
+        Image.fromarray(change(np.array(Image.open(path)))).save(path)
 
 
 @pytest.mark.parametrize("name, text, problem", [
     ("classes.txt", "cat\ndog\nhen\nemu", "no mask shows the class 'emu' (value 4); no images are label"),
-    ("Annotations/p0.xml", annotation("hen"), ""), (LIST, "", "train.txt is empty"),
-    (LIST, "\n \n", "train.txt is empty"), (LIST, "p0\np1\np0.jpg\n", "names 'p0' 2 times"),
+    ("Annotations/p0.xml", annotation("hen"), ""), (LIST, "\n \n", "train.txt is empty"),
+    (LIST, "p0\np1\np0.jpg\n", "names 'p0' 2 times"),
     ("Annotations/p0.xml", None, "p0.xml is missing, so the image has no labels; write it or take"),
     ("JPEGImages/p1.jpg", None, "p1.jpg is missing; put it there or take the id off the list"),
     *(("classes.txt", f"{first}\ncat\ndog\nhen", f"'{first}' is no class: it is always there as value")
@@ -52,22 +53,16 @@ def test_problems_and_remarks_in_words_of_ones_own(kit, name, text, problem):
         assert open_masks("voc12", "train", root=kit).mask("p0").any()
 
 
-def test_a_class_that_no_mask_shows(kit):
+def test_what_the_page_describes_can_run_and_a_class_that_no_mask_shows_is_a_problem(kit):
+    report = check(kit)
+    assert report.present == report.masks == {"train": 6, "val": 2, "train_aug": 6} and report.ok, report
+    assert "there is no cow, horse, sheep; add -p groups" in report.notebooks["01"]
+    assert "can run: notebooks 02, 03, 04, 05, 06" in str(report)
     each_mask(kit, lambda mask: np.where(mask == 3, 0, mask).astype(np.uint8))
     assert "no mask shows the class 'hen' (value 3); 3 images are labelled so" in check(kit).problems
 
 
-def test_what_the_page_describes_can_run(kit):
-    report = check(kit)
-    assert report.ok, report
-    assert report.present == report.masks == {"train": 6, "val": 2, "train_aug": 6}
-    assert "there is no cow, horse, sheep; add -p groups" in report.notebooks["01"]
-    assert "can run: notebooks 02, 03, 04, 05, 06" in str(report)
-
-
-@pytest.mark.parametrize(
-    "name", ["p0.JPG", "p0.Jpeg", "p0.PNG", "p0.bmp", "p0.WEBP", "p0.tif", "meine Hündin 1.jpg"]
-)
+@pytest.mark.parametrize("name", ["p0.JPG", "p0.PNG", "p0.bmp", "p0.WEBP", "p0.tif", "meine Hündin 1.jpg"])
 def test_pictures_in_any_suffix_and_names_with_spaces_and_letters_in_pieces(kit, name):
     stem = name.rpartition(".")[0]
     with Image.open(kit / "JPEGImages/p0.jpg") as picture:
@@ -91,20 +86,17 @@ def test_masks_whose_numbers_mean_something_else(kit, monkeypatch, change, messa
     each_mask(kit, lambda mask: change(mask).astype(np.uint8))
     report = check(kit)
     assert not report.ok and [line for line in report.problems if message in line], report
-    monkeypatch.setenv("RECAM_DATA", str(kit.parent.parent))
+    monkeypatch.setenv("RECAM_DATA", str(kit))
     truth = DataSettings(name="voc12", fingerprint="x", limit=5).masks("train")
     with pytest.raises(DataError, match=message):
         truth.mask(truth.ids[0])
 
 
 def test_one_class_of_0_and_255_in_one_picture_only(kit):
-    (kit / "classes.txt").write_text("thing")
-    for path in (kit / "Annotations").iterdir():
-        path.write_text(annotation("thing"))
+    for path in (kit / "classes.txt", *(kit / "Annotations").iterdir()):
+        path.write_text("thing" if path.suffix == ".txt" else annotation("thing"))
     each_mask(kit, lambda mask: (mask > 0).astype(np.uint8))
-    Image.fromarray(np.array(Image.open(kit / "SegmentationClass/p3.png")) * np.uint8(255)).save(
-        kit / "SegmentationClass/p3.png"
-    )
+    each_mask(kit, lambda mask: mask * np.uint8(255), "p3")
     (problem,) = check(kit).problems
     assert "p3.png holds 0 and 255 alone" in problem and "write 1 for 'thing'" in problem
     with pytest.raises(DataError, match="p3.png holds 0 and 255"):
@@ -118,16 +110,13 @@ def test_rotation_is_that_of_the_viewer_for_image_and_mask(kit, orientation, tur
     exif[0x0112] = orientation
     with Image.open(kit / "JPEGImages/p0.jpg") as picture:
         picture.save(kit / "JPEGImages/p0.jpg", exif=exif)
-    masks = open_masks("voc12", "train", root=kit)
+    images, masks = both("voc12", "train", root=kit)
     # drawn on the stored pixels; or nothing tells which way it was drawn
-    with pytest.raises(
-        DataError, match="sides are swapped" if turned else "EXIF rotation that leaves its size"
-    ):
+    message = "sides are swapped" if turned else "EXIF rotation that leaves its size"
+    with pytest.raises(DataError, match=message):
         masks.mask("p0")
     if turned:
-        with Image.open(kit / "SegmentationClass/p0.png") as mask:
-            mask.rotate(90, expand=True).save(kit / "SegmentationClass/p0.png")
-        images = open_images("voc12", "train", root=kit)
+        each_mask(kit, np.rot90, "p0")
         assert masks.mask("p0").shape == images.size("p0") == images.image("p0").shape[1:] == (24, 20)
         assert any("carry an EXIF rotation, which is applied" in line for line in check(kit).remarks)
 
@@ -135,17 +124,15 @@ def test_rotation_is_that_of_the_viewer_for_image_and_mask(kit, orientation, tur
 def test_colours_of_a_labelmap_are_read_and_its_order_is_that_of_the_classes(kit):
     colours = {"background": (0, 0, 0), "hen": (9, 8, 7), "ignored": (224, 224, 192)}
     colours |= {"cat": (250, 50, 83), "dog": (1, 2, 3)}
-    (kit / "labelmap.txt").write_text(
-        "# label:color_rgb:parts:actions\n"
-        + "".join(f"{name}:{','.join(map(str, rgb))}::\n" for name, rgb in colours.items())
-    )
+    lines = [f"{name}:{','.join(map(str, rgb))}::\n" for name, rgb in colours.items()]
+    (kit / "labelmap.txt").write_text("".join(["# label:color_rgb:parts:actions\n", *lines]))
     table = np.array([colours[name] for name in ("background", *NAMES)], np.uint8)
     each_mask(kit, lambda mask: table[mask])
-    images, masks = (opened("voc12", "train", root=kit) for opened in (open_images, open_masks))
+    images, masks = both("voc12", "train", root=kit)
     assert images.space.classes == NAMES and masks.mask("p3").max() == 2  # classes.txt has the say
     (kit / "classes.txt").unlink()
-    assert open_images("voc12", "train", root=kit).space.classes == ("hen", "cat", "dog")
-    assert open_masks("voc12", "train", root=kit).mask("p3").max() == 3 and check(kit).ok
+    images, masks = both("voc12", "train", root=kit)
+    assert images.space.classes == ("hen", "cat", "dog") and masks.mask("p3").max() == 3 and check(kit).ok
     for line, message in (("ox:1,2,300\n", "is not name:red,green,blue"), ("ox:1,2,3\n", "a second time")):
         (kit / "labelmap.txt").write_text((kit / "labelmap.txt").read_text().split("ox")[0] + line)
         with pytest.raises(DataError, match=message):
@@ -157,44 +144,39 @@ def test_colours_of_a_labelmap_are_read_and_its_order_is_that_of_the_classes(kit
 
 
 def test_every_bad_file_is_named_and_the_rest_is_still_checked(kit):
-    picture = kit / "JPEGImages/p0.jpg"
-    picture.write_bytes(picture.read_bytes()[:300])
+    os.truncate(kit / "JPEGImages/p0.jpg", 300)
     (kit / "Annotations/p1.xml").write_text(annotation("unicorn"))
     Image.new("L", (9, 9)).save(kit / "SegmentationClass/p2.png")
     (kit / "SegmentationClass/p3.png").unlink()
     report = check(kit)
-    assert len(report.problems) == 4 and "unicorn" in report.problems[1]
-    assert all(f"p{n}" in line for n, line in enumerate(report.problems))
+    assert len(report.problems) == 4 and all(f"p{n}" in line for n, line in enumerate(report.problems))
+    assert "unicorn" in report.problems[1] and all(report.notebooks.values())
     assert str(report).splitlines()[-1] == "8 images checked: 4 problems, 0 splits not there"
-    assert all(report.notebooks.values())
     for path in (kit / "Annotations").iterdir():
         path.write_text(annotation("unicorn"))
     assert any("5 files more with the same fault" in line for line in check(kit).problems)
 
 
 def test_coco_and_hoofed_are_checked_too(tmp_path):
-    report = check_dataset("coco14", tmp_path, progress=False)
+    report = check(tmp_path, "coco14")
     assert not report.ok and set(report.missing) == {"train", "val", "train_aug"}
     assert "recam data fetch coco14" in report.missing["train"] and report.checked == 0
     write_coco(tmp_path, coco_content())
-    report = check_dataset("coco14", tmp_path, progress=False)
-    assert "val2014.json is missing; put there" in report.missing["val"]  # a part of one's own, not fetched
+    missing = check(tmp_path, "coco14").missing["val"]
+    assert "val2014.json is missing; put there" in missing  # a part of one's own, not fetched
     write_coco(tmp_path, coco_content(), part="val2014")
-    report = check_dataset("coco14", tmp_path, progress=False)
+    report = check(tmp_path, "coco14")
     assert report.ok and report.present == {"train": 2, "val": 2, "train_aug": 2}
     assert "2 images of val are in train, too, so val is no test of it" in report.remarks
-    assert check_dataset("hoofed", tmp_path, progress=False).checked == 32
+    assert check(tmp_path, "hoofed").checked == 32
     with pytest.raises(SettingsError, match="did you mean 'voc12'"):
-        check_dataset("voc2012")
+        check(tmp_path, "voc2012")
 
 
 def test_without_masks_networks_train_and_nothing_is_a_problem(kit):
-    for path in (kit / "SegmentationClass").iterdir():
-        path.unlink()
-    (kit / "SegmentationClass").rmdir()
+    shutil.rmtree(kit / "SegmentationClass")
     report = check(kit)
-    assert report.ok, report
-    assert report.masks == {"train": 0, "val": 0, "train_aug": 0}
+    assert report.masks == {"train": 0, "val": 0, "train_aug": 0} and report.ok, report
     assert report.notebooks["02"] == report.notebooks["03"] == ""
     assert "02 and 03 show pictures and convergence, no mIoU" in str(report)
     assert report.notebooks["04"].startswith("no masks to score train_aug and val with")
@@ -208,7 +190,7 @@ def test_pictures_without_an_object_are_left_out_and_counted(kit, monkeypatch):
         Image.new("L", (24, 20)).save(kit / f"SegmentationClass/{name}.png")
     report = check(kit)
     assert report.ok and "2 of 8 images show no class; they are left out" in report.remarks[0]
-    monkeypatch.setenv("RECAM_DATA", str(kit.parent.parent))
+    monkeypatch.setenv("RECAM_DATA", str(kit))
     settings = DataSettings(name="voc12", fingerprint="negatives")
     with pytest.warns(UserWarning, match="2 of 6 images of .*train.txt show no class"):
         images = settings.images("train")
@@ -229,10 +211,6 @@ def test_lists_under_other_names(kit, name):
         open_images("voc12", "train", root=kit)
 
 
-SHAPES = json.dumps({"version": "5.0", "shapes": [{"label": "cat"}], "imagePath": "a.jpg"})
-OWN_COCO = json.dumps({"images": [], "annotations": [], "categories": [{"id": 0, "name": "weld"}]})
-
-
 @pytest.mark.parametrize("files, message", [
     ({"valid/a.rf.1.jpg": "", "valid/a.rf.1.xml": "<annotation/>"}, "Roboflow export"),
     ({"train/a.jpg": "", "train/a_mask.png": "", "train/_classes.csv": "0, background"}, "Roboflow"),
@@ -250,24 +228,21 @@ def test_exports_are_named_with_three_steps(tmp_path, files, message):
         (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=rf"this looks like .*{message}.*\(1\).*\(2\).*\(3\)") as caught:
         open_images("voc12", "train", root=tmp_path)
-    assert "fetch" not in str(caught.value) and not check_dataset("voc12", tmp_path, progress=False).ok
+    assert "fetch" not in str(caught.value) and not check(tmp_path).ok
     (tmp_path / "other").mkdir()
     with pytest.raises(DataError, match="lay your own data out as .*says, .*recam data fetch voc12"):
         open_images("voc12", "train", root=tmp_path / "other")
 
 
 def test_the_lines_of_the_page_that_read_json(tmp_path, monkeypatch):
-    page = (book_dir() / "your_data.md").read_text(encoding="utf-8")
-    code = re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)[-1]
-    coco = {
-        "images": [{"id": 7, "file_name": "train/b c.png"}, {"id": 8, "file_name": "none.png"}],
-        "categories": [{"id": 0, "name": "cat"}, {"id": 3, "name": "R&D"}],
-        "annotations": [{"image_id": 7, "category_id": k} for k in (3, 0, 3)],
-    }
+    coco = {"images": [{"id": 7, "file_name": "train/b c.png"}, {"id": 8, "file_name": "none.png"}],
+            "categories": [{"id": 0, "name": "cat"}, {"id": 3, "name": "R&D"}],
+            "annotations": [{"image_id": 7, "category_id": k} for k in (3, 0, 3)]}  # fmt: skip
     (tmp_path / "exported" / "more").mkdir(parents=True)
     (tmp_path / "exported" / "a.json").write_text(SHAPES)
     (tmp_path / "exported" / "more" / "result.json").write_text(json.dumps(coco))
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, "your_data.md", "exec"), {"__name__": "page"})
+    page = book_dir() / "your_data.md"
+    run(page, blocks(page, "python")[-1])
     found = {p.stem: read_classes(p, LabelSpace("own", ("cat", "R&D"))) for p in tmp_path.rglob("*.xml")}
     assert found == {"a": ("cat",), "b c": ("R&D", "cat"), "none": ()}

@@ -24,13 +24,14 @@ def folder(path, *, mode="L", **maps):
     return SaliencyFolder(path)
 
 
-def test_values_up_to_100_are_detected_over_the_whole_folder(tmp_path):
-    percent = folder(tmp_path / "percent", a=RAMP, b=np.full((2, 2), 100))
-    assert percent.survey().peak == 100
-    grey = folder(tmp_path / "grey", a=RAMP, b=np.full((2, 2), 101))
-    assert grey.survey().peak == 255
+def test_values_up_to_100_are_detected_over_the_whole_folder_and_fingerprints_are_of_all_of_it(tmp_path):
+    for value, peak in ((100, 100), (101, 255)):
+        assert folder(tmp_path / str(value), a=RAMP, b=np.full((2, 2), value)).survey().peak == peak
     with pytest.raises(DataError, match="no value above 1; store saliency as 0 to 255 or 0 to 100"):
         folder(tmp_path / "binary", a=np.ones((2, 2))).survey()
+    sets = ({"a": RAMP}, {"a": RAMP}, {"b": RAMP}, {"a": RAMP + 1}, {"a": RAMP, "b": RAMP})
+    prints = [folder(tmp_path / f"set{n}", **maps).survey().fingerprint for n, maps in enumerate(sets)]
+    assert prints[0] == prints[1] and len(set(prints)) == 4
 
 
 def test_a_map_up_to_100_keeps_every_decision_at_a_threshold(tmp_path):
@@ -43,33 +44,19 @@ def test_a_map_up_to_100_keeps_every_decision_at_a_threshold(tmp_path):
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "I;16"])
 def test_ways_to_store_grey(tmp_path, mode):
-    grey = (
-        Image.fromarray(RAMP.astype(np.uint16) << 8)
-        if mode == "I;16"
-        else Image.fromarray(RAMP).convert(mode)
-    )
-    grey.save(tmp_path / "a.png")
+    grey, deep = Image.fromarray(RAMP), Image.fromarray(RAMP.astype(np.uint16) << 8)
+    (deep if mode == "I;16" else grey.convert(mode)).save(tmp_path / "a.png")
     assert (SaliencyFolder(tmp_path).map("a", (4, 6), peak=255) == RAMP).all()
 
 
-def test_the_fingerprint_is_of_names_and_contents(tmp_path):
-    sets = ({"a": RAMP}, {"a": RAMP}, {"b": RAMP}, {"a": RAMP + 1}, {"a": RAMP, "b": RAMP})
-    prints = [folder(tmp_path / str(n), **maps).survey().fingerprint for n, maps in enumerate(sets)]
-    assert prints[0] == prints[1] and len(set(prints)) == 4
-
-
-def test_missing_maps_are_counted_and_some_are_named(tmp_path):
-    maps = folder(tmp_path, a=RAMP, b=RAMP)
-    maps.check(["a", "b"])
-    with pytest.raises(DataError, match=r"7 of 8 images have no saliency map in .*: 0, 1, 2, 3, 4, \.\.\.;"):
-        maps.check(["a", *"0123456"])
-
-
-def test_damaged_files_and_masks_are_refused_by_name(tmp_path):
+def test_missing_and_damaged_files_and_masks_are_refused_by_name(tmp_path):
     for place, message in ((tmp_path / "nowhere", "is no folder"), (tmp_path, "holds no PNG")):
         with pytest.raises(DataError, match=message):
             SaliencyFolder(place)
     maps = folder(tmp_path, good=RAMP)
+    maps.check(["good"])
+    with pytest.raises(DataError, match=r"7 of 8 images have no saliency map in .*: 0, 1, 2, 3, 4, \.\.\.;"):
+        maps.check(["good", *"0123456"])
     (tmp_path / "cut.png").write_bytes((tmp_path / "good.png").read_bytes()[:-20])
     folder(tmp_path, mode="P", mask=RAMP)
     for name, message in (("cut", "cut.png"), ("mask", "mask.png has a palette"), ("gone", "is missing")):
@@ -95,11 +82,9 @@ def test_the_map_goes_through_the_same_scale_mirror_and_crop_as_the_image():
     plain = LabelledViews(images, TrainView(**sizes), seed=3)
     smaller = 0
     for epoch in range(6):
-        views.set_epoch(epoch)
-        plain.set_epoch(epoch)
-        for index in range(4):
-            view, labels, _ = views[index]
-            image, expected, _ = plain[index]
+        for both in (views, plain):
+            both.set_epoch(epoch)
+        for (view, labels, _), (image, expected, _) in zip(map(views.__getitem__, range(4)), plain):
             assert view.shape == (4, 48, 48)
             assert torch.equal(view[:3], image) and torch.equal(labels, expected)
             red = view[0] * IMAGENET_STD[0] + IMAGENET_MEAN[0]
@@ -108,10 +93,5 @@ def test_the_map_goes_through_the_same_scale_mirror_and_crop_as_the_image():
             torch.testing.assert_close(view[3][inside], red[inside], atol=1e-5, rtol=0)
             assert not view[3][~inside].any()
     assert smaller  # some views had room around the image
-
-
-def test_a_map_of_another_size_stops_with_the_name_of_the_image():
-    images = open_images("hoofed", "train", count=2, size=64)
-    views = SaliencyViews(images, lambda id: RAMP, crop=32, long_side=(32, 40))
     with pytest.raises(DataError, match=r"saliency map of hoofed_train_00000 has shape \(4, 6\)"):
-        views[0]
+        SaliencyViews(images, lambda id: RAMP, **sizes)[0]

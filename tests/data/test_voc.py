@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from devkits import annotation
+from devkits import annotation, both
 
-from recamlib.data.access import open_images, open_masks
+from recamlib.data.access import open_images
 from recamlib.data.images import write_mask
 from recamlib.data.labels import VOC12
 from recamlib.data.voc import read_classes, read_ids
@@ -23,21 +23,11 @@ def test_images_labels_masks_and_the_augmented_list(kit):
         write_mask(kit / f"SegmentationClassAug/{name}.png", 0 * mask + 7, VOC12.palette)
     (kit / "SegmentationClass/p6.png").unlink()
     (kit / "ImageSets/Segmentation/trainaug.txt").write_text("p0\np6\n")
-    images, masks = (
-        opened("voc12", "train_aug", root=kit.parent.parent) for opened in (open_images, open_masks)
-    )
+    images, masks = both("voc12", "train_aug", root=kit.parent.parent)
     assert images.ids == masks.ids == ("p0", "p6") and images.space is VOC12
     assert VOC12.decode(images.labels("p0")) == ("horse", "person") and images.size("p0") == (20, 24)
     assert np.array_equal(masks.mask("p0"), mask)  # the official one has the say
     assert (masks.mask("p6") == 7).all()
-
-
-def test_difficult_objects_count_parts_do_not(tmp_path):
-    path = tmp_path / "a.xml"
-    path.write_text(annotation("cow", extra="<difficult>1</difficult><part><name>head</name></part>"))
-    assert read_classes(path, VOC12) == ("cow",)
-    path.write_text(annotation())
-    assert read_classes(path, VOC12) == ()
 
 
 @pytest.mark.parametrize("content, message", [
@@ -60,20 +50,20 @@ def test_bad_annotation_names_the_file(kit, content, message):
 
 @pytest.mark.parametrize("content", [
     "<annotation><items><object><name>horse</name></object></items></annotation>",
-    "<doc><object><name>horse</name><part><name>head</name></part></object></doc>",
+    annotation("horse", extra="<difficult>1</difficult><part><name>head</name></part>"),
     '<a:annotation xmlns:a="urn:x"><a:object><a:name> horse </a:name></a:object></a:annotation>',
-    "<ANNOTATION><OBJECT><NAME>horse</NAME></OBJECT></ANNOTATION>",
+    "<DOC><OBJECT><NAME>horse</NAME></OBJECT></DOC>", annotation(),
     "<annotation><image><Objects><Object><pose/><Name>horse</Name></Object></Objects></image></annotation>",
 ])  # fmt: skip
-def test_objects_are_found_wherever_they_stand(tmp_path, content):
+def test_objects_are_found_wherever_they_stand_and_parts_are_none(tmp_path, content):
     (tmp_path / "a.xml").write_text(content)
-    assert read_classes(tmp_path / "a.xml", VOC12) == ("horse",)
+    assert read_classes(tmp_path / "a.xml", VOC12) == (() if content == annotation() else ("horse",))
 
 
 def test_missing_files_name_the_remedy(tmp_path, kit):
     for name in ("Annotations/p0.xml", "JPEGImages/p0.jpg", "SegmentationClass/p1.png"):
         (kit / name).unlink()
-    images, masks = open_images("voc12", "train", root=kit), open_masks("voc12", "train", root=kit)
+    images, masks = both("voc12", "train", root=kit)
     for call, message in (
         (images.label_matrix, "p0.xml is missing"), (lambda: images.image("p0"), "p0.jpg is missing"),
         (lambda: masks.mask("p1"), "p1.png is missing"),

@@ -5,40 +5,46 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-import recamlib as rc
 from recamlib.data.access import masks_allowed, open_images
 from recamlib.data.views import LabelledViews, TrainView
-from recamlib.engine.fit import (
-    TrainingError,
-    epoch_order,
-    fit,
-    make_optimizer,
-    set_poly_rate,
-    share_batch_norm,
-)
+from recamlib.engine import fit as engine
+from recamlib.engine.fit import TrainingError, epoch_order, fit, make_optimizer
 from recamlib.models.backbones import build_backbone
 from recamlib.models.base import freeze_batch_norm
+from tests.method.golden import golden
+
+EPOCHS = {"epochs": 3, "batch_size": 4, "after_epoch": lambda _, epoch: {"epoch": epoch}}
+STEPS = {"steps": 11, "batch_size": 2, "checkpoint_every": 2}  # six steps an epoch, then the five left
+MODEL = """
+import json, os, sys
+import recamlib as rc
+data = rc.DataSettings(train_count=10, val_count=6, size=48)
+base = rc.TrainClassifier(dataset=data, epochs=1, batch_size=4, crop=32, lr=0.05, fc_lr_factor=1.0)
+model = rc.Reactivate(base=base, epochs=2, batch_size=4)
+"""
+TOGETHER = """
+maps = list(rc.ExtractCams(model=model, scales=(1.0,)).run("train"))
+result = model.result
+print(json.dumps([os.environ.get("RANK"), result["history"]["bce"], result["cost"]["device"], len(maps)]))
+"""
 
 
 def test_optimizer_is_the_published_one_with_the_momentum_it_really_has():
-    golden = np.load(Path(__file__).parents[1] / "baselines" / "optimizer.npz")
-    weight = nn.Parameter(torch.tensor(golden["start"]))
-    momentum, decay = float(golden["momentum_in_effect"]), float(golden["weight_decay"])
-    optimizer = make_optimizer(
-        [{"params": [weight], "lr": float(golden["lr"])}], momentum=momentum, weight_decay=decay
-    )
-    for step, gradient in enumerate(golden["grads"]):
-        set_poly_rate(optimizer, step, max_steps=int(golden["max_step"]), power=float(golden["power"]))
-        weight.grad = torch.tensor(gradient)
+    z = golden("optimizer")
+    weight, lr = nn.Parameter(z["start"].clone()), z["lr"].item()
+    decays = {"momentum": z["momentum_in_effect"].item(), "weight_decay": z["weight_decay"].item()}
+    optimizer = make_optimizer([{"params": [weight], "lr": lr}], **decays)
+    for step, gradient in enumerate(z["grads"]):
+        engine.set_poly_rate(optimizer, step, max_steps=z["max_step"].item(), power=z["power"].item())
+        weight.grad = gradient
         optimizer.step()
-        np.testing.assert_allclose(weight.detach(), golden["trajectory"][step], rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(weight.detach(), z["trajectory"][step], rtol=1e-5, atol=1e-7)
 
 
 @pytest.fixture
@@ -57,81 +63,54 @@ def bce(net, images, labels):
     return {"loss": nn.functional.binary_cross_entropy_with_logits(net(images), labels)}
 
 
-def train(views, folder, *, stop_after=None, kind="sgd", scale=1.0):
-    """Train a small network; `stop_after` kills the run once that many epochs are stored."""
+def train(views, folder, *, kind="adamw", scale=1.0, kill_at=None, **settings):
+    """Train a small network; `kill_at` kills the run in that step."""
     model, optimizer = small(kind)
+    seen = []
 
-    def step(*args):
+    def step(net, images, labels):
         assert not masks_allowed()
-        return {"loss": scale * bce(*args)["loss"]}
-
-    def after(_, epoch):
-        if stop_after is not None and epoch == stop_after + 1:
+        seen.append(len(images))
+        if len(seen) == kill_at:
             raise KeyboardInterrupt
-        return {"epoch": epoch}
+        return {"loss": scale * bce(net, images, labels)["loss"]}
 
-    settings = {"epochs": 3, "batch_size": 4, "seed": 0, "checkpoint": folder, "after_epoch": after}
-    history = fit(model, views, step, optimizer, **settings)
-    return model.state_dict(), history
+    history = fit(model, views, step, optimizer, seed=0, checkpoint=folder, **settings)
+    return model.state_dict(), history, seen
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adam"])
-def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(views, tmp_path, kind):
-    whole, history = train(views, tmp_path / "whole", kind=kind)
+@pytest.mark.parametrize("kind, kill_at, settings, again", [
+    ("sgd", 5, EPOCHS, 6), ("adam", 5, EPOCHS, 6),
+    *(("adamw", at, STEPS, 11 - (at - 1) // 2 * 2) for at in (2, 4, 5, 7, 9, 11)),
+])  # fmt: skip
+def test_a_killed_run_ends_as_an_unbroken_one(views, tmp_path, kind, kill_at, settings, again):
+    settings = {"kind": kind} | settings
+    whole, history, seen = train(views, tmp_path / "whole", **settings)
     with pytest.raises(KeyboardInterrupt):
-        train(views, tmp_path / "broken", kind=kind, stop_after=1)
-    resumed, resumed_history = train(views, tmp_path / "broken", kind=kind)
+        train(views, tmp_path / "broken", kill_at=kill_at, **settings)
+    assert masks_allowed()  # in every step they were not
+    resumed, found, left = train(views, tmp_path / "broken", **settings)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    assert history["loss"] == resumed_history["loss"]
-    assert [p["epoch"] for p in resumed_history["probes"]] == [0, 1, 2, 3]
-    assert masks_allowed()  # again: in every step they were not
+    assert found["loss"] == history["loss"] and found["steps"] == history["steps"] == len(seen)
+    assert len(left) == again and len(history["loss"]) == (2 if kind == "adamw" else 3)
+    assert [p["epoch"] for p in found.get("probes", [])] == ([] if kind == "adamw" else [0, 1, 2, 3])
 
 
-def test_weights_that_are_no_longer_finite_are_the_rates_fault(views, tmp_path):
+def test_a_loss_or_weights_that_are_not_finite_stop_and_name_samples_and_rate(views, tmp_path):
+    with pytest.raises(TrainingError, match=r"nan in step 1 \(samples hoofed_train_.*lower the"):
+        train(views, tmp_path, scale=float("nan"), **EPOCHS)
     model, _ = small()
     optimizer = make_optimizer([{"params": list(model.parameters()), "lr": float("inf")}])
     with pytest.raises(TrainingError, match="no longer finite after epoch 1: lower the learning rate"):
         fit(model, views, bce, optimizer, epochs=1, batch_size=99, seed=0, checkpoint=tmp_path)
 
 
-def train_steps(views, folder, *, steps, kill_at=None, accumulate=1):
-    """Train for so many steps with checkpoints within the epoch; `kill_at` kills the run in that step."""
-    model, optimizer = small("adamw")
-    seen = []
-
-    def step(net, images, labels):
-        seen.append(len(images))
-        if len(seen) == kill_at:
-            raise KeyboardInterrupt
-        return bce(net, images, labels)
-
-    settings = {"steps": steps, "batch_size": 2, "accumulate": accumulate, "seed": 0, "checkpoint_every": 2}
-    history = fit(model, views, step, optimizer, checkpoint=folder, **settings)
-    return model.state_dict(), history, seen
-
-
-@pytest.mark.parametrize("kill_at", [2, 4, 5, 7, 9, 11])
-def test_a_run_by_steps_goes_on_within_the_epoch(views, tmp_path, kill_at):
-    whole, history, _ = train_steps(views, tmp_path / "whole", steps=11)
-    assert history["steps"] == 11
-    assert len(history["loss"]) == 2  # six steps, then the five that were left
-    with pytest.raises(KeyboardInterrupt):
-        train_steps(views, tmp_path / "broken", steps=11, kill_at=kill_at)
-    resumed, again, seen = train_steps(views, tmp_path / "broken", steps=11)
-    assert len(seen) == 11 - (kill_at - 1) // 2 * 2
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole) and again["loss"] == history["loss"]
-
-
 def test_a_batch_in_parts_gives_the_gradient_of_the_whole(views, tmp_path):
-    whole, history, _ = train_steps(views, tmp_path / "whole", steps=4)
-    parts, again, seen = train_steps(views, tmp_path / "parts", steps=4, accumulate=2)
+    options = {"steps": 4, "batch_size": 2}
+    whole, history, _ = train(views, tmp_path / "whole", **options)
+    parts, again, seen = train(views, tmp_path / "parts", accumulate=2, **options)
     assert seen == [1] * 8 and all(torch.allclose(whole[name], parts[name], atol=1e-6) for name in whole)
     assert again["loss"] == pytest.approx(history["loss"], rel=1e-5)
-
-
-def test_a_loss_that_is_not_finite_stops_and_names_the_samples(views, tmp_path):
-    with pytest.raises(TrainingError, match=r"nan in step 1 \(samples hoofed_train_.*lower the"):
-        train(views, tmp_path, scale=float("nan"))
 
 
 def test_a_batch_is_there_before_it_is_asked_for(views, tmp_path):
@@ -159,43 +138,28 @@ def test_a_batch_is_there_before_it_is_asked_for(views, tmp_path):
 
 def test_only_batch_norm_that_trains_is_shared():
     count = lambda net: sum(isinstance(m, nn.SyncBatchNorm) for m in net.modules())  # noqa: E731
-    training, fixed = build_backbone("resnet_small"), freeze_batch_norm(build_backbone("resnet_small"))
-    for net in (training, fixed):
-        share_batch_norm(net.train())
-    assert count(training) > 0 and count(fixed) == 0
-
-
-TOGETHER = """
-import json, os, sys
-import recamlib as rc
-data = rc.DataSettings(train_count=10, val_count=6, size=48)
-base = rc.TrainClassifier(dataset=data, epochs=1, batch_size=4, crop=32, lr=0.05, fc_lr_factor=1.0)
-model = rc.Reactivate(base=base, epochs=2, batch_size=4)
-history = model.result["history"]
-ids = data.images("train").ids
-maps = list(rc.ExtractCams(model=model, scales=(1.0,)).items([("train", name) for name in ids]))
-print(json.dumps([os.environ.get("RANK"), history["bce"], model.result["cost"]["device"], len(maps)]))
-"""
+    for freeze, shared in ((lambda net: net, True), (freeze_batch_norm, False)):
+        net = freeze(build_backbone("resnet_small")).train()
+        engine.share_batch_norm(net)
+        assert (count(net) > 0) is shared
 
 
 def test_processes_that_torchrun_starts_give_the_losses_of_one(tmp_path, monkeypatch):
     """The base is trained by one; running statistics are fixed in reactivation, so two give what one does."""
     monkeypatch.setenv("RECAM_RESULTS", str(tmp_path))
-    (tmp_path / "together.py").write_text(TOGETHER)
+    (tmp_path / "together.py").write_text(MODEL + TOGETHER)
 
     def run(*command: str) -> list:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-        shown = subprocess.run(
-            [sys.executable, *command, str(tmp_path / "together.py")], env=environment, capture_output=True,
-            text=True,
-        )  # fmt: skip
+        command = [sys.executable, *command, str(tmp_path / "together.py")]
+        shown = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert shown.returncode == 0, shown.stderr[-3000:]
         return [json.loads(line) for line in shown.stdout.splitlines() if line.startswith("[")]
 
     (one,) = run()
-    data = rc.DataSettings(train_count=10, val_count=6, size=48)
-    base = rc.TrainClassifier(dataset=data, epochs=1, batch_size=4, crop=32, lr=0.05, fc_lr_factor=1.0)
-    model = rc.Reactivate(base=base, epochs=2, batch_size=4)
+    names: dict = {}
+    exec(MODEL, names)
+    model = names["model"]
     model.infra.forget(["model"])
     two = run("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     assert sorted(rank for rank, *_ in two) == ["0", "1"]

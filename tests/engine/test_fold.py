@@ -24,31 +24,17 @@ def trained(net):
     return net.eval()
 
 
-@pytest.mark.parametrize("arch, backbone", [
-    ("deeplabv2_small", None), ("deeplabv3plus", "mobilenet_v2"), ("upernet_small", None),
-])  # fmt: skip
-def test_the_same_predictions_at_any_size(arch, backbone):
+@pytest.mark.parametrize("arch", ["deeplabv2_small", "deeplabv3plus_small", "upernet_small"])
+def test_the_same_predictions_at_any_size(arch):
     torch.manual_seed(0)
-    net = trained(build_segmenter(arch, num_classes=5, backbone=backbone))
+    net = trained(build_segmenter(arch, num_classes=5))
     before = copy.deepcopy(net.state_dict())
     folded = fold_batch_norm(net)
     assert norms(folded) < norms(net)
-    other = torch.randn(2, 3, 45, 70, generator=torch.Generator().manual_seed(2))
+    other = torch.randn(2, 3, 45, 70)
     expected = net.predict(other)
     assert (folded.predict(other) - expected).abs().max() < 1e-4 * expected.abs().max()
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
-
-
-class Net(nn.Module):
-    """Two convolutions and a BatchNorm, put together by a function."""
-
-    def __init__(self, put_together):
-        super().__init__()
-        self.a, self.b, self.norm = nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3)
-        self.put_together = put_together
-
-    def forward(self, x):
-        return self.put_together(self, x)
 
 
 @pytest.mark.parametrize("put_together", [
@@ -59,7 +45,8 @@ class Net(nn.Module):
 ])  # fmt: skip
 def test_what_cannot_be_folded_stays(put_together):
     torch.manual_seed(0)
-    net, images = trained(Net(put_together)), torch.randn(1, 3, 64, 64)
+    net, images = type("Net", (nn.Module,), {"forward": put_together})(), torch.randn(1, 3, 64, 64)
+    net.a, net.b, net.norm = nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3), trained(nn.BatchNorm2d(3))
     folded = fold_batch_norm(net)
     assert norms(folded) == 1
     with torch.no_grad():

@@ -27,7 +27,7 @@ def test_probabilities_follow_the_picture_at_its_own_size(settings):
     assert (both[1, :, 36:] > 0.9).all() and (both[1, :, :24] < 0.1).all()
 
 
-def test_the_mirror_image_is_turned_back():
+def test_the_mirror_image_is_turned_back_and_a_local_network_does_not_notice_the_windows():
     def lopsided(x):  # sees the left edge only
         column = torch.arange(x.shape[3], dtype=torch.float32).expand(len(x), 1, *x.shape[2:])
         return torch.cat([column * 0, 5 - column], 1)
@@ -35,9 +35,6 @@ def test_the_mirror_image_is_turned_back():
     alone = segment_image(lopsided, picture())
     both = segment_image(lopsided, picture(), mirror=True)
     assert not torch.allclose(alone, alone.flip(2)) and torch.allclose(both, both.flip(2), atol=1e-6)
-
-
-def test_a_local_network_does_not_notice_the_windows():
     image = (torch.rand(3, 90, 131, generator=torch.Generator().manual_seed(0)) * 255).byte()
     local = lambda x: torch.stack([x[:, 0], x[:, 1]], 1)  # noqa: E731
     whole, parts = (segment_image(local, image, window=size) for size in (0, 37))

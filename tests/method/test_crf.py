@@ -1,5 +1,6 @@
 """Dense CRF against mean field written out, on damaged input, and in several processes."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -11,29 +12,15 @@ from scipy.special import softmax
 
 from recamlib.errors import DataError, RecamError, SettingsError
 from recamlib.method import crf
-from recamlib.method.crf import (
-    IRN_LABELS,
-    SEGMENTATION,
-    CrfSettings,
-    MissingCrfError,
-    crf_labels,
-    crf_many,
-    crf_probabilities,
-    default_processes,
-)
+from recamlib.method.crf import MissingCrfError, crf_labels, crf_many, crf_probabilities
 from recamlib.paths import ROOT
 
-try:
-    crf.load_densecrf()
-    installed = True
-except MissingCrfError:
-    installed = False
+installed = importlib.util.find_spec("pydensecrf")
 compiled = pytest.mark.skipif(not installed, reason="pydensecrf2 could not be compiled here")
 
 
-def of(image, labels):
-    """Return the arguments of `crf_labels` for an image and labels of two kinds."""
-    return {"image": image, "labels": labels, "num_labels": 2}
+def of(image, labels, num_labels=2):
+    return {"image": image, "labels": labels, "num_labels": num_labels}
 
 
 def scene(height=40, width=60, *, seed=0):
@@ -52,12 +39,11 @@ def written_out(image, unary, settings):
     y, x = np.mgrid[:height, :width]
     places = np.stack([x, y]).reshape(2, -1).astype(float)
     colours = image.reshape(3, -1).astype(float) / settings.bilateral_srgb
-    terms = [
+    kernels = []
+    for weight, f in (
         (settings.spatial_weight, places / settings.spatial_sxy),
         (settings.bilateral_weight, np.concatenate([places / settings.bilateral_sxy, colours])),
-    ]
-    kernels = []
-    for weight, f in terms:
+    ):
         kernel = np.exp(-((f[:, :, None] - f[:, None]) ** 2).sum(0) / 2)
         scale = 1 / np.sqrt(kernel.sum(1))
         kernels.append(weight * scale[:, None] * kernel * scale)
@@ -68,7 +54,7 @@ def written_out(image, unary, settings):
 
 
 @compiled
-@pytest.mark.parametrize("settings", [IRN_LABELS, SEGMENTATION], ids=["irn", "segmentation"])
+@pytest.mark.parametrize("settings", [crf.IRN_LABELS, crf.SEGMENTATION], ids=["irn", "segmentation"])
 def test_probabilities_are_those_of_the_written_out_mean_field(settings):
     image, _, noisy = scene(16, 18)
     p = np.stack([0.6 - 0.2 * noisy, 0.3 + 0.2 * noisy, 0.1 + 0 * noisy]).astype(np.float32)
@@ -86,29 +72,27 @@ def test_the_presets_are_the_published_settings():
     image, _, noisy = scene()
     pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
     p = np.random.default_rng(1).dirichlet(np.ones(4), (40, 60)).transpose(2, 0, 1).astype(np.float32)
-    for unary, gaussian, bilateral, ours in (
-        (unary_from_labels(noisy, 3, 0.7, zero_unsure=False), (3, 3), (50, 5, 10), None),
-        (unary_from_softmax(p), (1, 3), (67, 3, 4), crf_probabilities(image, p)),
+    literal = []
+    for unary, gaussian, bilateral in (
+        (unary_from_labels(noisy, 3, 0.7, zero_unsure=False), (3, 3), (50, 5, 10)),
+        (unary_from_softmax(p), (1, 3), (67, 3, 4)),
     ):
         model = DenseCRF2D(60, 40, len(unary))
         model.setUnaryEnergy(np.ascontiguousarray(unary))
         model.addPairwiseGaussian(sxy=gaussian[0], compat=gaussian[1])
         model.addPairwiseBilateral(sxy=bilateral[0], srgb=bilateral[1], rgbim=pixels, compat=bilateral[2])
-        literal = np.array(model.inference(10)).reshape(-1, 40, 60)
-        if ours is None:
-            np.testing.assert_array_equal(crf_labels(image, noisy, num_labels=3), literal.argmax(0))
-        else:
-            np.testing.assert_allclose(ours, literal, rtol=0, atol=1e-5)
+        literal.append(np.array(model.inference(10)).reshape(-1, 40, 60))
+    np.testing.assert_array_equal(crf_labels(image, noisy, num_labels=3), literal[0].argmax(0))
+    np.testing.assert_allclose(crf_probabilities(image, p), literal[1], rtol=0, atol=1e-5)
 
 
 @compiled
 @pytest.mark.parametrize("size", [(1, 1), (1, 37), (37, 1)])
 def test_slivers(size):
     image = np.random.default_rng(0).integers(0, 256, (3, *size), np.uint8)
-    p = np.full((21, *size), 1 / 21)
     assert crf_labels(image, np.zeros(size, int), num_labels=2).tolist() == np.zeros(size).tolist()
-    assert crf_probabilities(image, p).shape == (21, *size)
-    assert np.abs(crf_probabilities(image, p) - 1 / 21).max() < 1e-5  # no label before another
+    p = crf_probabilities(image, np.full((21, *size), 1 / 21))
+    assert p.shape == (21, *size) and np.abs(p - 1 / 21).max() < 1e-5  # no label before another
 
 
 @pytest.mark.parametrize("change, message", [
@@ -129,28 +113,31 @@ def test_what_does_not_fit_is_named(change, message):
     image, _, noisy = scene()
     with pytest.raises((DataError, SettingsError), match=message):
         if "settings" in change:
-            CrfSettings(**vars(IRN_LABELS) | change["settings"])
+            crf.CrfSettings(**vars(crf.IRN_LABELS) | change["settings"])
         elif "probabilities" in change:
             crf_probabilities(image, change["probabilities"])
         crf_labels(**{"image": image, "labels": noisy, "num_labels": 3} | change)
 
 
-def test_without_the_package_the_first_call_says_how_to_get_it(monkeypatch):
+def test_the_first_call_says_how_to_get_the_package_and_workers_are_few_and_load_no_torch(monkeypatch):
     monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
     image, _, noisy = scene()
     for call in (lambda: crf_labels(image, noisy, num_labels=2), lambda: [*crf_many(crf_labels, [])]):
         with pytest.raises(MissingCrfError, match="C\\+\\+ compiler and the Python headers .* make -B env"):
             call()
-
-
-def test_workers_load_no_torch():
     program = "import sys, recamlib.method.crf; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
+    assert crf.default_processes() >= 1
+    monkeypatch.setenv("RECAM_WORKERS", "3")
+    assert crf.default_processes() == 3
+    monkeypatch.setenv("RECAM_WORKERS", "many")
+    with pytest.raises(SettingsError, match="RECAM_WORKERS is 'many'"):
+        crf.default_processes()
 
 
 @compiled
 def test_results_do_not_depend_on_the_number_of_processes():
-    jobs = [*(of(*scene(20 + i, 30, seed=i)[::2]) for i in range(6)), {**of(*scene()[::2]), "num_labels": 3}]
+    jobs = [*(of(*scene(20 + i, 30, seed=i)[::2]) for i in range(6)), of(*scene()[::2], 3)]
     expected = list(crf_many(crf_labels, jobs, processes=1))
     assert [r.shape for r in expected] == [*((20 + i, 30) for i in range(6)), (40, 60)]
     for one, many in zip(expected, crf_many(crf_labels, iter(jobs), processes=2), strict=True):
@@ -161,12 +148,6 @@ def test_results_do_not_depend_on_the_number_of_processes():
             list(crf_many(crf_labels, [of(image, noisy), of(image, noisy + 7)], processes=processes))
 
 
-@compiled
-def test_a_process_that_is_killed_is_an_error_and_no_hang():
-    with pytest.raises(RecamError, match="was killed .* run again with RECAM_WORKERS=1"):
-        list(crf_many(killed, [{}] * 8, processes=2))
-
-
 def killed():
     os._exit(3)
 
@@ -174,7 +155,9 @@ def killed():
 @compiled
 # joblib's own thread may meet an item that closing has just dropped
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_few_jobs_are_held_and_what_they_raise_comes_through():
+def test_few_jobs_are_held_and_what_they_raise_comes_through_or_that_a_process_was_killed():
+    with pytest.raises(RecamError, match="was killed .* run again with RECAM_WORKERS=1"):  # no hang
+        list(crf_many(killed, [{}] * 8, processes=2))
     taken = []
 
     def jobs(end=1000):
@@ -191,11 +174,3 @@ def test_few_jobs_are_held_and_what_they_raise_comes_through():
         list(crf_many(crf_labels, jobs(1), processes=2))
 
 
-def test_number_of_processes_comes_from_the_environment(monkeypatch):
-    monkeypatch.setenv("RECAM_WORKERS", "3")
-    assert default_processes() == 3
-    monkeypatch.setenv("RECAM_WORKERS", "many")
-    with pytest.raises(SettingsError, match="RECAM_WORKERS is 'many'"):
-        default_processes()
-    monkeypatch.delenv("RECAM_WORKERS")
-    assert default_processes() >= 1

@@ -13,28 +13,25 @@ from recamlib.models.backbones import build_backbone
 from recamlib.models.classifier import CamClassifier
 
 
-def test_reactivation_matches_the_published_code_with_its_gradients():
+def test_scale_merge_and_reactivation_with_its_gradients_match_the_published_code():
+    z = golden("multiscale_merge")
+    scales, size = [z[f"scale{i}"][z["present"]] for i in range(4)], tuple(z["size"].tolist())
+    assert off(merge_scales(scales, size, stride=4), z["strided"]) < 1e-5
+    assert off(merge_scales(scales, size), z["full"]) < 1e-5
     z = golden("reactivation")
     features, fc1, fc2 = (z[k].clone().requires_grad_() for k in ("features", "fc1", "fc2"))
     logits = features.mean((2, 3)) @ fc1.T
     maps = class_activation_maps(features, fc1)
     pooled = class_features(features, maps)
+    bce = bce_loss(logits, z["labels"])
     sce = reactivation_loss(pooled, z["labels"], classifier=lambda f: f @ fc2.T)
-    total = bce_loss(logits, z["labels"]) + z["sce_weight"].item() * sce
+    total = bce + z["sce_weight"].item() * sce
     total.backward()
     ours = {
-        "logits": logits, "maps": maps, "class_features": pooled, "sce": sce, "total": total,
+        "logits": logits, "maps": maps, "class_features": pooled, "bce": bce, "sce": sce, "total": total,
         "grad_features": features.grad, "grad_fc1": fc1.grad, "grad_fc2": fc2.grad,
     }  # fmt: skip
     assert {k: off(v.detach(), z[k]) for k, v in ours.items() if off(v.detach(), z[k]) > 1e-5} == {}
-
-
-def test_scale_merge_matches_the_published_code():
-    z = golden("multiscale_merge")
-    maps = [z[f"scale{i}"][z["present"]] for i in range(4)]
-    size = tuple(z["size"].tolist())
-    assert off(merge_scales(maps, size, stride=4), z["strided"]) < 1e-5
-    assert off(merge_scales(maps, size), z["full"]) < 1e-5
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
@@ -101,13 +98,14 @@ def test_extraction_equals_one_image_at_a_time(model, monkeypatch):
             if len(present):
                 assert off(m, e) < 1e-4
     ours[0][0].add_(1)  # ordinary tensors: a later step may change them in place
+    none = [m[0] for m in ours[2]]  # no class is present
+    assert merge_scales(none, (50, 70), stride=5).shape == (0, 10, 14)
+    assert merge_scales(none, (50, 70)).shape == (0, 50, 70)
+    assert extract_scale_maps(model, [], weights, classes=[]) == []
 
 
 @pytest.mark.parametrize("name, size", [
-    ("resnet_small", (1, 1)),
-    ("squeezenet1_1", (1, 90)),
-    ("mobilenet_v2", (33, 1)),
-    ("densenet121", (1, 1)),
+    ("resnet_small", (1, 1)), ("squeezenet1_1", (1, 90)), ("mobilenet_v2", (33, 1)), ("densenet121", (1, 1)),
     ("resnet_small", (4, 2500)),  # shrunk before the network
 ])  # fmt: skip
 def test_extraction_of_slivers(name, size):
@@ -121,10 +119,3 @@ def test_extraction_of_slivers(name, size):
     assert merged.shape == (2, *size) and merged.isfinite().all()
 
 
-def test_no_class_present_gives_an_empty_result(model):
-    image = torch.zeros(3, 40, 60, dtype=torch.uint8)
-    maps = extract_scale_maps(model, [image], torch.ones(2, 4, 160), classes=[torch.tensor([])])[0]
-    assert all(m.shape[:2] == (2, 0) for m in maps)
-    assert merge_scales([m[0] for m in maps], (40, 60), stride=4).shape == (0, 10, 15)
-    assert merge_scales([m[0] for m in maps], (40, 60)).shape == (0, 40, 60)
-    assert extract_scale_maps(model, [], torch.ones(2, 4, 160), classes=[]) == []

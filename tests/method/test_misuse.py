@@ -8,7 +8,7 @@ from recamlib.errors import DataError, SettingsError
 from recamlib.method import losses, maps, scores
 from recamlib.method.advcam import advcam_gain
 from recamlib.method.boundary import boundary_loss, confident_labels
-from recamlib.method.crf import MissingCrfError, crf_labels, crf_probabilities, load_densecrf
+from recamlib.method.crf import crf_labels, crf_probabilities
 from recamlib.method.saliency import edam_merge, eps_loss
 
 G = torch.Generator().manual_seed(0)
@@ -39,32 +39,22 @@ def sweep(planes=MAPS, classes=(0, 1), truth=TRUTH):
 @pytest.mark.parametrize("call, message", [
     # features and maps
     (lambda: maps.class_features(CELLS, torch.rand(2, 3, 7, 5)), r"maps \(2, 3, 7, 5\); expected"),
-    (lambda: maps.class_features(CELLS, torch.rand(1, 3, 5, 7)), r"maps \(1, 3, 5, 7\)"),
-    (lambda: maps.class_features(CELLS[0], torch.rand(3, 5, 7)), r"features \(8, 5, 7\)"),
     (lambda: maps.class_activation_maps(CELLS, torch.rand(8, 3)), r"weight \(8, 3\)"),
-    (lambda: maps.class_activation_maps(CELLS[0], torch.rand(3, 8)), r"features \(8, 5, 7\)"),
     (lambda: maps.combine_weights(torch.rand(3, 8), torch.rand(1, 8), "w+w'"), r"\(3, 8\), fc2 \(1, 8\)"),
     (lambda: maps.merge_scales([torch.rand(1, 2, 2), torch.rand(2, 2, 2)], (8, 8)), "each scale of one"),
-    (lambda: maps.merge_scales(torch.rand(2, 4, 4), (8, 8)), "each scale of one image"),
-    (lambda: maps.merge_scales([], (8, 8)), "each scale of one image"),
     # labels
     (lambda: losses.bce_loss(LOGITS, LABELS * 255), "labels hold 255, .* 0 and 1"),
     (lambda: losses.sce_loss(LOGITS, LABELS - 1), "labels hold -1"),
     (lambda: reactivate(torch.tensor([[0, 2, 0], [1, 1, 1]])), "labels hold 2, .*one_hot"),
     (lambda: reactivate(torch.zeros(2, 3)), "no image of this batch has a class"),
     (lambda: losses.bce_loss(LOGITS, LABELS[:, :2]), r"logits \(2, 3\), labels \(2, 2\)"),
-    (lambda: losses.sce_gradient(LOGITS, LABELS[:1]), r"labels \(1, 3\)"),
     (lambda: reactivate(torch.ones(2, 5)), r"class features \(2, 3, 3\), labels \(2, 5\)"),
     # one class
-    (lambda: reactivate(torch.ones(2, 1), classes=1), "one class.* no gradient .*BCE and CAM alone"),
+    (lambda: reactivate(torch.ones(2, 1), classes=1), "one class.* teaches nothing.*BCE and CAM alone"),
     (lambda: losses.sce_loss(torch.zeros(2, 1), torch.ones(2, 1)), "softmax over one class"),
-    (lambda: losses.sce_single_loss(torch.zeros(2, 1), torch.ones(2, 1)), "softmax over one class"),
     # saliency
     (lambda: eps_loss(SCORES, SALIENCY * 255, LABELS), "saliency: .* 0 to 1: divide .* by 255"),
     (lambda: eps_loss(SCORES, SALIENCY[:1], LABELS), r"saliency \(1, 20, 24\)"),
-    (lambda: eps_loss(SCORES, SALIENCY, LABELS[:, :2]), r"labels \(2, 2\)"),
-    (lambda: eps_loss(SCORES, SALIENCY[:, None], LABELS), r"saliency \(2, 1, 20, 24\)"),
-    (lambda: eps_loss(SCORES, SALIENCY * NAN, LABELS), "saliency: values from nan"),
     (lambda: edam_merge(MAPS, SALIENT.T), r"maps \(2, 4, 5\), saliency \(5, 4\)"),
     (lambda: eps_loss(SCORES, SALIENCY, LABELS + 1), "labels hold 2, expected multi-hot"),
     (lambda: edam_merge(MAPS, (SALIENT * 255).astype(np.uint8)), "divide grey values by 255"),
@@ -77,7 +67,6 @@ def sweep(planes=MAPS, classes=(0, 1), truth=TRUTH):
     (lambda: scores.accuracy(LOGITS, LABELS.argmax(1)), r"labels \(2,\)"),
     # masks and maps
     (lambda: scores.confusion(MAPS[0], TRUTH, num_classes=2), "prediction: float64"),
-    (lambda: scores.confusion(TRUTH, TRUTH + 0.5, num_classes=2), "truth: float64"),
     (lambda: scores.confusion(TRUTH, TRUTH.T, num_classes=2), "resize one"),
     (lambda: scores.confusion(TRUTH + 9, TRUTH, num_classes=2), "prediction: the value 9 came"),
     (lambda: scores.masked_argmax(MAPS[0], 0.5), r"maps \(4, 5\); expected maps \(classes, height"),
@@ -87,31 +76,25 @@ def sweep(planes=MAPS, classes=(0, 1), truth=TRUTH):
     (lambda: sweep(planes=MAPS[:1]), r"classes \(2,\)"),
     (lambda: sweep(classes=(0, 2)), "classes: the value 2 came, expected 0 to 1"),
     (lambda: sweep(classes=(1, 1)), "name one twice: .*multi-hot"),
-    (lambda: sweep(classes=(0.0, 1.0)), "classes: float64"),
     (lambda: sweep(truth=TRUTH.astype(int) - 1), "the mask: the value -1"),
-    (lambda: sweep(truth=TRUTH.astype(int) + 300), "the mask: the value 300"),
     (lambda: scores.bootstrap_contrast([COUNTS, COUNTS], [1], seed=0), "2 samples came with 1 signs"),
     (lambda: scores.bootstrap_interval(COUNTS[..., 0], seed=0), r"shapes \(6, 3\)"),
     # boundaries
     (lambda: boundary_loss(torch.full((1, 4, 7), 3.0), LABEL_GRID, radius=2), "pass probabilities"),
     (lambda: boundary_loss(torch.rand(1, 4, 7), LABEL_GRID - 1, radius=2), "labels: the value -1"),
     (lambda: boundary_loss(torch.rand(1, 4, 7), LABEL_GRID[..., 1:]), r"labels \(1, 4, 6\)"),
-    (lambda: boundary_loss(torch.rand(4, 7), LABEL_GRID[0]), r"expected boundary \(images, h, w\)"),
     (lambda: boundary_loss(torch.rand(1, 4, 7), LABEL_GRID.float()), "labels: torch.float32"),
-    (lambda: boundary_loss(torch.rand(1, 4, 7), LABEL_GRID), "4 x 7 cells .* it takes at least 10 x 19"),
+    (lambda: boundary_loss(torch.rand(1, 4, 7), LABEL_GRID), "4 x 7 cells is smaller .*, 10 x 19"),
     (lambda: confident_labels(TRUTH, TRUTH.T), r"\(4, 5\).*\(5, 4\)"),
-    (lambda: confident_labels(TRUTH / 2, TRUTH), "the strict mask: float64"),
     (lambda: confident_labels(TRUTH, TRUTH + 255), "the lenient mask: the value 255 .* 0 to 254"),
     # masks to learn from
     (lambda: pixels(torch.full((2, 4, 4), 3)), "the value 3 came, expected 0 to 2 or 255"),
-    (lambda: pixels(torch.full((2, 4, 4), -1)), "the value -1 came"),
     (lambda: pixels(torch.zeros(2, 4, 4)), "torch.float32 came, expected class numbers"),
     (lambda: pixels(torch.zeros(2, 1, 4, 4).long()), r"masks \(2, 1, 4, 4\)"),
     (lambda: pixels(torch.zeros(1, 4, 4).long()), r"logits \(2, 3, 4, 4\), masks \(1, 4, 4\)"),
     # networks' outputs
     (lambda: losses.multiscale_loss(SCORES, TRUTH), "no list of logits"),
     (lambda: advcam_gain(FEATURES[0], WEIGHT, SIGNS, None, mu=7), r"features \(2, 3"),
-    (lambda: advcam_gain(FEATURES, WEIGHT.T, SIGNS, None, mu=7), r"weight \(3, 4\)"),
     (lambda: advcam_gain(FEATURES, WEIGHT, SIGNS, torch.ones(2, 2, 2), mu=7), r"start \(2, 2, 2\)"),
 ])  # fmt: skip
 def test_mixed_up_data_is_refused(call, message):
@@ -123,7 +106,6 @@ def test_mixed_up_data_is_refused(call, message):
     (lambda: maps.class_features(CELLS, torch.rand(2, 3, 5, 7), gap="pixel"), "did you mean 'pixels'"),
     (lambda: maps.merge_scales([torch.rand(1, 2, 2)], (8, 8), stride=0), "all must be 1 or more"),
     (lambda: advcam_gain(FEATURES, WEIGHT, SIGNS, None, mu=7, score="linaer"), "did you mean 'linear'"),
-    (lambda: advcam_gain(FEATURES, WEIGHT, SIGNS, None, mu=7, penalty="pixel"), "mean 'pixels'"),
     (lambda: scores.bootstrap_interval(COUNTS, seed=0, level=95), "level 95"),
     (lambda: pixels(torch.zeros(2, 4, 4).long(), at="logit"), "did you mean 'logits'"),
     (lambda: scores.masked_argmax(MAPS, 35), "threshold is 35, expected a number from 0 to 1"),
@@ -145,10 +127,7 @@ def test_half_precision_from_a_network_is_taken():
     other.add(planes.float(), torch.tensor([0, 1]), torch.from_numpy(TRUTH))
     np.testing.assert_array_equal(one.miou, other.miou)
     assert eps_loss(SCORES.bfloat16(), SALIENCY, LABELS).isfinite()
-    try:
-        load_densecrf()
-    except MissingCrfError:
-        return
+    pytest.importorskip("pydensecrf")
     image = torch.randint(0, 256, (3, 4, 5), generator=G, dtype=torch.uint8)
     shares = torch.from_numpy(np.stack([MAPS[0], 1 - MAPS[0]])).bfloat16()
     np.testing.assert_array_equal(crf_probabilities(image, shares), crf_probabilities(image, shares.float()))

@@ -7,6 +7,10 @@ import torch
 from recamlib.errors import SettingsError
 from recamlib.method.saliency import edam_merge, eps_loss
 
+# two classes and the background on four cells; the first class claims cells 1 and 2, the second cell 3
+SHARES = ([0.8, 0.7, 0.2, 0.1], [0.1, 0.1, 0.6, 0.1], [0.1, 0.2, 0.2, 0.8])
+MAPS = np.array([[[1.0, 0.9, 0.3, 0.0, 1e-7]], [[0.0, 0.999995, 0.4, 0.0, 1e-3]]], dtype=np.float32)
+
 
 def scores_of(*shares: list[float]) -> torch.Tensor:
     """Return scores (1, K + 1, 1, n) whose softmax is these shares, one list per channel."""
@@ -18,21 +22,12 @@ def eps(shares, saliency, present, **more):
     return eps_loss(scores_of(*shares), target, torch.tensor([present]), **more).item()
 
 
-# two classes and the background on four cells; the first class claims cells 1 and 2, the second cell 3
-SHARES = ([0.8, 0.7, 0.2, 0.1], [0.1, 0.1, 0.6, 0.1], [0.1, 0.2, 0.2, 0.8])
-
-
 @pytest.mark.parametrize("saliency, present, estimate", [
-    # both salient where they claim: F = 0.9 0.8 0.8 0.2, B = the background's
-    ([1.0, 1.0, 1.0, 0.0], [1, 1], [0.9, 0.8, 0.8, 0.2]),
-    # the second class is absent: on neither side, whatever it claims
-    ([1.0, 1.0, 1.0, 0.0], [1, 0], [0.85, 0.75, 0.5, 0.15]),
-    # the second class claims what is not salient: it goes to the background
-    ([1.0, 1.0, 0.0, 0.0], [1, 1], [0.8, 0.7, 0.2, 0.1]),
-    # one of two claimed cells is salient: 0.5 > 0.4, still foreground
-    ([1.0, 0.0, 0.0, 0.0], [1, 0], [0.85, 0.75, 0.5, 0.15]),
-    # no class at all: the background alone
-    ([0.0, 0.0, 0.0, 0.0], [0, 0], [0.45, 0.4, 0.4, 0.1]),
+    ([1.0, 1.0, 1.0, 0.0], [1, 1], [0.9, 0.8, 0.8, 0.2]),  # both are salient where they claim
+    ([1.0, 1.0, 1.0, 0.0], [1, 0], [0.85, 0.75, 0.5, 0.15]),  # the second is absent: on neither side
+    ([1.0, 1.0, 0.0, 0.0], [1, 1], [0.8, 0.7, 0.2, 0.1]),  # the second claims what is not salient: background
+    ([1.0, 0.0, 0.0, 0.0], [1, 0], [0.85, 0.75, 0.5, 0.15]),  # one of two claimed: 0.5 > 0.4, foreground
+    ([0.0, 0.0, 0.0, 0.0], [0, 0], [0.45, 0.4, 0.4, 0.1]),  # no class at all: the background alone
 ])  # fmt: skip
 def test_sides_follow_overlap_and_labels(saliency, present, estimate):
     expected = np.mean((np.array(estimate) - saliency) ** 2)
@@ -51,9 +46,9 @@ def test_the_overlap_has_to_be_exceeded_and_is_a_share_of_what_is_claimed():
 
 
 def test_saliency_of_any_size_is_averaged_over_the_cells():
-    scores = torch.randn(2, 4, 3, 5, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    scores, coarse = torch.randn(2, 4, 3, 5), torch.rand(2, 3, 5)
     labels = torch.tensor([[1, 0, 1], [0, 1, 0]])
-    coarse = torch.rand(2, 3, 5, generator=torch.Generator().manual_seed(1))
     fine = coarse.repeat_interleave(4, 1).repeat_interleave(4, 2)
     torch.testing.assert_close(eps_loss(scores, fine, labels), eps_loss(scores, coarse, labels))
 
@@ -67,9 +62,6 @@ def test_the_gradient_reaches_present_classes_and_background_and_not_through_the
     assert gradient[0, 0] < 0 < gradient[-1, 0]  # up with the class where it is salient, down with the rest
     assert gradient.sum(0).abs().max() < 1e-12
     assert torch.autograd.gradcheck(lambda s: eps_loss(s, saliency.detach(), torch.tensor([[1, 1]])), scores)
-
-
-MAPS = np.array([[[1.0, 0.9, 0.3, 0.0, 1e-7]], [[0.0, 0.999995, 0.4, 0.0, 1e-3]]], dtype=np.float32)
 
 
 @pytest.mark.parametrize("saliency, more, mask", [

@@ -5,41 +5,21 @@ import pytest
 import torch
 
 from recamlib.errors import RecamError
-from recamlib.method.scores import (
-    THRESHOLDS,
-    ThresholdSweep,
-    accuracy,
-    bootstrap_contrast,
-    bootstrap_interval,
-    class_counts,
-    confusion,
-    mean_average_precision,
-    mean_iou,
-    mean_iou_from_counts,
-)
+from recamlib.method import scores
+from recamlib.method.scores import THRESHOLDS, ThresholdSweep, bootstrap_contrast, bootstrap_interval
 
 
 def scene(rng, classes, shape=(23, 31), num_classes=6):
     """Maps with many values exactly on a threshold, next to one, 0 and 1; a mask with ignored pixels."""
     maps = rng.random((len(classes), *shape), dtype=np.float32)
-    edges = np.array(THRESHOLDS, dtype=np.float32)
     for m in maps:
-        where = rng.random(shape)
-        on = rng.choice(edges, shape)
-        m[where < 0.2] = on[where < 0.2]
-        m[(where > 0.2) & (where < 0.3)] = np.nextafter(on, np.float32(2))[(where > 0.2) & (where < 0.3)]
-        below = (where > 0.3) & (where < 0.4)
-        m[below] = np.nextafter(on, np.float32(-1)).clip(0)[below]
+        where, on = rng.random(shape), rng.choice(np.array(THRESHOLDS, dtype=np.float32), shape)
+        above, below = np.nextafter(on, np.float32(2)), np.nextafter(on, np.float32(-1)).clip(0)
+        m[:] = np.select([where < 0.2, where < 0.3, where < 0.4], [on, above, below], m)
     if len(classes) > 1:
         maps[1, :5] = maps[0, :5]  # two classes of one value: the first wins
     truth = rng.choice(np.array([0, *(np.array(classes, dtype=int) + 1), num_classes - 1, 255]), shape)
     return maps, truth.astype(np.uint8)
-
-
-def literal_mask(maps, classes, threshold):
-    """The published rule: a plane of the threshold in front, then argmax."""
-    planes = np.concatenate([np.full((1, *maps.shape[1:]), threshold, dtype=np.float32), maps])
-    return np.array([0, *(np.asarray(classes, dtype=int) + 1)])[planes.argmax(0)]
 
 
 @pytest.mark.parametrize("thresholds", [THRESHOLDS, (0.0, 0.05, 0.21, 0.5, 0.999)], ids=["even", "chosen"])
@@ -52,12 +32,14 @@ def test_sweep_equals_a_loop_over_thresholds(thresholds):
     assert len(sweep) == len(scenes)
     expected_miou = []
     for t in thresholds:
-        masks = [literal_mask(m, c, t) for c, m, _ in scenes]
-        parts = [confusion(p, s[2], num_classes=6) for p, s in zip(masks, scenes, strict=True)]
+        # the published rule: a plane of the threshold in front, then argmax
+        planes = [np.concatenate([np.full((1, *m.shape[1:]), t, np.float32), m]) for _, m, _ in scenes]
+        masks = [np.array([0, *(k + 1 for k in c)])[p.argmax(0)] for p, (c, _, _) in zip(planes, scenes)]
+        parts = [scores.confusion(p, s[2], num_classes=6) for p, s in zip(masks, scenes, strict=True)]
         np.testing.assert_array_equal(sweep.at(t), sum(parts))
-        counts = [class_counts(p, s[2], num_classes=6) for p, s in zip(masks, scenes, strict=True)]
+        counts = [scores.class_counts(p, s[2], num_classes=6) for p, s in zip(masks, scenes, strict=True)]
         np.testing.assert_array_equal(sweep.per_image(t), counts)
-        expected_miou.append(mean_iou(sum(parts)))
+        expected_miou.append(scores.mean_iou(sum(parts)))
     np.testing.assert_allclose(sweep.miou, expected_miou, rtol=1e-12)
     assert sweep.best == thresholds[int(np.argmax(expected_miou))]
 
@@ -81,18 +63,15 @@ def test_miou_agrees_with_torchmetrics():
     rng = np.random.default_rng(3)
     truth, pred = rng.integers(0, 7, (2, 40, 50))
     truth[:5] = 255
-    ours = confusion(pred, truth, num_classes=7)
+    ours = scores.confusion(pred, truth, num_classes=7)
     t, p = torch.from_numpy(truth), torch.from_numpy(pred)
     theirs = multiclass_confusion_matrix(p, t, num_classes=7, ignore_index=255)
     np.testing.assert_array_equal(ours, theirs.numpy())
     expected = multiclass_jaccard_index(p, t, num_classes=7, ignore_index=255, average="macro")
-    assert mean_iou(ours) == pytest.approx(expected.item(), rel=1e-6)
-
-
-def test_class_without_pixels_is_nan_and_does_not_count():
-    matrix = np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]])
-    assert mean_iou(matrix) == pytest.approx((3 / 4 + 4 / 5) / 2)
-    assert np.isnan(mean_iou(np.zeros((3, 3), dtype=int)))
+    assert scores.mean_iou(ours) == pytest.approx(expected.item(), rel=1e-6)
+    matrix = np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]])  # a class without pixels does not count
+    assert scores.mean_iou(matrix) == pytest.approx((3 / 4 + 4 / 5) / 2)
+    assert np.isnan(scores.mean_iou(0 * matrix))
 
 
 def made_up_counts(images, classes, seed=0):
@@ -106,11 +85,11 @@ def test_interval_equals_drawing_images_one_by_one():
     counts = made_up_counts(40, 5)
     rng = np.random.default_rng(7)
     drawn = rng.integers(0, 40, (200, 40))
-    values = [mean_iou_from_counts(counts[d].sum(0)) for d in drawn]
+    values = [scores.mean_iou_from_counts(counts[d].sum(0)) for d in drawn]
     expected = np.quantile(values, [0.025, 0.975])
     np.testing.assert_allclose(bootstrap_interval(counts, seed=7, repeats=200), expected, rtol=1e-12)
     low, high = bootstrap_interval(counts, seed=0)
-    assert low < mean_iou_from_counts(counts.sum(0)) < high
+    assert low < scores.mean_iou_from_counts(counts.sum(0)) < high
     narrow = bootstrap_interval(counts, seed=0, level=0.5)
     assert low < narrow[0] < narrow[1] < high
 
@@ -130,10 +109,10 @@ def test_paired_difference_is_narrower_than_two_intervals():
 
 
 def test_accuracy_and_average_precision():
-    scores = torch.tensor([[3.0, 1.0, 0.0], [2.0, 0.0, 9.0], [0.0, 5.0, 4.0], [0.0, 1.0, 0.0]])
+    logits = torch.tensor([[3.0, 1.0, 0.0], [2.0, 0.0, 9.0], [0.0, 5.0, 4.0], [0.0, 1.0, 0.0]])
     labels = torch.tensor([[1, 0, 0], [1, 0, 0], [1, 1, 0], [0, 0, 0]])
-    assert accuracy(scores, labels) == pytest.approx(2 / 3)  # the last image has no class
+    assert scores.accuracy(logits, labels) == pytest.approx(2 / 3)  # the last image has no class
     # class 0: ranks 1 and 2 right, then two tied at 3-4 with one right: (1 + 1 + 3/4) / 3; class 1: rank 1
-    assert mean_average_precision(scores, labels) == pytest.approx(((1 + 1 + 3 / 4) / 3 + 1) / 2)
-    assert mean_average_precision(scores[:, :1], labels[:, :1]) == pytest.approx((1 + 1 + 3 / 4) / 3)
-    assert np.isnan(mean_average_precision(scores, labels * 0))
+    assert scores.mean_average_precision(logits, labels) == pytest.approx(((1 + 1 + 3 / 4) / 3 + 1) / 2)
+    assert scores.mean_average_precision(logits[:, :1], labels[:, :1]) == pytest.approx((1 + 1 + 3 / 4) / 3)
+    assert np.isnan(scores.mean_average_precision(logits, labels * 0))

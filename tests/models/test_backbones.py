@@ -1,6 +1,7 @@
 """Backbones at every stride, freezing, weights files good and bad, and the two heads."""
 
 import copy
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from recamlib.errors import SettingsError
+from recamlib.errors import SettingsError, WeightsError
 from recamlib.models.backbones import NETWORKS, Network, _features, build_backbone
 from recamlib.models.base import freeze_batch_norm, freeze_stem
 from recamlib.models.classifier import CamClassifier, ReactivationHead
@@ -26,10 +27,12 @@ def test_backbone_comes_out_at_its_stride(name, stride):
     assert tuple(stages) == backbone.stage_names
     deepest = stages[backbone.stage_names[-1]]
     torch.testing.assert_close(deepest, features)
-    slack = 1 if name == "squeezenet1_1" else 0  # its first convolution is not padded
+    slack = int(name == "squeezenet1_1")  # its first convolution is not padded
     assert features.shape[:2] == (1, backbone.channels)
-    assert 64 // stride - slack <= features.shape[2] <= 64 // stride
-    assert 96 // stride - slack <= features.shape[3] <= 96 // stride
+    assert all(n // stride - slack <= m <= n // stride for n, m in zip((64, 96), features.shape[2:]))
+    # the frozen stem is the first convolution and its normalisation
+    frozen = [k for k, p in freeze_stem(backbone).named_parameters() if not p.requires_grad]
+    assert len(frozen) == 3 - slack and all(k.startswith("body.stem.") for k in frozen)
 
 
 def test_a_new_torchvision_network_is_one_row(monkeypatch, tmp_path):
@@ -46,21 +49,17 @@ def test_a_new_torchvision_network_is_one_row(monkeypatch, tmp_path):
         assert DeepLabV2(build_backbone("vgg11", output_stride=8), 4).eval()(x).shape[:2] == (1, 4)
 
 
-def test_full_stride_is_torchvisions_network(tmp_path):
+def test_full_stride_is_torchvisions_network_and_a_reduced_one_dilates_no_kernel(tmp_path):
     torch.manual_seed(0)
+    x = torch.randn(2, 3, 64, 64)
     for name, head in (("mobilenet_v2", "classifier"), ("densenet121", "classifier"), ("resnet18", "fc")):
         theirs = torchvision.models.get_model(name, weights=None).eval()
         save_file(theirs.state_dict(), tmp_path / "w.safetensors")
         ours = build_backbone(name, output_stride=32, weights=tmp_path / "w.safetensors").eval()
-        x = torch.randn(2, 3, 64, 64)
-        classify = getattr(theirs, head)
         with torch.inference_mode():
-            torch.testing.assert_close(classify(ours(x).mean((2, 3))), theirs(x), rtol=1e-4, atol=1e-5)
-
-
-def test_reduced_stride_keeps_kernels_undilated():
-    last = build_backbone("resnet50").body["layer4"]
-    convs = [m for m in last.modules() if isinstance(m, nn.Conv2d)]
+            found = getattr(theirs, head)(ours(x).mean((2, 3)))
+            torch.testing.assert_close(found, theirs(x), rtol=1e-4, atol=1e-5)
+    convs = [m for m in build_backbone("resnet50").body["layer4"].modules() if isinstance(m, nn.Conv2d)]
     assert all(c.stride == (1, 1) and c.dilation == (1, 1) for c in convs)
 
 
@@ -80,9 +79,20 @@ def test_timm_network_with_weights_from_a_file(tmp_path):
     ("resnet5", {}, "did you mean 'resnet50'"), ("timm/resnet1t", {}, "did you mean 'resnet1"),
     ("resnet18", {"output_stride": 4}, "expected one of"),
     ("squeezenet1_1", {"output_stride": 32}, "use 16"),
+    ("timm/vit_small_patch14_reg4_dinov2", {}, "comes out at stride 14, not 16"),
+    ("timm/swin_tiny_patch4_window7_224", {}, "comes out at stride 32, not 16"),
+    ("swin_small_scratch", {"output_stride": 8}, "comes out at stride 16"),
+    ("vit_small_scrath", {}, "did you mean 'vit_small_scratch'"),
+    ("resnet_small", {"checkpointing": True}, "resnet_small is none"),
+    ("vit_small_scratch", {"weights": "imagenet"}, "train it from scratch"),
+    ("resnet_small", {"weights": "imagenet"}, "resnet_small has no 'imagenet' weights: use 'scenes'"),
+    ("resnet18", {"weights": "scenes"}, "resnet18 has no 'scenes' weights: use 'imagenet'"),
+    ("resnet50", {"weights": "imagenet"}, r"registry \(no route\): check the network, or give the path"),
 ])  # fmt: skip
-def test_unknown_settings_name_the_way_out(name, options, message):
-    with pytest.raises(SettingsError, match=message):
+def test_mistakes_name_the_way_out(monkeypatch, name, options, message):
+    if "route" in message:
+        monkeypatch.setattr(torchvision.models, "get_model", Mock(side_effect=OSError("no route")))
+    with pytest.raises(WeightsError if "weights" in options else SettingsError, match=message):
         build_backbone(name, **options)
 
 
@@ -98,14 +108,6 @@ def test_frozen_statistics_survive_train_and_still_learn():
     torch.testing.assert_close(twin.body["stem"].bn1.running_mean, before, rtol=0, atol=0)
     assert twin.body["stem"].bn1.weight.grad.abs().sum() > 0
     torch.testing.assert_close(twin(x), twin.eval()(x))  # no dependence on the mode
-
-
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "densenet121", "squeezenet1_1", "resnet_small"])
-def test_freeze_stem_stops_first_convolution_and_its_normalisation(name):
-    backbone = freeze_stem(build_backbone(name))
-    frozen = [k for k, p in backbone.named_parameters() if not p.requires_grad]
-    assert len(frozen) == (2 if name == "squeezenet1_1" else 3)
-    assert all(k.startswith("body.stem.") for k in frozen)
 
 
 def test_score_is_the_mean_of_the_map():

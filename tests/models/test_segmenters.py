@@ -18,12 +18,19 @@ from recamlib.models.segmenters import ARCHS, build_segmenter
 
 SMALL = [a for a in ARCHS if a.endswith("_small")]
 SWIN = "timm/swin_tiny_patch4_window7_224"
+PARTS = {"1": "reduce", "2": "conv3x3", "3": "increase", "S": "shortcut"}
 
 
 @pytest.mark.parametrize("arch", SMALL)
-def test_any_image_size(arch):
+def test_any_image_size_and_a_saved_network_comes_back(arch, tmp_path):
     torch.manual_seed(0)
-    model = build_segmenter(arch, num_classes=4)
+    model, path = build_segmenter(arch, num_classes=4), tmp_path / "mine.safetensors"
+    save_file(model.state_dict(), path)
+    again, x = build_segmenter(arch, num_classes=4, weights=path), torch.randn(1, 3, 40, 40)
+    assert again.head_loaded and not build_segmenter(arch, num_classes=3, weights=path).head_loaded
+    torch.testing.assert_close(again.predict(x), model.predict(x))
+    with pytest.raises(DataError, match=r"expected \(images, 3, height, width\)"):
+        model(torch.zeros(1, 4, 32, 32))
     for size in ((33, 47), (96, 96), (20, 9)):
         images, masks = torch.randn(2, 3, *size), torch.zeros(2, *size, dtype=torch.uint8)
         before = {k: v.clone() for k, v in model.train().state_dict().items()}
@@ -44,9 +51,8 @@ def test_small_network_learns_a_toy_mask(arch):
     colours = torch.tensor([[0.0, 0, 0], [1, -1, 0], [-1, 1, 0]])
     images = colours[masks.long().clamp(max=2) * (masks != 255)].permute(0, 3, 1, 2)
     images = images + 0.3 * torch.randn(2, 3, 96, 96)
-    rate, kind = {"deeplabv2_small": (0.02, "sgd"), "deeplabv3plus_small": (0.01, "sgd")}.get(
-        arch, (2e-3, "adamw")
-    )
+    rates = {"deeplabv2_small": (0.02, "sgd"), "deeplabv3plus_small": (0.01, "sgd")}
+    rate, kind = rates.get(arch, (2e-3, "adamw"))
     optimizer = make_optimizer(model.param_groups(rate), kind=kind, momentum=0.9, weight_decay=5e-4)
     losses = []
     for _ in range(30):
@@ -59,16 +65,12 @@ def test_small_network_learns_a_toy_mask(arch):
     assert losses[-1] < 0.3 * losses[0] and right > 0.9, (losses[0], losses[-1], right)
 
 
-@pytest.mark.parametrize("arch", [*SMALL, "deeplabv2"])
-def test_every_trained_parameter_is_in_one_group(arch):
-    with torch.device("meta"):
-        model = build_segmenter(arch, num_classes=5)
-    grouped = [id(p) for group in model.param_groups(0.1) for p in group["params"]]
-    trained = [id(p) for p in model.parameters() if p.requires_grad]
-    assert len(grouped) == len(set(grouped)) and set(grouped) == set(trained)
-
-
 def test_rates_and_decay_of_the_families():
+    for arch in (*SMALL, "deeplabv2"):  # every trained parameter is in one group
+        with torch.device("meta"):
+            model = build_segmenter(arch, num_classes=5)
+        grouped = [id(p) for group in model.param_groups(0.1) for p in group["params"]]
+        assert sorted(grouped) == sorted(id(p) for p in model.parameters() if p.requires_grad)
     v2 = build_segmenter("deeplabv2_small", num_classes=5).param_groups(0.1)
     assert [g["lr"] for g in v2] == pytest.approx([0.1, 1.0, 2.0])
     assert [p.ndim for p in v2[1]["params"]] == [4] * 4 and [p.ndim for p in v2[2]["params"]] == [1] * 4
@@ -89,8 +91,7 @@ def test_rates_and_decay_of_the_families():
 
 @pytest.mark.parametrize("name, cells", [
     ("resnet101", (9, 13)),  # the first pooling rounds up
-    ("resnet_small", (8, 12)),
-    ("mobilenet_v2", (8, 12)),
+    ("resnet_small", (8, 12)), ("mobilenet_v2", (8, 12)),
     ("densenet121", (8, 12)),  # rounded up by the first pooling, down by the second
 ])  # fmt: skip
 def test_last_stages_are_dilated(name, cells):
@@ -114,90 +115,57 @@ def test_published_crop_has_published_cells():
     assert strided == ["stem.conv1", "layer2.0.conv1", "layer2.0.downsample.0"]
 
 
-BLOCKS = (3, 4, 6, 3)  # of ResNet-50
-
-
-def published_state(*, fc=False):
-    """Random numbers under deeplab-pytorch's names; sizes such that activations stay near 1."""
-    generator = torch.Generator().manual_seed(0)
-    state = {}
-
-    def unit(name, cin, cout, k, gain=1.0):
-        weight = torch.randn(cout, cin, k, k, generator=generator) * (2 / (cin * k * k)) ** 0.5
-        state[f"{name}.conv.weight"] = weight
-        for leaf, low in (("weight", 0.5), ("running_var", 0.5), ("bias", -0.1), ("running_mean", -0.1)):
-            values = low + torch.rand(cout, generator=generator) * (1.0 if low > 0 else 0.2)
-            state[f"{name}.bn.{leaf}"] = values * (gain if leaf == "weight" else 1)
-        state[f"{name}.bn.num_batches_tracked"] = torch.tensor(0)
-
-    unit("layer1.conv1", 3, 64, 7, gain=0.02)  # its input goes up to 150
-    cin = 64
-    for stage, (count, cout) in enumerate(zip(BLOCKS, (256, 512, 1024, 2048)), start=2):
-        for block in range(1, count + 1):
-            name = f"layer{stage}.block{block}"
-            unit(f"{name}.reduce", cin, cout // 4, 1)
-            unit(f"{name}.conv3x3", cout // 4, cout // 4, 3)
-            unit(f"{name}.increase", cout // 4, cout, 1, gain=0.3)
-            if block == 1:
-                unit(f"{name}.shortcut", cin, cout, 1, gain=0.7)
-            cin = cout
+def published(*, fc=False):
+    """Return torchvision's layers put together as deeplab-pytorch does it, and numbers under its names."""
+    torch.manual_seed(0)
+    net, state = torchvision.models.resnet50(), {}
+    net.maxpool.ceil_mode = True
+    for stage, stride, rate in ((net.layer2, 2, 1), (net.layer3, 1, 2), (net.layer4, 1, 4)):
+        stage[0].conv1.stride = stage[0].downsample[0].stride = (stride, stride)
+        for block in stage:
+            block.conv2.stride, block.conv2.dilation, block.conv2.padding = (1, 1), (rate, rate), (rate, rate)
+    for norm in (m for m in net.modules() if isinstance(m, nn.BatchNorm2d)):
+        nn.init.uniform_(norm.weight, 0.5, 1.0)
+        nn.init.uniform_(norm.bias, -0.1, 0.1)
+        norm.momentum = None  # statistics are those of the one batch that follows
+    net.train()(150 * torch.randn(4, 3, 65, 65))
+    for name, value in net.eval().state_dict().items():
+        *place, part, leaf = name.replace("downsample.0", "convS").replace("downsample.1", "bnS").split(".")
+        kind, part = part[:-1], PARTS[part[-1]] if place else "conv1"
+        start = f"layer{int(place[0][-1]) + 1}.block{int(place[1]) + 1}" if place else "layer1"
+        state |= {f"{start}.{part}.{kind}.{leaf}": value} if kind in ("conv", "bn") else {}
     if fc:
-        state |= {"fc.weight": torch.zeros(91, 2048, 1, 1), "fc.bias": torch.zeros(91)}
-    else:
-        for i in range(4):
-            state[f"aspp.c{i}.weight"] = torch.randn(5, 2048, 3, 3, generator=generator) * 0.01
-            state[f"aspp.c{i}.bias"] = torch.randn(5, generator=generator)
-    return state
-
-
-def literal_deeplab(state, x):
-    """Logits of the published network, written out; `x` is blue, green, red minus the mean."""
-
-    def unit(name, h, *, stride=1, padding=0, dilation=1, relu=True):
-        h = F.conv2d(h, state[f"{name}.conv.weight"], None, stride, padding, dilation)
-        mean, var, weight, bias = (
-            state[f"{name}.bn.{leaf}"][:, None, None]
-            for leaf in ("running_mean", "running_var", "weight", "bias")
-        )
-        h = (h - mean) / torch.sqrt(var + 1e-5) * weight + bias
-        return h.clamp(min=0) if relu else h
-
-    h = unit("layer1.conv1", x, stride=2, padding=3)
-    h = F.max_pool2d(h, 3, 2, 1, ceil_mode=True)
-    for stage, count, first, dilation in zip((2, 3, 4, 5), BLOCKS, (1, 2, 1, 1), (1, 1, 2, 4)):
-        for block in range(1, count + 1):
-            name, stride = f"layer{stage}.block{block}", first if block == 1 else 1
-            inner = unit(f"{name}.reduce", h, stride=stride)
-            inner = unit(f"{name}.conv3x3", inner, padding=dilation, dilation=dilation)
-            inner = unit(f"{name}.increase", inner, relu=False)
-            skip = unit(f"{name}.shortcut", h, stride=stride, relu=False) if block == 1 else h
-            h = (inner + skip).clamp(min=0)
-    return sum(
-        F.conv2d(h, state[f"aspp.c{i}.weight"], state[f"aspp.c{i}.bias"], 1, rate, rate)
-        for i, rate in enumerate((6, 12, 18, 24))
-    )
+        return net, state | {"fc.weight": torch.zeros(91, 2048, 1, 1), "fc.bias": torch.zeros(91)}
+    for i in range(4):
+        state[f"aspp.c{i}.weight"] = torch.randn(5, 2048, 3, 3) * 0.01
+        state[f"aspp.c{i}.bias"] = torch.randn(5)
+    return net, state
 
 
 def test_published_weights_give_the_published_numbers(tmp_path):
-    state = published_state()
+    net, state = published()
     torch.save({f"base.{k}": v for k, v in state.items()}, tmp_path / "v2.pth")
     model = build_segmenter("deeplabv2", num_classes=5, backbone="resnet50", weights=tmp_path / "v2.pth")
     assert model.head_loaded
-    torch.manual_seed(0)
-    pixels = torch.randint(0, 256, (1, 3, 65, 49)).float()  # red, green, blue
+    pixels = torch.randint(0, 256, (1, 3, 65, 49)).float()  # red, green, blue; theirs are turned, less a mean
+    h = pixels.flip(1) - torch.tensor([104.008, 116.669, 122.675]).view(3, 1, 1)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
-    theirs = literal_deeplab(state, pixels.flip(1) - torch.tensor([104.008, 116.669, 122.675]).view(3, 1, 1))
     with torch.no_grad():
+        for layer in list(net.children())[:-2]:
+            h = layer(h)
+        theirs = sum(
+            F.conv2d(h, state[f"aspp.c{i}.weight"], state[f"aspp.c{i}.bias"], 1, rate, rate)
+            for i, rate in enumerate((6, 12, 18, 24))
+        )
         ours = model.net((pixels / 255 - mean) / std)
     assert ours.shape == (1, 5, 9, 7) and 0.1 < theirs.std() < 1e3
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4 * theirs.abs().max().item())
 
 
 def test_pretrained_norms_are_fixed_in_full_and_others_are_not(tmp_path):
-    torch.save(published_state(fc=True), tmp_path / "v1.pth")
-    model = build_segmenter(
-        "deeplabv2", num_classes=5, backbone="resnet50", weights=tmp_path / "v1.pth"
-    ).train()
+    torch.save(published(fc=True)[1], tmp_path / "v1.pth")
+    options = {"backbone": "resnet50", "weights": tmp_path / "v1.pth"}
+    model = build_segmenter("deeplabv2", num_classes=5, **options).train()
     assert not model.head_loaded  # DeepLabV1 has another last layer
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     assert not any(m.training or m.weight.requires_grad or m.bias.requires_grad for m in norms)
@@ -224,7 +192,7 @@ def test_norms_of_a_pretrained_encoder_can_be_fixed(tmp_path):
 
 def test_wrong_published_keys_are_named(tmp_path):
     build = {"num_classes": 5, "backbone": "resnet50", "weights": tmp_path / "w.pth"}
-    state = published_state()
+    _, state = published()
     gone = {k: v for k, v in state.items() if k != "layer3.block2.conv3x3.bn.bias"}
     more = {**state, "layer3.block2.widen.conv.weight": torch.zeros(1)}
     for content, backbone, message in (
@@ -239,7 +207,7 @@ def test_wrong_published_keys_are_named(tmp_path):
     assert not other.head_loaded and other.net.aspp["c0"].weight.shape[0] == 7
 
 
-def test_torchvision_weights_reach_the_backbone(tmp_path):
+def test_torchvision_and_timm_weights_reach_the_backbone(tmp_path):
     theirs = torchvision.models.resnet50(weights=None)
     save_file(theirs.state_dict(), tmp_path / "r.safetensors")
     for arch, body in (("deeplabv2", "net.backbone.body."), ("deeplabv3plus", "net.encoder.")):
@@ -247,31 +215,13 @@ def test_torchvision_weights_reach_the_backbone(tmp_path):
         ours = model.state_dict()
         torch.testing.assert_close(ours[f"{body}layer4.2.conv3.weight"], theirs.layer4[2].conv3.weight)
         assert not model.head_loaded
-
-
-def test_timm_weights_reach_the_encoder(tmp_path):
     theirs = timm.create_model("swin_tiny_patch4_window7_224", pretrained=False).eval()
-    save_file(
-        {k: v for k, v in theirs.state_dict().items() if "attn_mask" not in k}, tmp_path / "w.safetensors"
-    )
-    options = {"num_classes": 3, "backbone": SWIN, "weights": tmp_path / "w.safetensors"}
+    torch.save({k: v for k, v in theirs.state_dict().items() if "attn_mask" not in k}, tmp_path / "w.pth")
+    options = {"num_classes": 3, "backbone": SWIN, "weights": tmp_path / "w.pth"}
     ours, x = build_segmenter("upernet_swin", **options).eval(), torch.randn(1, 3, 224, 224)
     with torch.no_grad():
         tokens = theirs.layers[:3](theirs.patch_embed(x))  # the last stage shifts no windows there
         torch.testing.assert_close(ours.net.encoder(x)[-2], tokens.permute(0, 3, 1, 2), rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("arch", SMALL)
-def test_saved_network_comes_back(arch, tmp_path):
-    torch.manual_seed(0)
-    model, path = build_segmenter(arch, num_classes=3), tmp_path / "mine.safetensors"
-    save_file(model.state_dict(), path)
-    again, x = build_segmenter(arch, num_classes=3, weights=path), torch.randn(1, 3, 40, 40)
-    assert again.head_loaded
-    torch.testing.assert_close(again.predict(x), model.predict(x))
-    assert not build_segmenter(arch, num_classes=4, weights=path).head_loaded
-    with pytest.raises(DataError, match=r"expected \(images, 3, height, width\)"):
-        model(torch.zeros(1, 4, 32, 32))
 
 
 @pytest.mark.parametrize("arch, options, error, message", [

@@ -8,25 +8,20 @@ from safetensors.torch import save_file
 
 import recamlib as rc
 from recamlib.engine.advcam import adversarial_maps
-from recamlib.errors import SettingsError, WeightsError
 from recamlib.models.backbones import build_backbone
 from recamlib.models.base import freeze_batch_norm, freeze_stem
 from recamlib.models.classifier import CamClassifier
 from recamlib.models.transformers import SCRATCH
 
-DINO = "timm/vit_small_patch14_reg4_dinov2"
-SWIN = "timm/swin_tiny_patch4_window7_224"
-ALL = [*((name, 16) for name in SCRATCH), ("timm/vit_tiny_patch16_224", 16)]  # the large ones run nightly
 
-
-@pytest.mark.parametrize(("name", "stride"), ALL)
-def test_any_size_comes_out_at_its_stride_and_mirrored_alike(name, stride):
-    backbone = build_backbone(name, output_stride=stride).eval()
+@pytest.mark.parametrize("name", [*SCRATCH, "timm/vit_tiny_patch16_224"])  # the large ones run nightly
+def test_any_size_comes_out_at_its_stride_and_mirrored_alike(name):
+    backbone = build_backbone(name).eval()
     for height, width in ((96, 96), (97, 131), (33, 200)):
         x = torch.randn(2, 3, height, width)
         with torch.inference_mode():
             stages, features, mirrored = backbone.stages(x), backbone(x), backbone(x.flip(3))
-        assert features.shape == (2, backbone.channels, -(-height // stride), -(-width // stride))
+        assert features.shape == (2, backbone.channels, -(-height // 16), -(-width // 16))
         assert mirrored.shape == features.shape and tuple(stages) == backbone.stage_names
         torch.testing.assert_close(stages[backbone.stage_names[-1]], features)
 
@@ -39,17 +34,12 @@ def test_features_are_timms_patch_tokens_and_nothing_else(tmp_path):
     with torch.inference_mode():
         tokens = theirs.forward_features(x)[:, 1:]  # (1, 196, C), the class token left out
         torch.testing.assert_close(ours(x).flatten(2).mT, tokens, rtol=1e-4, atol=1e-4)
-
-
-def test_padding_is_the_mean_colour_and_moves_nothing():
-    backbone = build_backbone("vit_small_scratch").eval()
-    x = torch.randn(1, 3, 90, 70)
-    with torch.inference_mode():
-        torch.testing.assert_close(backbone(x), backbone(F.pad(x, (0, 10, 0, 6))))
+        part = x[..., :90, :70]  # padding is the mean colour and moves nothing
+        torch.testing.assert_close(ours(part), ours(F.pad(part, (0, 10, 0, 6))))
 
 
 @pytest.mark.parametrize("name", SCRATCH)
-def test_checkpointing_gives_the_same_gradients(name):
+def test_checkpointing_gives_the_same_gradients_and_the_stem_alone_is_frozen(name):
     gradients = []
     for checkpointing in (False, True):
         torch.manual_seed(0)
@@ -59,27 +49,9 @@ def test_checkpointing_gives_the_same_gradients(name):
         assert model.backbone.body["net"].training
     for plain, again in zip(*gradients):
         torch.testing.assert_close(plain, again, rtol=0, atol=0)
-
-
-def test_the_stem_alone_is_frozen():
-    for name in SCRATCH:
-        backbone = freeze_stem(freeze_batch_norm(build_backbone(name)))
-        frozen = {k for k, p in backbone.named_parameters() if not p.requires_grad}
-        assert frozen and all("patch_embed" in k for k in frozen)
-        assert all(p.requires_grad for k, p in backbone.named_parameters() if "blocks" in k)
-
-
-@pytest.mark.parametrize("options, error, message", [
-    ({"name": DINO}, SettingsError, "comes out at stride 14, not 16"),
-    ({"name": SWIN}, SettingsError, "comes out at stride 32, not 16"),
-    ({"name": "swin_small_scratch", "output_stride": 8}, SettingsError, "comes out at stride 16"),
-    ({"name": "vit_small_scrath"}, SettingsError, "did you mean 'vit_small_scratch'"),
-    ({"name": "vit_small_scratch", "weights": "imagenet"}, WeightsError, "train it from scratch"),
-    ({"name": "resnet_small", "checkpointing": True}, SettingsError, "resnet_small is none"),
-])  # fmt: skip
-def test_mistakes_name_the_way_out(options, error, message):
-    with pytest.raises(error, match=message):
-        build_backbone(**options)
+    backbone = freeze_stem(freeze_batch_norm(build_backbone(name)))
+    frozen = {k for k, p in backbone.named_parameters() if not p.requires_grad}
+    assert frozen and all("patch_embed" in k for k in frozen)
 
 
 def test_maps_and_advcam_work_on_tokens():

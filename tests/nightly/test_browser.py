@@ -1,7 +1,6 @@
 """Every page of the book in Chromium, wide and narrow: what a reader would stumble over fails here."""
 
 import base64
-import html
 import io
 import re
 import shutil
@@ -10,6 +9,7 @@ from urllib.parse import unquote, urldefrag, urlsplit
 
 import numpy as np
 import pytest
+from bs4 import BeautifulSoup
 from PIL import Image
 from playwright.sync_api import Page, expect
 
@@ -27,58 +27,6 @@ CHECKS = Path(__file__).with_name("browser_checks.js").read_text(encoding="utf-8
 WIDE, NARROW = 1280, 390
 LOCAL = ("file", "data", "blob")
 NOT_PAGES = ("_static", "_sources", "_downloads", "_images")
-
-
-@pytest.fixture(scope="session")
-def book(executed, tmp_path_factory) -> Path:
-    """The book of the smoke runs, built once from a copy of its sources."""
-    source = tmp_path_factory.mktemp("book") / "book"
-    shutil.copytree(book_dir(), source, ignore=shutil.ignore_patterns("_build", "executed"))
-    folder = {executed(notebook).parent for notebook in list_notebooks()}.pop()
-    return build_book(source=source, executed=folder).parent
-
-
-class Tab:
-    """One page of the browser, and what it has put on the console, asked of others, or not found."""
-
-    def __init__(self, page: Page) -> None:
-        self.page, self.said = page, []
-        page.on("pageerror", lambda error: self.said.append(f"exception: {error.name}: {error.message}"))
-        page.on(
-            "console", lambda m: self.note(m.type in ("error", "warning", "assert"), f"console: {m.text}")
-        )
-        page.on(
-            "request", lambda r: self.note(urlsplit(r.url).scheme not in LOCAL, f"leaves the page: {r.url}")
-        )
-        page.on("requestfailed", lambda r: self.said.append(f"not loaded: {r.resource_type} {r.failure}"))
-
-    def note(self, wrong: bool, what: str) -> None:
-        self.said += [what] * wrong
-
-    def open(self, address: str, *, width: int = WIDE, dark: bool = False) -> None:
-        """Load a page and wait until it is there, its fonts and formulas too."""
-        self.said.clear()
-        self.page.set_viewport_size({"width": width, "height": 900})
-        self.page.emulate_media(color_scheme="dark" if dark else "light", reduced_motion="reduce")
-        self.page.goto(address)
-        ready = "[window.MathJax?.startup?.promise, document.fonts.ready]"
-        self.page.evaluate(f"Promise.all({ready}).then(() => 1)")
-
-
-@pytest.fixture(scope="module")
-def tab(browser):
-    return Tab(browser.new_page())
-
-
-def pages(book: Path) -> list[Path]:
-    return [p for p in sorted(book.rglob("*.html")) if p.relative_to(book).parts[0] not in NOT_PAGES]
-
-
-def problems(tab: Tab, page: Path, *, width: int, dark: bool = False) -> list[str]:
-    tab.open(page.as_uri(), width=width, dark=dark)
-    return tab.page.evaluate(f"({CHECKS})({width})") + tab.said
-
-
 # What a page may do wrong, and what is then said; each is planted in an otherwise good page.
 FAULTS = {
     "<img src='gone.png' alt='A horse beside a cow'>": "is missing",
@@ -101,14 +49,59 @@ FAULTS = {
 }
 
 
+@pytest.fixture(scope="session")
+def book(executed, tmp_path_factory) -> Path:
+    """The book of the smoke runs, built once from a copy of its sources."""
+    source = tmp_path_factory.mktemp("book") / "book"
+    shutil.copytree(book_dir(), source, ignore=shutil.ignore_patterns("_build", "executed"))
+    folder = {executed(notebook).parent for notebook in list_notebooks()}.pop()
+    return build_book(source=source, executed=folder).parent
+
+
+class Tab:
+    """One page of the browser, and what it has put on the console, asked of others, or not found."""
+
+    def __init__(self, page: Page) -> None:
+        self.page, self.said = page, []
+        bad = ("error", "warning", "assert")
+        for event, wrong, what in (
+            ("pageerror", lambda e: True, lambda e: f"exception: {e.name}: {e.message}"),
+            ("console", lambda m: m.type in bad, lambda m: f"console: {m.text}"),
+            ("request", lambda r: urlsplit(r.url).scheme not in LOCAL, lambda r: f"leaves the page: {r.url}"),
+            ("requestfailed", lambda r: True, lambda r: f"not loaded: {r.resource_type} {r.failure}"),
+        ):
+            page.on(event, lambda e, wrong=wrong, what=what: wrong(e) and self.said.append(what(e)))
+
+    def open(self, address: str, *, width: int = WIDE, dark: bool = False) -> None:
+        self.said.clear()
+        self.page.set_viewport_size({"width": width, "height": 900})
+        self.page.emulate_media(color_scheme="dark" if dark else "light", reduced_motion="reduce")
+        self.page.goto(address)
+        ready = "[window.MathJax?.startup?.promise, document.fonts.ready]"
+        self.page.evaluate(f"Promise.all({ready}).then(() => 1)")
+
+
+@pytest.fixture(scope="module")
+def tab(browser):
+    return Tab(browser.new_page())
+
+
+def pages(book: Path) -> list[Path]:
+    return [p for p in sorted(book.rglob("*.html")) if p.relative_to(book).parts[0] not in NOT_PAGES]
+
+
+def problems(tab: Tab, page: Path, *, width: int, dark: bool = False) -> list[str]:
+    tab.open(page.as_uri(), width=width, dark=dark)
+    return tab.page.evaluate(f"({CHECKS})({width})") + tab.said
+
+
 @pytest.mark.parametrize(("fault", "said"), FAULTS.items(), ids=FAULTS.values())
 def test_the_checks_see_each_fault(tab, tmp_path, fault, said):
     Image.new("RGB", (2, 2)).save(tmp_path / "pixel.png")
-    page, frame = tmp_path / "page.html", "<!doctype html><meta charset=utf-8><meta name=viewport " \
-        "content='width=device-width'><title>t</title><body><article>{}</article></body>"  # fmt: skip
-    page.write_text(frame.format("<p>Nothing is wrong here.</p>"))
+    page, head = tmp_path / "page.html", "<!doctype html><meta charset=utf-8><title>t</title><body><article>"
+    page.write_text(f"{head}<meta name=viewport content='width=device-width'><p>Nothing is wrong here.</p>")
     assert problems(tab, page, width=NARROW) == []
-    page.write_text(frame.format(fault.replace("{pixel}", "pixel.png")))
+    page.write_text(page.read_text() + fault.replace("{pixel}", "pixel.png"))
     assert any(said in line for line in problems(tab, page, width=NARROW))
 
 
@@ -122,20 +115,15 @@ def test_no_page_has_anything_to_stumble_over(tab, book, width, dark):
 
 
 def dead_links(book: Path) -> list[str]:
-    """Return every link of a book to a page or a place on it that is not there."""
-    texts = {page: page.read_text(encoding="utf-8") for page in pages(book)}
-    names = {
-        page: set(map(html.unescape, re.findall(r'\sid="([^"]+)"', text))) for page, text in texts.items()
-    }
-    dead = []
-    for page, text in texts.items():
-        for address in map(html.unescape, re.findall(r'<a\b[^>]*?\shref="([^"]+)"', text)):
-            target, anchor = map(unquote, urldefrag(address))
-            if urlsplit(target).scheme:
-                continue
-            path = (page.parent / target).resolve() if target else page
-            if not path.is_file() or (anchor and anchor not in names.get(path, anchor)):
-                dead.append(f"{page.relative_to(book)}: {address}")
+    soups = {page: BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser") for page in pages(book)}
+    names, dead = {page: {tag["id"] for tag in soup.select("[id]")} for page, soup in soups.items()}, []
+    links = [(page, tag["href"]) for page, soup in soups.items() for tag in soup.select("a[href]")]
+    for page, address in links:
+        target, anchor = map(unquote, urldefrag(address))
+        path = (page.parent / target).resolve() if target else page
+        there = path.is_file() and (not anchor or anchor in names.get(path, anchor))
+        if not there and not urlsplit(target).scheme:
+            dead.append(f"{page.relative_to(book)}: {address}")
     return dead
 
 
@@ -158,12 +146,6 @@ def test_every_page_of_the_contents_is_built_and_every_section_has_its_boxes(boo
         assert all(f"{notebook.stem}/{name}" in page for name in files)
 
 
-def maps_of(scene: dict, method: str) -> np.ndarray:
-    """Return the maps (P, H, W) in [0, 1] of a scene of the explorer."""
-    maps = pixels(scene["maps"][method])
-    return maps.reshape(-1, *pixels(scene["truth"]).shape) / np.float32(255)
-
-
 def pixels(address: str) -> np.ndarray:
     return np.array(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))))
 
@@ -178,10 +160,11 @@ def explorer(tab, book):
 
 def expect_iou(tab: Tab, found: dict, number: int, method: str, threshold: float) -> None:
     """Wait until the page shows what this library counts for the same maps."""
-    scene = found["scenes"][number]
-    mask = to_mask(maps_of(scene, method), scene["present"], threshold)
-    classes = len(found["classes"]) + 1
-    counts = class_counts(mask, pixels(scene["truth"]), num_classes=classes, ignore=found["ignore"])[1:]
+    scene, classes = found["scenes"][number], len(found["classes"]) + 1
+    truth = pixels(scene["truth"])
+    maps = pixels(scene["maps"][method]).reshape(-1, *truth.shape) / np.float32(255)
+    mask = to_mask(maps, scene["present"], threshold)
+    counts = class_counts(mask, truth, num_classes=classes, ignore=found["ignore"])[1:]
     wanted = 100 * iou_from_counts(counts)[counts[:, 2] > 0].mean()
     expect(tab.page.locator("#explorer-iou")).to_have_text(f"IoU {wanted:.1f} %")
     assert float(tab.page.input_value("#threshold")) == pytest.approx(threshold)

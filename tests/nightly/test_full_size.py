@@ -9,7 +9,6 @@ from recamlib.method.losses import multiscale_loss
 from recamlib.models.backbones import build_backbone
 from recamlib.models.segmenters import build_segmenter
 
-DINO = "timm/vit_small_patch14_reg4_dinov2"
 SWIN = "timm/swin_tiny_patch4_window7_224"
 
 
@@ -20,7 +19,7 @@ def test_eight_thousand_pixels_square(tmp_path):
     assert image.shape == (3, 8000, 8000) and int(image[2, -1, -1]) == 9
 
 
-@pytest.mark.parametrize(("name", "stride"), [(DINO, 14), (SWIN, 32)])
+@pytest.mark.parametrize(("name", "stride"), [("timm/vit_small_patch14_reg4_dinov2", 14), (SWIN, 32)])
 def test_a_transformer_takes_any_size_and_its_mirror_image(name, stride):
     backbone = build_backbone(name, output_stride=stride).eval()
     for height, width in ((96, 96), (97, 131), (33, 200)):
@@ -30,12 +29,10 @@ def test_a_transformer_takes_any_size_and_its_mirror_image(name, stride):
         assert shapes == {(2, backbone.channels, -(-height // stride), -(-width // stride))}
 
 
-@pytest.mark.parametrize(
-    ("arch", "backbone"), [("deeplabv2", None), ("deeplabv3plus", None), ("upernet_swin", SWIN)]
-)
-def test_full_size_trains_and_predicts(arch, backbone):
+@pytest.mark.parametrize("arch", ["deeplabv2", "deeplabv3plus", "upernet_swin"])
+def test_full_size_trains_and_predicts(arch):
     torch.manual_seed(0)
-    model = build_segmenter(arch, num_classes=21, backbone=backbone)
+    model = build_segmenter(arch, num_classes=21, backbone=SWIN if "swin" in arch else None)
     images, masks = torch.randn(2, 3, 64, 64), torch.randint(0, 21, (2, 64, 64), dtype=torch.uint8)
     masks[:, :8] = 255
     optimizer = torch.optim.AdamW(model.param_groups(1e-4), weight_decay=0.01)

@@ -3,19 +3,16 @@
 import importlib
 import itertools
 import json
-from pathlib import Path
 
 import pytest
 
+from recamlib.book.parameters import all_parameters
 from recamlib.studies.table1 import BASE_ROWS, OUR_ROWS, ROWS
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture
 def gpu(monkeypatch, tmp_path):
     """The script; what it sets in the environment goes again."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
     for name in ("RECAM_DEVICE", "RECAM_WORKERS", "RECAM_DATA", "RECAM_WEIGHTS", "TQDM_DISABLE"):
         monkeypatch.setenv(name, "")
     monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "results"))
@@ -36,7 +33,7 @@ def test_it_stops_goes_on_and_is_done(gpu, monkeypatch, tmp_path, capsys):
     out.write_text(json.dumps(report))
     gpu.main(call)
     report = json.loads(out.read_text())
-    steps = report["steps"]
+    steps, table = report["steps"], report["table1"]["resnet_small"]
     assert steps["random walk, 32-true"]["mark"] == 1
     for path in ("random walk", "class features", "extraction", "AdvCAM", "training step"):
         step = steps[f"{path}, 32-true"]
@@ -46,7 +43,6 @@ def test_it_stops_goes_on_and_is_done(gpu, monkeypatch, tmp_path, capsys):
         assert 0 < steps[f"{path}, bf16-mixed"]["difference"] < 1
     wanted = {"bce_only", "sce_only", "sce_single_only", "bce_longer (control)", *BASE_ROWS.values()}
     wanted |= {*ROWS.values(), *OUR_ROWS.values()}
-    table = report["table1"]["resnet_small"]
     assert set(table["rows"]) == wanted and len(table["claims"]) == 2
     scored = [step for step in steps.values() if "row" in step]
     assert len(scored) == 2 * len(wanted)
@@ -66,7 +62,7 @@ def test_it_stops_goes_on_and_is_done(gpu, monkeypatch, tmp_path, capsys):
         gpu.main(["--out", str(out)])
 
 
-def test_pieces_are_read_as_one_folder(gpu, tmp_path):
+def test_pieces_are_read_as_one_folder_with_the_settings_of_mini(gpu, tmp_path):
     for name in ("one/a/x.txt", "two/a/y.txt", "two/z.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
@@ -74,9 +70,4 @@ def test_pieces_are_read_as_one_folder(gpu, tmp_path):
     both = gpu.joined([tmp_path / "one", tmp_path / "two"], tmp_path / "all")
     found = {str(path.relative_to(both)): path.read_text() for path in both.rglob("*.txt")}
     assert found == {"a/x.txt": "one/a/x.txt", "a/y.txt": "two/a/y.txt", "z.txt": "two/z.txt"}
-
-
-def test_settings_are_those_of_the_notebook_under_mini(gpu):
-    from recamlib.book.parameters import all_parameters
-
     assert gpu.notebook_settings() == all_parameters("mini", "02")["settings"]

@@ -1,7 +1,6 @@
 """Real photographs and pre-trained weights, where ``RECAM_DATA`` and ``RECAM_WEIGHTS`` name them."""
 
 import os
-import re
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +10,13 @@ import torchvision
 from safetensors.torch import load_file
 
 import recamlib as rc
-from recamlib.data.access import open_images, open_masks
+from recamlib.data.access import open_images
+from recamlib.data.labels import VOC12
 from recamlib.errors import DataError
 from recamlib.models.backbones import build_backbone
 from recamlib.models.weights import find_weights
+from tests.data.devkits import both
+from tests.stages import chain
 
 DATA = Path(os.environ.get("RECAM_DATA", ""))
 THERE = os.environ.get("RECAM_DATA") and os.environ.get("RECAM_WEIGHTS")
@@ -33,17 +35,13 @@ def test_real_weights_load(name):
 
 
 def test_real_features_tell_an_aeroplane():
-    voc = DATA / "VOCdevkit" / "VOC2012"
-    found = []
-    for path in sorted((voc / "Annotations").glob("*.xml")):
-        if set(re.findall(r"<name>(\w+)</name>", path.read_text())) == {"aeroplane"}:
-            found.append(voc / "JPEGImages" / f"{path.stem}.jpg")
-        if len(found) == 6:
-            break
+    photographs = open_images("voc12", "train", root=DATA)
+    alone = VOC12.encode(["aeroplane"])
+    found = [id for id in photographs.ids if (photographs.labels(id) == alone).all()][:6]
     state = load_file(find_weights("mobilenet_v2_imagenet"))
     backbone = build_backbone("mobilenet_v2", output_stride=32, weights="mobilenet_v2_imagenet").eval()
     prepare = torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1.transforms()
-    images = torch.stack([prepare(torchvision.io.decode_image(str(p))) for p in found])
+    images = torch.stack([prepare(photographs.image(id)) for id in found])
     with torch.inference_mode():
         features = backbone(images)
     assert features.min() >= 0 and features.max() <= 6  # ends in ReLU6
@@ -55,7 +53,7 @@ def test_real_features_tell_an_aeroplane():
 @pytest.mark.parametrize("name", ["voc12", "coco14"])
 def test_masks_are_those_of_the_labels(name):
     try:
-        images, masks = open_images(name, "train", root=DATA), open_masks(name, "train", root=DATA)
+        images, masks = both(name, "train", root=DATA)
     except DataError as error:
         pytest.skip(str(error))
     assert images.label_matrix().any(axis=1).all()
@@ -66,10 +64,9 @@ def test_masks_are_those_of_the_labels(name):
 
 
 def classifier(limit: int, **more) -> rc.TrainClassifier:
-    given = {"weights": "mobilenet_v2_imagenet", "epochs": 1, "batch_size": 4, "crop": 64, "lr": 0.001}
-    data = rc.DataSettings(name="voc12", limit=limit)
+    data, name = rc.DataSettings(name="voc12", limit=limit), "mobilenet_v2"
     assert data.fingerprint
-    return rc.TrainClassifier(dataset=data, backbone="mobilenet_v2", **given | more)
+    return chain.classifier(dataset=data, backbone=name, weights=f"{name}_imagenet", lr=0.001, **more)
 
 
 def test_photographs_go_from_classifier_to_score():

@@ -11,6 +11,7 @@ import pytest
 import recamlib as rc
 from recamlib.book.run import NotebookError, run_notebook
 from recamlib.stages.infra import StageCache
+from tests.stages import chain
 
 SCRIPT = Path(__file__).with_name("slurm_daemons.sh")
 DATA = {"train_count": 10, "val_count": 6, "size": 48}
@@ -43,13 +44,11 @@ def results(slurm, tmp_path, monkeypatch) -> Path:
 
 
 def classifier() -> rc.TrainClassifier:
-    return rc.TrainClassifier(
-        dataset=rc.DataSettings(**DATA), epochs=10, batch_size=4, crop=32, lr=0.05, fc_lr_factor=1.0
-    )
+    return chain.classifier(dataset=rc.DataSettings(**DATA), epochs=10, crop=32)
 
 
 def maps() -> rc.ExtractCams:
-    return rc.ExtractCams(model=classifier(), scales=(1.0, 0.5))
+    return chain.cams(classifier())
 
 
 def entries(stage: rc.ExtractCams) -> list:
@@ -58,7 +57,6 @@ def entries(stage: rc.ExtractCams) -> list:
 
 
 def jobs() -> list[str]:
-    """Return number and state of every job that Slurm still remembers."""
     asked = ["squeue", "--noheader", "--array", "--states=all", "--format=%i %T"]
     return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split("\n")[:-1]
 

@@ -1,28 +1,21 @@
 """Run against run: what differed, what moved, and what is within noise."""
 
 import pytest
-from typer.testing import CliRunner
 
 import recamlib as rc
-from recamlib.cli import app
 from recamlib.report import compare
 from recamlib.report.claims import table_row
 from recamlib.report.compare import comparison, results_moved
+from tests import made_up
 
-PARAMETERS = {"profile": "smoke", "dataset": "hoofed", "backbone": "resnet_small", "train_images": 9,
-              "seeds": [0, 1, 2], "lr": 0.1}  # fmt: skip
+pytestmark = pytest.mark.usefixtures("results")
+PARAMETERS = made_up.result("", {}, train_images=9, seeds=[0, 1, 2], lr=0.1)["parameters"]
 
 
 def run(rows, notebook="02_table1_ablations", answer="holds", **parameters):
     claims = {"prose.any_option_beats_cam": rc.claims.sentence(answer, "drawn up for a test")}
-    path = rc.results.record(
-        notebook,
-        parameters=PARAMETERS | parameters,
-        rows=rows,
-        claims=claims,
-        images={"train": 9, "scored": 7},
-    )
-    return rc.results.read(path)
+    content = {"rows": rows, "claims": claims, "images": {"train": 9, "scored": 7}}
+    return rc.results.read(rc.results.record(notebook, parameters=PARAMETERS | parameters, **content))
 
 
 def test_only_what_differs_is_listed():
@@ -55,10 +48,10 @@ def test_one_seed_uses_the_intervals_over_images():
     assert moved.loc["row", "change high"] == pytest.approx(1.3 + 2**0.5)
 
 
-def test_the_command_and_what_it_refuses(results):
+def test_the_command_and_what_it_refuses(results, recam):
     run({"row": table_row([30.0, 40.0, 50.0])}, backbone="[red]y")  # no markup
     run({"row": table_row([31.0, 41.1, 51.0])}, profile="quick", answer="cannot tell")
-    done = CliRunner().invoke(app, ["compare", "02/smoke", "02/quick"])
+    done = recam("compare", "02/smoke", "02/quick")
     assert done.exit_code == 0, done.stderr
     assert "up" in done.stdout and "[red]y" in done.stdout and compare.RULE in done.stdout
     assert compare.load_run(str(results / "02_table1_ablations" / "latest_smoke.json"))["rows"]
@@ -69,19 +62,19 @@ def test_the_command_and_what_it_refuses(results):
         ("02/quikc", "did you mean '02/quick'"), ("gone.json", "gone.json"), ("01/smoke", "one notebook"),
         (str(results / "list.json"), "no result of a notebook"), (str(results / "torn.json"), "is not JSON"),
     ):  # fmt: skip
-        failed = CliRunner().invoke(app, ["compare", name, "02/quick"])
+        failed = recam("compare", name, "02/quick")
         assert failed.exit_code == 1 and message in failed.stderr
 
 
-def test_an_earlier_run_can_be_stored_by_its_file(results, monkeypatch, tmp_path):
+def test_an_earlier_run_can_be_stored_by_its_file(results, recam, monkeypatch, tmp_path):
     monkeypatch.setattr(rc.paths, "book_dir", lambda: tmp_path / "book")
     (tmp_path / "book").mkdir()
     rows = {"row": table_row([1.0])}
     run(rows, profile="mini", train_images=7)
     (path,) = results.glob("02_table1_ablations/*/result.json")
     run(rows, profile="mini", train_images=8)
-    for name in (str(path), "02"):
-        done = CliRunner().invoke(app, ["store", name])
+    for name in (path, "02"):
+        done = recam("store", name)
         assert done.exit_code == 0, done.output
     parts = [f.stem.rpartition("_")[2] for f in sorted((tmp_path / "book" / "measured").glob("*.json"))]
     assert parts == ["7", "8"]

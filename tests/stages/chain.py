@@ -2,12 +2,12 @@
 
 import recamlib as rc
 
-DATA = {"train_count": 10, "val_count": 6, "size": 64}
+DATA = rc.DataSettings(train_count=10, val_count=6, size=64)
 TRAINING = {"epochs": 1, "batch_size": 4, "crop": 64, "lr": 0.05, "fc_lr_factor": 1.0}
 
 
 def classifier(**more) -> rc.TrainClassifier:
-    return rc.TrainClassifier(**({"dataset": rc.DataSettings(**DATA)} | TRAINING | more))
+    return rc.TrainClassifier(**({"dataset": DATA} | TRAINING | more))
 
 
 def reactivated(**more) -> rc.Reactivate:
@@ -37,13 +37,26 @@ def segmenter(**more) -> rc.TrainSegmenter:
     return rc.TrainSegmenter(**({"masks": rc.PseudoMasks(maps=cams())} | settings | more))
 
 
+def interrupt(patch, module, name: str, *, at: int) -> list[None]:
+    """Have the so-and-so-many-th call of a function interrupted; return a list of the calls."""
+    original, calls = getattr(module, name), []
+
+    def called(*args, **kwargs):
+        calls.append(None)
+        if len(calls) == at:
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)
+
+    patch.setattr(module, name, called)
+    return calls
+
+
 def kinds(base: type) -> set[type]:
     found = {base} if "stage" in base.model_fields else set()
     return found.union(*(kinds(kind) for kind in base.__subclasses__()))
 
 
 def train_all() -> None:
-    """Compute what most tests stand on."""
     for stage in (classifier(), reactivated(), segmenter()):
         _ = stage.result
     for stage in (cams(reactivated()), walked()):

@@ -6,6 +6,8 @@ from pathlib import Path
 import chain
 import pytest
 
+from recamlib.data.access import MaskSet
+
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory) -> Path:
@@ -32,7 +34,5 @@ def empty(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def no_masks(monkeypatch) -> None:
     """Fail the test if a mask is opened."""
-    from recamlib.data import access
-
     for name in ("mask", "__init__"):
-        monkeypatch.setattr(access.MaskSet, name, lambda *args, **kwargs: pytest.fail("a mask was opened"))
+        monkeypatch.setattr(MaskSet, name, lambda *args, **kwargs: pytest.fail("a mask was opened"))

@@ -4,28 +4,20 @@ import os
 
 import pytest
 from submitit.core.utils import FailedJobError, UncompletedJobError
-from typer.testing import CliRunner
 
-from recamlib.cli import app
 from recamlib.errors import SettingsError
 from recamlib.stages.infra import job_error, job_settings, read_cluster
 
 
-@pytest.fixture
-def programs(tmp_path, monkeypatch) -> None:
+def test_settings_of_jobs_come_from_one_text(tmp_path, monkeypatch):
     for name in ("sbatch", "srun"):
-        (tmp_path / name).write_text("#!/bin/sh\nexit 1\n")
-        (tmp_path / name).chmod(0o755)
+        (tmp_path / name).touch(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-
-
-def test_settings_of_jobs_come_from_one_text(programs, monkeypatch):
     text = "slurm,partition=gpu,gpus_per_node=2,mem_gb=8.5,max_jobs=9,setup=module load cuda"
     monkeypatch.setenv("RECAM_CLUSTER", text)
-    training, images = job_settings("training"), job_settings("images")
-    assert (training["slurm_partition"], training["slurm_setup"]) == ("gpu", ["module load cuda"])
-    assert (training["gpus_per_node"], training["mem_gb"]) == (2, 8.5)
-    assert (images["max_jobs"], images["min_samples_per_job"], training["min_samples_per_job"]) == (9, 16, 1)
+    wanted = {"slurm_partition": "gpu", "slurm_setup": ["module load cuda"], "gpus_per_node": 2}
+    assert job_settings("training").items() >= (wanted | {"mem_gb": 8.5, "min_samples_per_job": 1}).items()
+    assert job_settings("images").items() >= {"max_jobs": 9, "min_samples_per_job": 16}.items()
 
 
 @pytest.mark.parametrize("text, message", [
@@ -37,17 +29,14 @@ def test_wrong_settings_are_named(text, message):
         read_cluster(text)
 
 
-def test_the_command_line_checks_before_anything_runs(monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    shown = CliRunner().invoke(app, ["run", "02", "--cluster", "slurm"])
-    assert shown.exit_code == 1 and "there is no Slurm here" in shown.output
-
-
-def test_a_job_sends_no_jobs_and_counting_stays_here(monkeypatch):
+def test_a_job_sends_no_jobs_and_the_command_line_looks_for_slurm_first(recam, monkeypatch):
     monkeypatch.setenv("RECAM_CLUSTER", "local")
     assert job_settings("images")["cluster"] == "local" and job_settings("here") is None
     monkeypatch.setenv("SUBMITIT_FOLDER", "/somewhere")
     assert job_settings("images") is None
+    monkeypatch.setenv("PATH", "")
+    shown = recam("run", "02", "--cluster", "slurm")
+    assert shown.exit_code == 1 and "there is no Slurm here" in shown.output
 
 
 def test_errors_of_jobs_say_why_and_where_the_logs_are(tmp_path):

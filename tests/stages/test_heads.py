@@ -35,33 +35,29 @@ def reactivated(**more) -> rc.Reactivate:
 @pytest.mark.parametrize("gap", ["pixels", "mask"])
 def test_padded_cells_change_no_loss(gap):
     torch.manual_seed(0)
-    features = [torch.rand(6, 2, 3), torch.rand(6, 4, 4)]
+    features, plain = [torch.rand(6, 2, 3), torch.rand(6, 4, 4)], []
     views = FeatureViews(DATA.images("train_aug").select(limit=2), features)
     net = _heads(torch.nn.Linear(6, views.labels.shape[1], bias=False))
     stage = reactivated(gap=gap)
     padded = stage._head_step(net, views.cells, views.labels)
-    plain = []
-    for f, row in zip(features, views.labels):
-        f, row = f[None], row[None]
+    for f, row in zip((f[None] for f in features), views.labels[:, None]):
         maps = class_activation_maps(f, net.fc1.weight)
         sce = reactivation_loss(class_features(f, maps, gap=gap), row, classifier=net.head)
-        plain.append((bce_loss(net.fc1(f.mean((2, 3))), row), sce))
-    assert padded["bce"].item() == pytest.approx(sum(p[0].item() for p in plain) / 2, rel=1e-5)
-    assert padded["sce"].item() == pytest.approx(sum(p[1].item() for p in plain) / 2, rel=1e-5)
+        plain.append((bce_loss(net.fc1(f.mean((2, 3))), row).item(), sce.item()))
+    assert [padded[loss].item() for loss in ("bce", "sce")] == pytest.approx(np.mean(plain, 0), rel=1e-5)
 
 
 def test_maps_of_stored_features_are_those_of_the_network():
-    model = reactivated()
+    model, images = reactivated(), DATA.images("train")
+    (item,) = Features(dataset=DATA, mirror=True).items([("train", images.ids[0])])
+    assert item["features"].dtype == "float16" and item["features"].shape[0] == 2
     classifier, fc2 = model.load()
-    fc1, name = classifier.fc1.weight.detach(), DATA.images("train").ids[0]
-    images = DATA.images("train")
-    classes = [torch.from_numpy(images.labels(name)).nonzero().flatten()]
+    name, scales = images.ids[0], (1.0, 0.5)
+    more = {"scales": scales, "classes": [torch.from_numpy(images.labels(name)).nonzero().flatten()]}
     for option in ("w", "w*w'", "w*random"):
-        weights = combine_weights(fc1, fc2, option, seed=model.seed)[None]
-        (wanted,) = extract_scale_maps(
-            classifier, [images.image(name)], weights, scales=(1.0, 0.5), classes=classes
-        )
-        stage = rc.ExtractCams(model=model, weights=option, scales=(1.0, 0.5))
+        weights = combine_weights(classifier.fc1.weight.detach(), fc2, option, seed=model.seed)[None]
+        (wanted,) = extract_scale_maps(classifier, [images.image(name)], weights, **more)
+        stage = rc.ExtractCams(model=model, weights=option, scales=scales)
         item = next(iter(stage.items([("train", name)])))
         for mine, theirs in zip(item["scales"], wanted):
             got = torch.from_numpy(mine.copy())[stage.options.index(option)]
@@ -78,29 +74,19 @@ def test_every_training_says_how_far_it_is():
     assert "fc2_accuracy" not in control and control["fc1_map"] == record["fc1_map"]
 
 
-def test_a_linear_start_is_the_layer_fitted_on_untouched_features():
+def test_a_linear_start_is_the_layer_fitted_on_untouched_features_and_reactivation_draws_anew():
     stage = base(train="all", fc_init="linear", epochs=1, lr=1e-9, weight_decay=0.0, optimizer="sgd", crop=48)
     assert torch.allclose(stage.load()[0].fc1.weight, stage.linear.fc1().weight, atol=1e-6)
     assert stage.linear.result["convergence"]["val_map"] == stage.result["convergence"]["fc1_map"]
-
-
-def test_reactivation_draws_anew():
-    stage = base(train="all", crop=48)
-    images = DATA.images("train_aug")
     first, second = stage.views(), stage.views(draws=OTHER_DRAWS)
-    assert not all(first[i][0].equal(second[i][0]) for i in range(len(images)))
+    assert not all(first[i][0].equal(second[i][0]) for i in range(len(first)))
 
 
 def test_what_cannot_be_reactivated_is_refused_at_once():
-    with pytest.raises(SettingsError, match="a base with train='heads'"):
-        reactivated(base=base(train="all"))
-    with pytest.raises(SettingsError, match="softmax over one class"):
-        rc.Reactivate(base=rc.TrainClassifier(dataset=rc.DataSettings(classes=("horse",))))
-    with pytest.raises(SettingsError, match="probe"):
-        base(probe=True)
-
-
-def test_stored_features_are_half_precision_and_mirrored_if_asked():
-    request = ("train", DATA.images("train").ids[0])
-    item = next(iter(Features(dataset=DATA, mirror=True).items([request])))
-    assert item["features"].dtype == "float16" and item["features"].shape[0] == 2
+    alone = rc.TrainClassifier(dataset=rc.DataSettings(classes=("horse",)))
+    for refused, message in (
+        (lambda: reactivated(base=base(train="all")), "a base with train='heads'"),
+        (lambda: rc.Reactivate(base=alone), "softmax over one class"), (lambda: base(probe=True), "probe"),
+    ):  # fmt: skip
+        with pytest.raises(SettingsError, match=message):
+            refused()

@@ -5,14 +5,13 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from chain import DATA, cams, classifier, reactivated, segmenter, walked
+from chain import DATA, cams, classifier, interrupt, reactivated, segmenter, walked
 from PIL import Image
 
 import recamlib as rc
 from recamlib.errors import DataError, SettingsError
 from recamlib.method.saliency import edam_merge
 from recamlib.stages import classify, segment
-from recamlib.stages import saliency as saliency_stages
 
 
 def eps(**more):
@@ -29,56 +28,48 @@ def maps_folder(tmp_path):
     folder = tmp_path / "maps"
     folder.mkdir()
     for split in ("train_aug", "val"):
-        images = rc.DataSettings(**DATA).images(split)
+        images = DATA.images(split)
         for id in images.ids:
             grey = images.image(id).float().mean(0) * (100 / 255)
             Image.fromarray(grey.round().to(torch.uint8).numpy()).save(folder / f"{id}.png")
     return folder
 
 
-def test_saliency_is_part_of_the_key_and_its_absence_changes_no_key(maps_folder, tmp_path):
+def test_saliency_is_part_of_the_key_and_its_absence_changes_no_key(maps_folder, tmp_path, monkeypatch):
     assert "saliency" not in classifier().uid
     folder = rc.Saliency(folder=str(maps_folder))
     assert (folder.source, folder.peak) == ("folder", 100)
     keys = [classifier().uid, eps().uid, eps(saliency_weight=0.5).uid, eps(saliency=folder).uid]
-    moved = maps_folder.rename(tmp_path / "moved")
-    assert eps(saliency=rc.Saliency(folder=str(moved))).uid == keys[-1]
-    changed = shutil.copytree(moved, tmp_path / "changed")
+    name = DATA.images("train").ids[0]
+    monkeypatch.setenv("RECAM_DATA", str(tmp_path))  # a folder in the data folder needs no path, and may move
+    before = rc.SaliencyMaps(dataset=DATA, saliency=rc.Saliency(folder="maps")).one("train", name)
+    moved = rc.Saliency(folder=str(maps_folder.rename(tmp_path / "moved")))
+    assert eps(saliency=moved).uid == keys[-1] and "moved" not in moved.describe()
+    assert np.array_equal(rc.SaliencyMaps(dataset=DATA, saliency=moved).one("train", name), before)
+    changed = shutil.copytree(tmp_path / "moved", tmp_path / "changed")
     Image.fromarray(np.full((4, 4), 50, np.uint8)).save(next(changed.glob("*.png")))
     keys.append(eps(saliency=rc.Saliency(folder=str(changed))).uid)
     assert len(set(keys)) == 5
 
 
-def test_a_folder_in_the_data_folder_needs_no_path_and_may_move(maps_folder, monkeypatch):
-    monkeypatch.setenv("RECAM_DATA", str(maps_folder.parent))
-    maps = rc.SaliencyMaps(dataset=rc.DataSettings(**DATA), saliency=rc.Saliency(folder="maps"))
-    name = maps.dataset.images("train").ids[0]
-    before = maps.one("train", name)
-    moved = rc.Saliency(folder=str(maps_folder.rename(maps_folder.parent / "moved")))
-    assert moved.fingerprint == maps.saliency.fingerprint
-    again = rc.SaliencyMaps(dataset=maps.dataset, saliency=moved)
-    assert np.array_equal(again.one("train", name), before) and "moved" not in moved.describe()
-
-
 def test_missing_maps_stop_the_run_before_anything_is_trained(maps_folder, monkeypatch):
-    ids = rc.DataSettings(**DATA).images("train").ids
+    ids = DATA.images("train").ids
     for id in ids[2:5]:
         (maps_folder / f"{id}.png").unlink()
-    for place, name in ((rc.fit, "fit"), (saliency_stages.SaliencyFolder, "map")):
-        monkeypatch.setattr(place, name, lambda *a, **k: pytest.fail("the work has begun"))
+    for place in ("recamlib.engine.fit.fit", "recamlib.stages.saliency.SaliencyFolder.map"):
+        monkeypatch.setattr(place, lambda *a, **k: pytest.fail("the work has begun"))
     with pytest.raises(DataError, match=f"3 of 10 images .*: {ids[2]}, {ids[3]}, {ids[4]};"):
         _ = eps(saliency=rc.Saliency(folder=str(maps_folder))).result
-    rc.SaliencyMaps(dataset=rc.DataSettings(**DATA)).check("train_aug")  # the embedded one needs no file
+    rc.SaliencyMaps(dataset=DATA).check("train_aug")  # the embedded one needs no file
 
 
 def test_training_with_saliency_opens_no_mask_and_adds_its_loss(empty, no_masks):
     assert set(eps().result["history"]) == {"loss", "bce", "eps", "steps"}
     assert set(recam_e().result["history"]) == {"loss", "bce", "sce", "eps", "steps"}
-    history = recam_e(sce_weight=2.0).result["history"]
-    parts = np.array(history["bce"]) + 2 * np.array(history["sce"]) + np.array(history["eps"])
-    np.testing.assert_allclose(history["loss"], parts, rtol=1e-5)
-    control = recam_e(sce_weight=0.0).result["history"]
-    np.testing.assert_allclose(control["loss"], np.add(control["bce"], control["eps"]), rtol=1e-5)
+    for weight in (2.0, 0.0):
+        found = recam_e(sce_weight=weight).result["history"]
+        expected = np.add(found["bce"], found["eps"]) + weight * np.array(found.get("sce", 0))
+        np.testing.assert_allclose(found["loss"], expected, rtol=1e-5)
     assert len(list(cams(recam_e(), reading="softmax").run("train"))) == 10
 
 
@@ -88,15 +79,7 @@ def test_training_with_saliency_opens_no_mask_and_adds_its_loss(empty, no_masks)
 def test_a_killed_run_gives_the_weights_of_an_unbroken_one(stage, module, loss, monkeypatch):
     whole = stage().result["weights"]["sha256"]
     stage().infra.forget(["model"])
-    original, calls = getattr(module, loss), []
-
-    def interrupted(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return original(*args, **kwargs)
-
-    monkeypatch.setattr(module, loss, interrupted)
+    calls = interrupt(monkeypatch, module, loss, at=4)
     with pytest.raises(KeyboardInterrupt):
         _ = stage().result
     assert stage().result["weights"]["sha256"] == whole
@@ -105,9 +88,8 @@ def test_a_killed_run_gives_the_weights_of_an_unbroken_one(stage, module, loss, 
 
 def test_a_softmax_reading_is_the_share_of_each_class_and_needs_a_background():
     stage = cams(eps(), reading="softmax")
-    model, _ = stage.model.load()
-    name = stage.dataset.images("train").ids[0]
-    picture = stage.dataset.images("train").image(name)
+    (model, _), images = stage.model.load(), stage.dataset.images("train")
+    name, picture = images.ids[0], images.image(images.ids[0])
     with torch.inference_mode():
         pair = [rc.data.views.normalise(view)[None] for view in (picture, picture.flip(2))]
         shares = [model.scores(model.features(x)).softmax(1)[0] for x in pair]
@@ -149,15 +131,11 @@ def test_a_merge_has_no_threshold_and_feeds_masks_scores_and_networks():
 
 
 def test_saliency_is_scored_as_one_foreground():
-    score = rc.SaliencyScore(dataset=rc.DataSettings(**DATA), theta=0.37)
-    truth = score.dataset.masks("train")
-    both = either = there = pixels = 0
-    for name in truth.ids:
-        found = rc.SaliencyMaps(dataset=score.dataset).one("train", name) > np.float32(0.37)
-        object_ = truth.mask(name) > 0
-        both, either = both + (found & object_).sum(), either + (found | object_).sum()
-        there, pixels = there + object_.sum(), pixels + object_.size
-    assert score.miou == pytest.approx(100 * both / either)
-    assert score.result["share"] == pytest.approx(there / pixels)
+    score = rc.SaliencyScore(dataset=DATA, theta=0.37)
+    truth, maps = score.dataset.masks("train"), rc.SaliencyMaps(dataset=score.dataset)
+    found = np.concatenate([(maps.one("train", name) > np.float32(0.37)).ravel() for name in truth.ids])
+    there = np.concatenate([(truth.mask(name) > 0).ravel() for name in truth.ids])
+    assert score.miou == pytest.approx(100 * (found & there).sum() / (found | there).sum())
+    assert score.result["share"] == pytest.approx(there.mean())
     low, high = score.interval()
     assert low <= score.miou <= high

@@ -15,7 +15,7 @@ from recamlib.stages.base import Stage
 
 def upper_bound(**more):
     settings = {"steps": 3, "batch_size": 4, "crop": 64, "lr": 0.01}
-    return rc.TrainUpperBound(dataset=rc.DataSettings(**DATA), **(settings | more))
+    return rc.TrainUpperBound(dataset=DATA, **(settings | more))
 
 
 def test_training_on_pseudo_masks_never_opens_a_mask(empty, no_masks, capsys):
@@ -33,11 +33,8 @@ def test_the_upper_bound_reads_true_masks_and_nothing_else_can_take_it():
     stage = upper_bound()
     assert stage.result["supervision"] == "true masks"
     assert rc.SegmentationScore(of=stage).label == "single-scale, no CRF, TRUE MASKS"
-    takers = set()
-    for kind in kinds(Stage):
-        for field in kind.model_fields.values():
-            if rc.TrainUpperBound in (field.annotation, *typing.get_args(field.annotation)):
-                takers.add(kind.__name__)
+    fields = [(kind.__name__, f.annotation) for kind in kinds(Stage) for f in kind.model_fields.values()]
+    takers = {name for name, held in fields if rc.TrainUpperBound in (held, *typing.get_args(held))}
     assert takers == {"SegmentationScore"}
     with pytest.raises(SettingsError):
         rc.TrainSegmenter(masks=stage)
@@ -73,11 +70,11 @@ def test_kinds_of_evaluation_are_numbers_apart():
 
 def test_what_cannot_be_learned_from_stops_with_one_line():
     masks = rc.PseudoMasks(maps=segmenter().masks.maps, threshold=0.99999999)
-    with pytest.raises(DataError, match="background alone"):
-        _ = segmenter(masks=masks).result
-    with pytest.raises(TrainingError, match=r"step \d+ \(samples hoofed_train_"):
-        _ = segmenter(lr=1e30, steps=20).result
-    with pytest.raises(SettingsError, match="deeplabv2_smal'.*deeplabv2_small"):
-        _ = segmenter(arch="deeplabv2_smal").result
-    with pytest.raises(SettingsError, match="fixed_norm"):
-        _ = segmenter(arch="deeplabv3plus_small", fixed_norm=True).result
+    for given, error, message in (
+        ({"masks": masks}, DataError, "10 pseudo masks hold background alone"),
+        ({"lr": 1e30, "steps": 20}, TrainingError, r"step \d+ \(samples hoofed_train_"),
+        ({"arch": "deeplabv2_smal"}, SettingsError, "deeplabv2_smal'.*deeplabv2_small"),
+        ({"arch": "deeplabv3plus_small", "fixed_norm": True}, SettingsError, "fixed_norm"),
+    ):
+        with pytest.raises(error, match=message):
+            _ = segmenter(**given).result

@@ -1,5 +1,6 @@
 """Stages: strict settings, one cache entry per meaning, nothing lost, and no way from a mask to training."""
 
+import functools
 import inspect
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from recamlib.errors import DataError, MaskAccessError, SettingsError
 from recamlib.method.scores import confusion, mean_iou
 from recamlib.stages import classify, maps, refine, saliency, score
 from recamlib.stages.base import Stage
-from recamlib.studies import common as tables
+from recamlib.stages.segment import to_mask
 
 
 @pytest.mark.parametrize(("kind", "given", "message"), [
@@ -34,10 +35,8 @@ def test_a_stage_is_described_and_printed_as_what_differs_from_the_defaults(resu
     for text in (stage.describe(), repr(stage)):
         assert "sce_weight" in text and "train_count" in text and "momentum" not in text
     assert rc.TrainClassifier(dataset="hoofed") == rc.TrainClassifier()
-    signature = str(
-        inspect.signature(rc.SegmentationScore)
-    )  # on the library's pages: no folder of the machine
-    assert len(signature) < 1500 and str(results) not in signature
+    shown = str(inspect.signature(rc.SegmentationScore))  # on the library's pages: no folder of the machine
+    assert len(shown) < 1500 and str(results) not in shown
 
 
 def test_equal_settings_share_a_result_and_others_do_not(monkeypatch):
@@ -51,22 +50,20 @@ def test_equal_settings_share_a_result_and_others_do_not(monkeypatch):
 
 def test_a_key_does_not_depend_on_what_else_was_built_from_a_stage():
     base = classifier()
-    alone = rc.Reactivate(base=base, epochs=1, batch_size=4)
+    alone = reactivated(base=base)
     before = alone.uid
     assert maps.ExtractCams(model=base).uid  # exca would from here on name the class of `base` everywhere
-    assert rc.Reactivate(base=base, epochs=1, batch_size=4).uid == before
-    assert rc.Walk(cams=maps.ExtractCams(model=alone)).cams.model.uid == before
-    assert alone.result["weights"] == rc.Reactivate(base=base, epochs=1, batch_size=4).result["weights"]
+    assert reactivated(base=base).uid == rc.Walk(cams=maps.ExtractCams(model=alone)).cams.model.uid == before
+    assert alone.result["weights"] == reactivated(base=base).result["weights"]
     assert rc.Reactivate(**dict(alone)).uid == before  # neither the name nor the result is a setting
 
 
-def test_a_version_reaches_all_that_is_made_from_a_stage():
+def test_a_version_reaches_all_that_is_made_from_a_stage(monkeypatch):
     """Also where it is no setting of what comes after, as the labels of IRN are none of the walk."""
-    before = [stage.infra.uid_folder() for stage in (walked(), boundary(), cams(), reactivated())]
-    with pytest.MonkeyPatch.context() as patch:
-        versions = rc.ConfidentLabels.versions
-        patch.setattr(rc.ConfidentLabels, "versions", lambda self: versions(self) | {"ConfidentLabels/3"})
-        after = [stage.infra.uid_folder() for stage in (walked(), boundary(), cams(), reactivated())]
+    made = (walked, boundary, cams, reactivated)
+    before, versions = [stage().infra.uid_folder() for stage in made], rc.ConfidentLabels.versions
+    monkeypatch.setattr(rc.ConfidentLabels, "versions", lambda self: versions(self) | {"ConfidentLabels/3"})
+    after = [stage().infra.uid_folder() for stage in made]
     assert [one == other for one, other in zip(before, after)] == [False, False, True, True]
     names = {kind.__name__: kind.model_fields["stage"].default for kind in kinds(Stage)}
     assert all(version.startswith(f"{name}/") for name, version in names.items())
@@ -91,10 +88,9 @@ def test_no_stage_before_the_score_can_open_a_mask(empty, no_masks):
     maps_of = cams(model, weights="w*w'")
     stage = rc.SaliencyMerge(cams=walked(maps_of))
     assert len(list(stage.run("train"))) == 10 and rc.Classify(model=model).result["logits"].shape == (6, 5)
-    with pytest.raises(pytest.fail.Exception):
-        _ = rc.Score(of=stage).result
-    with pytest.raises(pytest.fail.Exception):
-        _ = rc.SaliencyScore(dataset=stage.dataset).result
+    for scored in (rc.Score(of=stage), rc.SaliencyScore(dataset=stage.dataset)):
+        with pytest.raises(pytest.fail.Exception):
+            _ = scored.result
 
 
 def test_masks_change_nothing_that_is_trained(trained, empty, no_masks):
@@ -106,25 +102,19 @@ def test_masks_change_nothing_that_is_trained(trained, empty, no_masks):
 
 
 def test_access_to_masks_is_shut_while_stages_train_and_extract(empty, monkeypatch):
-    truth = rc.DataSettings(**DATA).masks("train")
-    seen = []
+    truth, seen = DATA.masks("train"), []
 
-    def behind(module, name):
-        original = getattr(module, name)
-
-        def peek(*args, **kwargs):
-            with pytest.raises(MaskAccessError, match="masks are for metrics only"):
-                truth.mask(truth.ids[0])
-            seen.append(name)
-            return original(*args, **kwargs)
-
-        monkeypatch.setattr(module, name, peek)
-        return peek
+    def peek(name, original, *args, **kwargs):
+        with pytest.raises(MaskAccessError, match="masks are for metrics only"):
+            truth.mask(truth.ids[0])
+        seen.append(name)
+        return original(*args, **kwargs)
 
     names = {"bce_loss": classify, "eps_loss": classify, "fine_grained": saliency, "edam_merge": refine,
              "extract_scale_maps": maps, "random_walks": refine, "boundary_loss": refine}  # fmt: skip
-    peeks = {name: behind(module, name) for name, module in names.items()}
-    monkeypatch.setitem(classify.LOSSES, "bce", peeks["bce_loss"])
+    for name, module in names.items():
+        monkeypatch.setattr(module, name, functools.partial(peek, name, getattr(module, name)))
+    monkeypatch.setitem(classify.LOSSES, "bce", classify.bce_loss)
     walk = walked(cams(classifier(saliency=rc.Saliency())))
     list(rc.SaliencyMerge(cams=walk).run("train"))
     assert set(seen) == set(names)
@@ -132,26 +122,22 @@ def test_access_to_masks_is_shut_while_stages_train_and_extract(empty, monkeypat
 
 def test_only_the_metric_side_names_masks():
     library = Path(rc.__file__).parent
-    allowed = {"cli.py", "stages/base.py", "stages/score.py", "studies/common.py"}
-    allowed |= {"book/explorer.py"}  # the page that shows IoU per image
-    allowed |= {"stages/segment.py"}  # the upper bound, once; cli.py writes devkits
+    # cli.py writes devkits, the explorer shows IoU per image, the upper bound of segment.py is looked at here
+    allowed = {"cli.py", "stages/base.py", "stages/score.py", "studies/common.py", "book/explorer.py"}
     before, bound = (library / "stages/segment.py").read_text().split("class TrainUpperBound")
     assert ".masks(" not in before and bound.count(".masks(") == 1
     for path in library.rglob("*.py"):
         name = path.relative_to(library).as_posix()
-        if name in allowed or name.startswith("data/"):
-            continue
-        text = path.read_text()
-        assert not [word for word in ("open_masks", "MaskSet", ".masks(") if word in text], name
+        if name not in allowed | {"stages/segment.py"} and not name.startswith("data/"):
+            text = path.read_text()
+            assert not [word for word in ("open_masks", "MaskSet", ".masks(") if word in text], name
 
 
 def test_one_forward_pass_serves_all_weight_options(empty, monkeypatch):
-    calls = []
-    original = maps.extract_scale_maps
+    calls, original = [], maps.extract_scale_maps
     monkeypatch.setattr(maps, "extract_scale_maps", lambda *a, **k: calls.append(1) or original(*a, **k))
-    merged = {}
-    for option in rc.OPTIONS:
-        merged[option] = [m for _, m, _ in cams(reactivated(), weights=option).maps("train")]
+    stages = {option: cams(reactivated(), weights=option) for option in rc.OPTIONS}
+    merged = {option: [m for _, m, _ in stage.maps("train")] for option, stage in stages.items()}
     assert len(calls) == 1
     assert all(m.shape[2] == 64 and m.min() >= 0 and m.max() <= 1 for m in merged["w"])
     assert not torch.equal(merged["w"][0], merged["w'"][0])
@@ -161,24 +147,22 @@ def test_the_control_has_no_second_layer_to_read():
     control = reactivated(sce_weight=0.0)
     assert set(control.result["history"]) == {"loss", "bce", "steps"}
     assert len(list(cams(control).maps("val"))) == 6
-    with pytest.raises(SettingsError, match="has no FC2"):
-        cams(control, weights="w'")
-    with pytest.raises(SettingsError, match="has no FC2"):
-        cams(weights="w*w'")
+    for model, option in ((control, "w'"), (None, "w*w'")):
+        with pytest.raises(SettingsError, match="has no FC2"):
+            cams(model, weights=option)
 
 
 def test_an_image_that_goes_bad_loses_none_of_the_others(empty, monkeypatch):
     monkeypatch.setattr(maps, "WINDOW", 2)
     stage = cams()
     images = stage.images("train")
-    original = type(images).image
+    original, _ = type(images).image, stage.model.result
 
     def image(self, name):
         if name == images.ids[4]:
             raise DataError(f"{name}: not an image")
         return original(self, name)
 
-    _ = stage.model.result
     with monkeypatch.context() as patch:
         patch.setattr(type(images), "image", image)
         with pytest.raises(DataError, match=images.ids[4]):
@@ -189,20 +173,16 @@ def test_an_image_that_goes_bad_loses_none_of_the_others(empty, monkeypatch):
 
 def test_score_counts_what_the_masks_say():
     result = rc.Score(of=cams(reactivated(), weights="w*w'"), split="train")
-    dataset = result.of.model.dataset
-    truth = dataset.masks("train")
-    folds = result.result["cross_thresholds"]
+    truth, folds = result.of.model.dataset.masks("train"), result.result["cross_thresholds"]
     total = np.zeros((6, 6), dtype=int)
     for name, merged, present in result.of.maps("train"):
-        mask = tables.to_mask(merged.numpy(), present, folds[score.fold_of(name)])
+        mask = to_mask(merged.numpy(), present, folds[score.fold_of(name)])
         total += confusion(mask, truth.mask(name), num_classes=6)
     assert result.miou == pytest.approx(100 * mean_iou(total)) and result.miou <= result.best + 1e-9
-    low, high = result.interval()
-    assert low <= result.miou <= high
+    assert result.interval()[0] <= result.miou <= result.interval()[1]
     assert set(result.per_class()) == {"background", "horse", "cow", "sheep", "zebra", "giraffe"}
     assert set(result.by_label_count()) <= {"single", "multi"}
-    low, high = result.interval_of_difference(result)
-    assert low == high == 0
+    assert result.interval_of_difference(result) == (0, 0)
 
 
 def test_table_rows_and_examples_follow_their_rules():

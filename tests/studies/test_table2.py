@@ -6,52 +6,39 @@ import pytest
 
 import recamlib as rc
 from recamlib.errors import RecamError, SettingsError
-
-
-def result():
-    """A made-up result of notebook 03: ReCAM one point above CAM, IRN ten above none."""
-    rows = {}
-    for number, method in enumerate(rc.cells.METHODS):
-        for side, kind in enumerate(rc.table2.KINDS):
-            mean = 40.0 + 10 * number + side
-            row = {"mean": mean, "low": mean - 1, "high": mean + 1, "images": 9, "seeds": 1,
-                   "by_label_count": {"single": mean, "multi": mean - 5}}  # fmt: skip
-            if side:
-                row |= {"difference": 1.0, "difference_interval": [0.5, 1.5]}
-            rows[f"{method}.{kind}_miou"] = row
-            parts = {"train classifier": 10.0, **({"reactivate": 5.0} if side else {}), "masks": 1.0}
-            rows[f"{method}.{kind}_ut"] = {"mean": 1.0 + side + number, "seconds": 11.0, "parts": parts}
-    return {"notebook": "03_table2_refinement", "parameters": {"dataset": "hoofed", "profile": "smoke",
-            "backbone": "resnet_small"}, "images": {"scored": 9}, "rows": rows, "claims": {}}  # fmt: skip
+from tests.made_up import result, row
 
 
 def test_table_two_is_paper_beside_measured():
-    frame = rc.table2.frame(result())
+    rows = {}  # ReCAM one point above CAM, IRN ten above none
+    for number, method in enumerate(rc.cells.METHODS):
+        for side, kind in enumerate(rc.table2.KINDS):
+            rows[f"{method}.{kind}_miou"] = row(40.0 + 10 * number + side, side)
+            rows[f"{method}.{kind}_ut"] = {"mean": 1.0 + side + number, "seconds": 11.0, "parts": {}}
+    made_up = result("03_table2_refinement", rows)
+    frame = rc.table2.frame(made_up)
     assert frame.loc["no refinement", "CAM paper"] == 48.8 and frame.loc["AdvCAM", "ReCAM ut paper"] == 317.2
     assert frame.loc["IRN", "ReCAM here"] == 51.0
-    board = rc.tables.scoreboard([result()]).set_index("claim")
+    board = rc.tables.scoreboard([made_up]).set_index("claim")
     columns = ("recam_miou.voc12", "cam_miou.voc12", "recam_ut.voc12", "recam_miou.coco14")
     verdicts = board.loc[[f"table2.irn.{column}" for column in columns], "verdict"]
     assert verdicts.tolist() == ["holds", "reference", "reference", "not run"]
     assert board.loc["table2.irn.recam_ut.voc12", "here"] == 3.0
+    for names, message in (([], "use one of"), (["irm"], "did you mean 'irn'")):
+        with pytest.raises(SettingsError, match=message):
+            rc.table2.systems({}, {}, methods=names)
 
 
-@pytest.mark.parametrize("names, message", [([], "use one of"), (["irm"], "did you mean 'irn'")])
-def test_rows_that_cannot_be_are_one_clear_error(names, message):
-    with pytest.raises(SettingsError, match=message):
-        rc.table2.systems({}, {}, methods=names)
-
-
-def test_benchmarks_are_stored_and_shown(tmp_path, monkeypatch):
+def test_benchmarks_are_stored_and_shown(results, tmp_path, monkeypatch):
     monkeypatch.setattr("recamlib.paths.book_dir", lambda: tmp_path / "book")
     (tmp_path / "book" / "measured").mkdir(parents=True)
     with pytest.raises(RecamError, match="make bench"):
         rc.results.store_benchmarks()
     assert rc.results.benchmarks().empty
-    (tmp_path / "results" / "benchmarks").mkdir(parents=True)
+    (results / "benchmarks").mkdir(parents=True)
     literal = {"seconds": 5.0, "memory_ratio": 0.1, "difference": 1e-5}
     report = {"note": "47 x 62 cells; bars", "device": "cpu", "date": "2026-11-23",
               "forms": {"ours": {"seconds": 0.1}, "literal": literal}}  # fmt: skip
-    (tmp_path / "results" / "benchmarks" / "walk.json").write_text(json.dumps(report))
+    (results / "benchmarks" / "walk.json").write_text(json.dumps(report))
     rc.results.store_benchmarks()
     assert rc.results.benchmarks().loc["walk", "times faster"] == 50

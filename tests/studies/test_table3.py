@@ -1,5 +1,6 @@
 """Table 3 put together: cells named as the paper's, comparisons, shares of the upper bound, figures."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -8,19 +9,16 @@ import pytest
 import recamlib as rc
 from recamlib.errors import SettingsError
 from recamlib.files import read_yaml
+from tests.stages import chain
 
+pytestmark = pytest.mark.usefixtures("results")
 CAM, RECAM = (rc.table2.cell("none", kind) for kind in ("cam", "recam"))
 
 
 def maps(seed=0):
-    data = rc.DataSettings(train_count=8, val_count=4, size=64)
-    settings = {"epochs": 1, "batch_size": 4, "crop": 64, "lr": 0.05, "fc_lr_factor": 1.0, "seed": seed}
-    base = rc.TrainClassifier(dataset=data, **settings)
-    recam = rc.Reactivate(base=base, epochs=1, batch_size=4)
-    return {
-        CAM: [rc.ExtractCams(model=base, scales=(1.0,))],
-        RECAM: [rc.ExtractCams(model=recam, scales=(1.0,), weights="w*w'")],
-    }
+    base = chain.classifier(seed=seed)
+    recam = chain.cams(chain.reactivated(base=base), scales=(1.0,), weights="w*w'")
+    return {CAM: [chain.cams(base, scales=(1.0,))], RECAM: [recam]}
 
 
 def test_recipes_are_those_of_the_paper_unless_overridden():
@@ -28,13 +26,17 @@ def test_recipes_are_those_of_the_paper_unless_overridden():
     kinds = ("deeplabv2_cam_val", "deeplabv2_recam_val", "upernet_cam_val", "upernet_recam_val")
     assert [cell.row for cell in rows] == [f"none.{kind}" for kind in kinds]
     first, *_, last = (row[0] for row in rows.values())
-    assert (first.lr, first.weight_decay, first.batch_size) == (2.5e-4, 5e-4, 10)
-    assert (first.crop, first.steps) == (321, 7)
+    found = (first.lr, first.weight_decay, first.batch_size, first.crop, first.steps)
+    assert found == (2.5e-4, 5e-4, 10, 321, 7)
     assert (last.optimizer, last.lr, last.power, last.jitter, last.crop) == ("adamw", 6e-5, 1.0, True, 512)
     assert (last.scale, last.short_side) == ((0.5, 2.0), 512)  # 2048 x 512 with ratio 0.5 to 2
     assert {claim.id for claim in rc.claims.all_claims()} >= {cell.claim_id("hoofed") for cell in rows}
     with pytest.raises(SettingsError, match="deeplabv2"):
         rc.table3.networks(maps(), {"deeplab2": {}}, {})
+    for profile, notebook in itertools.product(("voc12", "coco14"), ("04", "05")):  # one pass and the CRF
+        parameters = read_yaml(rc.paths.ROOT / "notebooks" / "profiles" / f"{profile}.yml")
+        score = rc.SegmentationScore(**parameters[notebook]["settings"]["SegmentationScore"])
+        assert (score.scales, score.mirror, score.crf) == ((1.0,), False, True)
 
 
 def test_a_network_has_its_recipe_then_its_own_settings_then_those_of_all():
@@ -53,14 +55,6 @@ def test_a_network_has_its_recipe_then_its_own_settings_then_those_of_all():
     settings = {"TrainSegmenter": {"limit": 5}}
     rows = rc.table3.networks(source, {"deeplabv2_small": {}}, settings, advcam_images=3)
     assert {cell.method: row[0].limit for cell, row in rows.items()} == {"none": 5, "advcam": 3}
-
-
-@pytest.mark.parametrize("profile", ["voc12", "coco14"])
-def test_deeplabv2_is_tested_in_one_pass_with_the_crf(profile):
-    parameters = read_yaml(rc.paths.ROOT / "notebooks" / "profiles" / f"{profile}.yml")
-    for notebook in ("04", "05"):
-        score = rc.SegmentationScore(**parameters[notebook]["settings"]["SegmentationScore"])
-        assert (score.scales, score.mirror, score.crf) == ((1.0,), False, True)
 
 
 def test_the_table_compares_recam_with_cam_and_both_with_the_upper_bound():
@@ -87,7 +81,7 @@ def test_the_table_compares_recam_with_cam_and_both_with_the_upper_bound():
     assert shares.loc["no refinement, CAM"].sum() == pytest.approx(100)
     assert shares.loc["no refinement, CAM", "ignored"] == 0
     cost = rc.table3.cost_frame(table).loc["DeepLabV2, TRUE MASKS"]
-    assert 0 < cost["waiting for data, %"] < 100 and cost["peak memory, MiB"] > 0 and cost["trained on"] == 8
+    assert 0 < cost["waiting for data, %"] < 100 and cost["peak memory, MiB"] > 0 and cost["trained on"] == 10
     kinds = rc.table3.evaluations({"CAM": scores[places[0]][0]}, limit=2)
     assert list(kinds.index)[:2] == ["single-scale, no CRF", "6 scales, mirrored, no CRF"]
     pictures = rc.prediction_examples(*(scores[place][0] for place in places), count=2)

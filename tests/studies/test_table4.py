@@ -1,5 +1,6 @@
 """Table 4: which system is what, what stands for which row of the paper, frames, figures and verdicts."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -8,17 +9,10 @@ import recamlib as rc
 from recamlib.method.scores import confusion, mean_iou
 from recamlib.report.claims import load_paper
 from recamlib.studies import table4 as guidance
+from tests import made_up
+from tests.stages import chain
 
-
-def models():
-    data = rc.DataSettings(train_count=10, val_count=6, size=64)
-    common = {"dataset": data, "epochs": 1, "batch_size": 4, "crop": 64, "lr": 0.05, "fc_lr_factor": 1.0}
-    made = {"cam": [rc.TrainClassifier(**common)], "eps": [rc.TrainClassifier(**common, saliency={})]}
-    for name, base in (("recam", "cam"), ("recam_e", "eps")):
-        made[name] = [rc.Reactivate(base=made[base][0], epochs=1, batch_size=4)]
-    return made
-
-
+pytestmark = pytest.mark.usefixtures("results")
 SETTINGS = {
     "ExtractCams": {"scales": (1.0,)}, "SaliencyMerge": {"theta": 0.3}, "Walk": {"steps": 16},
     "TrainBoundary": {"epochs": 1, "batch_size": 4, "crop": 64, "radius": 5},
@@ -28,30 +22,24 @@ SETTINGS = {
 
 def cams(**more):
     how = guidance.how_read(weights="w*w'", **more)
-    return {
-        kind: [rc.make(rc.ExtractCams, SETTINGS, model=model, **how[kind]) for model in found]
-        for kind, found in models().items()
-    }
+    cam, eps = chain.classifier(), chain.classifier(saliency={})
+    recam, recam_e = (chain.reactivated(base=base) for base in (cam, eps))
+    models = {"cam": cam, "eps": eps, "recam": recam, "recam_e": recam_e}
+    return {kind: [rc.make(rc.ExtractCams, SETTINGS, model=m, **how[kind])] for kind, m in models.items()}
 
 
 def systems(*, irn=True, **more):
     return guidance.systems(cams(**more), rc.Saliency(), SETTINGS, irn=irn)
 
 
-def result(irn=True, segmented=True):
+def result(segmented=True):
     """A made-up result of notebook 05: every system one point above its partner."""
     means = {"cam": 40.5, "recam": 41.5, "eps": 41.5, "recam_e": 42.5, "edam": 41.5, "recam_m": 42.5}
-    rows = {}
-    for method in ("none", "irn") if irn else ("none",):
-        for kind, mean in means.items():
-            row = {"mean": mean, "low": mean - 1.0, "high": mean + 1.0, "images": 9, "seeds": 1}
-            if kind != "cam":
-                row |= {"difference": 1.0, "difference_interval": [0.5, 1.5]}
-            rows[f"{method}.{kind}"] = row
-            if segmented and method == ("irn" if irn else "none"):
-                rows[guidance.cell(method, kind, "deeplabv2").row] = row | {"floor": 15.0}
-    return {"notebook": "05_table4_saliency", "parameters": {"dataset": "hoofed", "profile": "smoke",
-            "backbone": "resnet_small"}, "images": {"scored": 9}, "rows": rows, "claims": {}}  # fmt: skip
+    kinds = {kind: made_up.row(mean, difference=kind != "cam") for kind, mean in means.items()}
+    rows = {f"{method}.{kind}": found for method in ("none", "irn") for kind, found in kinds.items()}
+    if segmented:
+        rows |= {guidance.cell("irn", k, "deeplabv2").row: r | {"floor": 15.0} for k, r in kinds.items()}
+    return made_up.result("05_table4_saliency", rows)
 
 
 def test_the_six_systems_are_built_as_the_paper_says():
@@ -72,11 +60,10 @@ def test_the_six_systems_are_built_as_the_paper_says():
 
 
 def test_cam_and_recam_share_their_cache_with_table_two():
-    two = {kind: found for kind, found in cams().items() if kind in ("cam", "recam")}
+    two = {kind: cams()[kind] for kind in ("cam", "recam")}
     other, rows = rc.table2.systems(two, SETTINGS), systems()
-    for method in ("none", "irn"):
-        for kind in ("cam", "recam"):
-            assert other[rc.table2.cell(method, kind)] == rows[guidance.cell(method, kind)]
+    for method, kind in itertools.product(("none", "irn"), two):
+        assert other[rc.table2.cell(method, kind)] == rows[guidance.cell(method, kind)]
 
 
 def test_a_network_learns_from_its_system_and_is_compared_with_its_partner():
@@ -97,15 +84,12 @@ def test_a_network_learns_from_its_system_and_is_compared_with_its_partner():
     assert row["low"] <= row["mean"] <= row["high"] and 0 < row["everything"] < 100
 
 
-def test_only_rows_with_irn_stand_for_irn_and_nothing_stands_for_edam():
+def test_the_paper_stands_beside_what_stands_for_it_and_the_rest_is_marked_quoted():
     known = {f"{s}.{row}" for s, block in load_paper()["table4"].items() for row in block}
     for kind in set(guidance.SYSTEMS) - {"edam"}:
         assert guidance.cell("irn", kind, "deeplabv2").row in known
     for method, kind in (("none", "cam"), ("none", "recam"), ("none", "edam"), ("irn", "edam")):
         assert guidance.cell(method, kind, "deeplabv2").row not in known
-
-
-def test_the_paper_stands_beside_what_was_measured_and_the_rest_is_marked_quoted():
     frame = guidance.frame(result())
     assert len(frame) == 10 + 9 + 1  # all of the paper's rows and the merge
     assert frame.loc["ReCAM-E", ["paper val", "val here"]].tolist() == [71.6, 42.5]
@@ -126,9 +110,7 @@ def test_the_scoreboard_matches_the_val_column_of_table_four():
     assert board.loc["table4.with_saliency.EPS.val", ["verdict", "here"]].tolist() == ["reference", 41.5]
     assert board.loc["table4.with_saliency.EDAM.val", "verdict"] == "not run"
     other = result()
-    del other["rows"]["with_saliency.ReCAM-E"][
-        "difference_interval"
-    ]  # without its partner: shown, not judged
+    del other["rows"]["with_saliency.ReCAM-E"]["difference_interval"]  # no partner: shown, not judged
     board = rc.tables.scoreboard([other]).set_index("claim")
     assert board.loc["table4.with_saliency.ReCAM-E.val", "verdict"] == "reference"
     other["parameters"]["dataset"] = "coco14"  # the table is of VOC

@@ -16,10 +16,9 @@ def keep(name: str, found: dict[str, Any]) -> None:
         return
     path = book_dir() / "measured" / "faults.json"
     kept = json.loads(path.read_text()) if path.is_file() else {}
-    libraries = {name: version(name) for name in ("exca", "safetensors")}
     section = kept.setdefault(name, {})
     for key, value in found.items():
         section[key] = {**section.get(key, {}), **value} if isinstance(value, dict) else value
     section |= {"date": datetime.date.today().isoformat(), "device": device_name()}
-    section["versions"] = versions() | libraries
+    section["versions"] = versions() | {library: version(library) for library in ("exca", "safetensors")}
     path.write_text(json.dumps(dict(sorted(kept.items())), indent=1) + "\n")

@@ -19,37 +19,37 @@ import recamlib as rc
 from recamlib.engine import fit as engine
 from recamlib.stages.base import ImageStage, Stage
 from recamlib.stages.features import Features
+from tests.stages import chain as made
 
 DATA = rc.DataSettings(train_count=10, val_count=6, size=48)
-CLASSIFIER = {"dataset": DATA, "epochs": 3, "batch_size": 4, "crop": 32, "lr": 0.05, "fc_lr_factor": 1.0}
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["small_stages"])
+
+
+def classifier(**more) -> rc.TrainClassifier:
+    return made.classifier(dataset=DATA, epochs=3, crop=32, **more)
 
 
 def stages() -> dict[str, Stage]:
     """Return one stage of every kind by name, each after what it is made from."""
-    classifier = rc.TrainClassifier(**CLASSIFIER)
-    model = rc.Reactivate(base=classifier, epochs=2, batch_size=4)
-    cams = rc.ExtractCams(model=model, weights="w*w'", scales=(1.0, 0.5))
-    moved = rc.AdvCams(model=model, scales=(1.0,), steps=2)
-    boundary = rc.TrainBoundary(cams=cams, crf=False, epochs=2, batch_size=4, crop=48, radius=3, lr=0.01)
-    walk = rc.Walk(cams=cams, boundary=boundary, steps=8, radius=3)
-    masks = rc.PseudoMasks(maps=cams)
-    settings = {"steps": 6, "batch_size": 4, "crop": 32, "checkpoint_every": 2}
-    segmenter = rc.TrainSegmenter(masks=masks, **settings)
-    return {
-        "Features": Features(dataset=DATA), "TrainClassifier": classifier, "Reactivate": model,
-        "Classify": rc.Classify(model=model), "ExtractCams": cams, "AdvCams": moved,
-        "ConfidentLabels": boundary.labels,
-        "TrainBoundary": boundary, "BoundaryMaps": walk.boundaries, "Walk": walk, "PseudoMasks": masks,
-        "TrainSegmenter": segmenter, "TrainUpperBound": rc.TrainUpperBound(dataset=DATA, **settings),
-        "Score": rc.Score(of=walk), "SegmentationScore": rc.SegmentationScore(of=segmenter),
-        "SaliencyMaps": rc.SaliencyMaps(dataset=DATA), "SaliencyMerge": rc.SaliencyMerge(cams=cams),
-        "SaliencyScore": rc.SaliencyScore(dataset=DATA),
-    }  # fmt: skip
+    model = made.reactivated(base=classifier(), epochs=2)
+    cams = made.cams(model, weights="w*w'")
+    boundary = made.boundary(cams, epochs=2, crop=48, radius=3, lr=0.01)
+    walk = made.walked(cams, boundary=boundary, steps=8, radius=3)
+    masks, settings = rc.PseudoMasks(maps=cams), {"steps": 6, "crop": 32}
+    segmenter = made.segmenter(masks=masks, **settings)
+    bound = rc.TrainUpperBound(dataset=DATA, batch_size=4, checkpoint_every=2, **settings)
+    found = [
+        Features(dataset=DATA), model.base, model, rc.Classify(model=model), cams, made.advcams(model),
+        boundary.labels, boundary, walk.boundaries, walk, masks, segmenter, bound, rc.Score(of=walk),
+        rc.SegmentationScore(of=segmenter), rc.SaliencyMaps(dataset=DATA), rc.SaliencyMerge(cams=cams),
+        rc.SaliencyScore(dataset=DATA),
+    ]  # fmt: skip
+    return {type(stage).__name__: stage for stage in found}
 
 
 def chain() -> dict[str, Stage]:
-    classifier = rc.TrainClassifier(**CLASSIFIER)
-    return {"model": classifier, "cams": rc.ExtractCams(model=classifier, scales=(1.0, 0.5))}
+    return {"model": classifier(), "cams": made.cams(classifier())}
 
 
 def digests() -> dict[str, str]:
@@ -77,10 +77,6 @@ def meaning(value: Any) -> Any:
 
 def digest(entries: dict[str, Any]) -> str:
     return hashlib.sha256(orjson.dumps(meaning(entries))).hexdigest()
-
-
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["small_stages"])
 
 
 def start(stage: str, results: Path, log: Path) -> multiprocessing.Process:

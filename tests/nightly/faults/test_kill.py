@@ -15,13 +15,11 @@ import small_stages as small
 from measured import keep
 
 from recamlib.stages.base import Stage
+from tests.stages.chain import kinds
 
-KILLS = int(os.environ.get("RECAM_KILLS", 4))
-KINDS = (
-    tuple(small.stages()) if len(small.stages()) <= KILLS
-    else ("TrainClassifier", "Reactivate", "ExtractCams", "PseudoMasks")
-)  # fmt: skip
-SEED = int(os.environ.get("RECAM_KILL_SEED", 0))
+KILLS, SEED = (int(os.environ.get(f"RECAM_{name}", most)) for name, most in (("KILLS", 4), ("KILL_SEED", 0)))
+FEW = ("TrainClassifier", "Reactivate", "ExtractCams", "PseudoMasks")
+KINDS = tuple(small.stages()) if len(small.stages()) <= KILLS else FEW
 
 
 @pytest.fixture(scope="module")
@@ -48,29 +46,28 @@ def one_kill(name: str, facts: dict, folder: Path, draw: random.Random) -> dict:
     Every second moment is a random time within the run, every other one follows a random number of finished
     training steps or stored entries, so that all of a run is struck however busy the machine is.
     """
-    results = folder / "results"
+    results, first = folder / "results", folder / "first"
     shutil.copytree(facts["before"], results)
     mine = results / Path(facts["folder"]).relative_to(Path(facts["folder"]).parents[2])
     others = {p: p.read_bytes() for p in results.rglob("*-info.jsonl")}
-    first, second = folder / "first", folder / "second"
     after = draw.randrange(0, facts["steps"] + facts["entries"]) if draw.random() < 0.5 else 0
     moment = draw.uniform(0.0, 0.02 if after else facts["seconds"])
-    process = small.start(name, results, first)
-    end = time.monotonic() + 60
-    while after and time.monotonic() < end:
-        if (first.stat().st_size if first.exists() else 0) + len(lines_of(mine)) >= after:
-            break
+
+    def steps() -> int:
+        return first.stat().st_size if first.exists() else 0
+
+    process, end = small.start(name, results, first), time.monotonic() + 60
+    while after and time.monotonic() < end and steps() + len(lines_of(mine)) < after:
         time.sleep(0.004)
     time.sleep(moment)
     process.kill()
     process.join()
     complete = lines_of(mine)
-    again = small.finished(name, results, second)
-    steps = again["steps"] + (first.stat().st_size if first.exists() else 0)
+    again = small.finished(name, results, folder / "second")
     return {
         "stage": name, "moment": round(moment, 3), "after": after, "killed": process.exitcode == -9,
         "complete": len(complete), "same_bytes": again["digest"] == facts["digest"],
-        "kept": complete <= lines_of(mine), "steps_repeated": steps - facts["steps"],
+        "kept": complete <= lines_of(mine), "steps_repeated": again["steps"] + steps() - facts["steps"],
         "upstream_untouched": all(p.read_bytes() == content for p, content in others.items()),
         "leftovers": [str(p) for p in results.rglob("*") if ".part-" in p.name or p.name == "checkpoint"],
     }  # fmt: skip
@@ -79,34 +76,23 @@ def one_kill(name: str, facts: dict, folder: Path, draw: random.Random) -> dict:
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(unbroken, tmp_path):
     draw, names, rows = random.Random(SEED), list(unbroken), []
     while sum(row["killed"] for row in rows) < KILLS:
-        name = names[len(rows) % len(names)]
-        folder = tmp_path / str(len(rows))
-        folder.mkdir()
+        name, folder = names[len(rows) % len(names)], tmp_path / str(len(rows))
         row = one_kill(name, unbroken[name], folder, draw)
         shutil.rmtree(folder)
         rows.append(row)
-        assert row["same_bytes"], row
-        assert row["kept"] and row["upstream_untouched"], row
-        assert not row["leftovers"], row
+        assert row["same_bytes"] and row["kept"] and row["upstream_untouched"] and not row["leftovers"], row
         # a checkpoint is written at the end of each epoch (2 steps) or every second step
         assert row["steps_repeated"] <= 2, row
         assert len(rows) < 3 * KILLS + 6, "most runs ended before they were killed"
-    struck = sum(row["killed"] for row in rows)
+    struck = [row for row in rows if row["killed"]]
     keep("kills", {
-        "kills": struck, "runs": len(rows), "seed": SEED,
-        "stages": {name: sum(r["killed"] for r in rows if r["stage"] == name) for name in names},
-        "with_complete_entries": sum(r["killed"] and r["complete"] > 0 for r in rows),
-        "steps_repeated": sum(max(0, r["steps_repeated"]) for r in rows),
-        "different_bytes": sum(not r["same_bytes"] for r in rows),
-        "recomputed": sum(not (r["kept"] and r["upstream_untouched"]) for r in rows),
-        "files_left": sum(len(r["leftovers"]) for r in rows),
+        "kills": len(struck), "runs": len(rows), "seed": SEED,
+        "stages": {name: sum(row["stage"] == name for row in struck) for name in names},
+        "with_complete_entries": sum(row["complete"] > 0 for row in struck),
+        "steps_repeated": sum(max(0, row["steps_repeated"]) for row in rows),
+        "different_bytes": 0, "recomputed": 0, "files_left": 0,
     })  # fmt: skip
 
 
-def kinds(base: type) -> set[str]:
-    own = "stage" in base.model_fields and base.__module__.startswith("recamlib.")
-    return ({base.__name__} if own else set()).union(*map(kinds, base.__subclasses__()))
-
-
 def test_every_kind_of_stage_is_killed():
-    assert kinds(Stage) == set(small.stages())
+    assert {k.__name__ for k in kinds(Stage) if k.__module__.startswith("recamlib.")} == set(small.stages())

@@ -1,8 +1,0 @@
-"""Every test has results of its own."""
-
-import pytest
-
-
-@pytest.fixture(autouse=True)
-def alone(results):
-    pass
