@@ -12,7 +12,7 @@ from torchvision.models.resnet import BasicBlock
 
 from recamlib.errors import SettingsError, nearest
 from recamlib.models import transformers
-from recamlib.models.base import Backbone, pixels_last
+from recamlib.models.base import Backbone
 from recamlib.models.weights import REGISTRY, from_registry, load_features, state_of, timm_name, whole_names
 
 STRIDES = (8, 14, 16, 32)  # that a backbone can be built for; 14 is the patch of some transformers
@@ -84,10 +84,10 @@ class TimmBackbone(Backbone):
         self.stage_names = stage_names
 
     def stages(self, x: Tensor) -> dict[str, Tensor]:
-        return dict(zip(self.stage_names, self.body["net"](pixels_last(x)), strict=True))
+        return dict(zip(self.stage_names, self.body["net"](x), strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.body["net"](pixels_last(x))[-1]
+        return self.body["net"](x)[-1]
 
 
 def build_backbone(

@@ -31,22 +31,16 @@ class Backbone(nn.Module):
 
     def stages(self, x: Tensor) -> dict[str, Tensor]:
         """Return the output of every stage by name."""
-        out, x = {}, pixels_last(x)
+        out = {}
         for name, stage in self.body.items():
             x = out[name] = stage(x)
         return out
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features ``(B, C, h, w)`` of normalised images ``(B, 3, H, W)``."""
-        x = pixels_last(x)
         for stage in self.body.values():
             x = stage(x)
         return x
-
-
-def pixels_last(images: Tensor) -> Tensor:
-    """Return images with the channels of a pixel side by side: convolutions are 1.1 to 1.7 times as fast."""
-    return images.contiguous(memory_format=torch.channels_last)
 
 
 def freeze_batch_norm(module: nn.Module) -> nn.Module:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from recamlib.errors import DataError, SettingsError, check_choice, check_shapes, nearest
 from recamlib.models.backbones import SmallResNet, build_backbone
-from recamlib.models.base import freeze_batch_norm, pixels_last
+from recamlib.models.base import freeze_batch_norm
 from recamlib.models.deeplabv2 import STRIDE, DeepLabV2, convert_published, scale_maximum
 from recamlib.models.weights import REGISTRY, from_registry, load_features, state_of, timm_name, whole_names
 
@@ -108,7 +108,7 @@ class PaddedSegmenter(Segmenter):
         if self.training and len(images) == 1:
             raise DataError(f"{self.arch} cannot train on one image at a time: use a batch of 2 or more")
         multiple = self.net.encoder.output_stride
-        logits = self.net(pixels_last(F.pad(images, (0, -width % multiple, 0, -height % multiple))))
+        logits = self.net(F.pad(images, (0, -width % multiple, 0, -height % multiple)))
         return logits[..., : math.ceil(height / _CELL), : math.ceil(width / _CELL)]
 
     def param_groups(self, lr: float) -> list[dict]:
