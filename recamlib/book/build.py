@@ -21,7 +21,7 @@ from sphinx_external_toc.parsing import parse_toc_yaml
 from recamlib.book.explorer import explorer_page, latest
 from recamlib.book.parameters import DEFAULT, all_parameters, read_parameters
 from recamlib.book.run import executed_dir, kernel_environment
-from recamlib.book.scoreboard import scoreboard_page, wide
+from recamlib.book.scoreboard import scoreboard_page
 from recamlib.errors import RecamError, SettingsError
 from recamlib.paths import book_dir
 from recamlib.report.results import load_measured, load_results, read, result_path
@@ -81,7 +81,7 @@ def toc_files(toc: Path) -> list[str]:
 
 
 def executed_notebooks(toc: Path, executed: Path) -> list[Path]:
-    """Return the executed copies of a table of contents' notebooks; a missing one is an error."""
+    """Return the executed copies of a book's notebooks; a missing one is an error."""
     names = [n.removeprefix("notebooks/") for n in toc_files(toc) if n.startswith("notebooks/")]
     missing = [name for name in names if not (executed / f"{name}.ipynb").is_file()]
     if missing:
@@ -182,4 +182,6 @@ def _replace_outputs(content: nbformat.NotebookNode, folder: Path, address: str)
                 data["text/html"] = f'<figure class="plot">{image}{link}</figure>'
             elif 'class="dataframe"' in data.get("text/html", ""):
                 table = re.search(r"<table.*?</table>", data["text/html"], flags=re.DOTALL)[0]
-                data["text/html"] = wide(table.replace(' border="1"', ""))
+                # a box that scrolls, by keyboard too
+                box = '<div class="wide" tabindex="0" role="region" aria-label="Table">'
+                data["text/html"] = box + table.replace(' border="1"', "") + "</div>"

@@ -37,8 +37,3 @@ def scoreboard_page(results: Iterable[dict[str, Any]]) -> str:
         counts=", ".join(f"{count} {name}" for name, count in counts.items() if count),
         measured=len(claims) - counts["not run"],
     )  # fmt: skip
-
-
-def wide(table: str) -> str:
-    """Return a table in a box that scrolls, by keyboard too, where the page is too narrow."""
-    return f'<div class="wide" tabindex="0" role="region" aria-label="Table">{table}</div>'

@@ -80,19 +80,14 @@ def results_moved(a: Mapping[str, Any], b: Mapping[str, Any]) -> pd.DataFrame:
     for name, one in a["rows"].items():
         other = b["rows"].get(name, {})
         if "mean" in one and "mean" in other:
-            low, high = _interval_of_change(one, other, paired=paired)
+            change, seeds = other["mean"] - one["mean"], [row.get("per_seed", []) for row in (one, other)]
+            ends = [(row.get("low"), row.get("high")) for row in (one, other)]
+            half = np.hypot(*[(top - end) / 2 if None not in (end, top) else np.nan for end, top in ends])
+            low, high = float(change - half), float(change + half)
+            if paired and len(seeds[0]) == len(seeds[1]) > 1:
+                _, low, high = seed_interval(np.subtract(seeds[1], seeds[0]))
             word = "no interval" if np.isnan(low + high) else "within noise"
             word = "up" if low > 0 else "down" if high < 0 else word
-            rows[name] = [one["mean"], other["mean"], other["mean"] - one["mean"], low, high, word]
+            rows[name] = [one["mean"], other["mean"], change, low, high, word]
     columns = ["A", "B", "change", "change low", "change high", "verdict"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
-
-
-def _interval_of_change(one: dict[str, Any], other: dict[str, Any], *, paired: bool) -> tuple[float, float]:
-    seeds = (one.get("per_seed", []), other.get("per_seed", []))
-    if paired and len(seeds[0]) == len(seeds[1]) > 1:
-        return seed_interval(np.subtract(seeds[1], seeds[0]))[1:]
-    ends = [(row.get("low"), row.get("high")) for row in (one, other)]
-    halves = [(high - low) / 2 if None not in (low, high) else np.nan for low, high in ends]
-    change, half = other["mean"] - one["mean"], float(np.hypot(*halves))
-    return change - half, change + half

@@ -106,7 +106,7 @@ class DataSettings(Settings):
         return images.select(limit=limit) if limit else images
 
     def masks(self, split: Split) -> MaskSet:
-        """Open the true masks of a split: for metrics only."""
+        """Open the true masks of a split, for metrics only."""
         truth = open_masks(self.name, split, **self._options(split))
         return truth.select(self.images(split).ids, classes=self.classes)
 
@@ -283,9 +283,8 @@ class Training(WholeStage):
         kind: str = "sgd", **loop: Any,
     ) -> tuple[dict[str, Any], dict[str, Any]]:  # fmt: skip
         """Train `model` in place and return history and cost; `loop` goes to `engine.fit`."""
-        optimizer = engine.make_optimizer(
-            groups, kind=kind, momentum=self.momentum, weight_decay=self.weight_decay
-        )
+        rule: dict[str, Any] = {"kind": kind, "momentum": self.momentum, "weight_decay": self.weight_decay}
+        optimizer = engine.make_optimizer(groups, **rule)
         with measured() as cost:
             history = engine.fit(
                 model, views, step, optimizer, batch_size=self.batch_size,

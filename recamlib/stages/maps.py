@@ -143,12 +143,12 @@ class ExtractCams(ModelMaps):
 
     def __init__(self, **data: Any) -> None:
         super().__init__(**data)
-        if self.reading == "softmax" and getattr(self.model, "base", self.model).saliency is None:
-            raise SettingsError(
-                f"{type(self.model).__name__} has no background channel to read a softmax with: train the "
-                "classifier with saliency, or read its maps with 'relu'"
-            )
-        if self.reading == "softmax" and self.weights != "w":
+        if self.reading == "relu":
+            return
+        if getattr(self.model, "base", self.model).saliency is None:
+            who = type(self.model).__name__
+            raise SettingsError(f"{who} has no background channel: train with saliency, or read with 'relu'")
+        if self.weights != "w":
             raise SettingsError(f"a softmax is read with weights 'w' alone, not {self.weights!r}")
 
     @property
