@@ -99,8 +99,9 @@ def changes_frame(gains: Mapping[str, Mapping[str, Any]], moves: Mapping[str, An
     """Return CAM, ReCAM and their difference under every change, and how far it moved from the first."""
     lines = {}
     for name, rows in gains.items():
-        cam, recam = (columns(rows[kind.lower()], kind, "difference") for kind in ("CAM", "ReCAM"))
-        lines[name] = cam | recam
+        cam, recam = rows["cam"], rows["recam"]
+        lines[name] = {"CAM here": cam["mean"], "CAM low": cam["low"], "CAM high": cam["high"]}
+        lines[name] |= columns(recam, "ReCAM", "difference")
         if name in moves:
             low, high = moves[name]["change_interval"]
             lines[name] |= {"change": moves[name]["change"], "change low": low, "change high": high}
