@@ -31,10 +31,7 @@ _lock = threading.Lock()
 
 @contextmanager
 def labels_only() -> Iterator[None]:
-    """Shut the masks while anything trains: inside, no mask set can be opened, read or sent to a worker.
-
-    It holds for the whole process and for processes started inside; blocks nest.
-    """
+    """Shut the masks while anything trains, for the whole process and those started inside; blocks nest."""
 
     def move(step: int) -> None:
         with _lock:

@@ -86,10 +86,7 @@ class _Finding:
 
 
 def check_dataset(name: str, root: Path | None = None, *, progress: bool = True) -> Report:
-    """Decode every image, annotation and mask of a data set, and say which notebooks can run on it.
-
-    `root` is by default ``paths.data_dir()``.
-    """
+    """Decode every image, annotation and mask of a data set, and say which notebooks can run on it."""
     check_choice("data set", name, DATASETS)
     report = Report(name, paths.data_dir() if root is None else Path(root))
     options = {"count": 16} if name == "hoofed" else {}

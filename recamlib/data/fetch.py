@@ -7,7 +7,7 @@ import tarfile
 import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from types import SimpleNamespace as Archive  # file, url, bytes, unpacked (bytes, roughly), md5
 
 import numpy as np
 import pooch
@@ -27,22 +27,12 @@ _SBD = "benchmark_RELEASE/dataset"
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError)
 
 
-class Archive(NamedTuple):
-    """A file to get, with its length and, roughly, that of what is in it, in bytes."""
-
-    file: str
-    url: str
-    bytes: int
-    unpacked: int
-    md5: str
-
-
-def archives(name: str, *, sources: Path | None = None) -> tuple[Archive, ...]:
+def archives(name: str, *, sources: Path | None = None) -> list[Archive]:
     """Return the archives of a data set as ``data/checksums.yml``, or `sources`, lists them."""
     if name == "hoofed":
         raise SettingsError("hoofed is drawn, not fetched; `recam data make` writes it to files")
     check_choice("data set to fetch", name, FETCHABLE)
-    return tuple(Archive(**row) for row in read_yaml(sources or paths.ROOT / "data" / "checksums.yml")[name])
+    return [Archive(**row) for row in read_yaml(sources or paths.ROOT / "data" / "checksums.yml")[name]]
 
 
 def fetch(

@@ -1,9 +1,7 @@
 """Any image file as RGB, 8 bits a channel; any mask file as label values; errors that name the file."""
 
 import io
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,11 +16,6 @@ from recamlib.errors import DataError
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 Colour = tuple[int, int, int]
 Colours = Mapping[Colour, int]
-# Pillow reports damage in all of these ways, depending on the format.
-_DAMAGE = (
-    OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, AttributeError,
-    NotImplementedError, struct.error, zlib.error, MemoryError, Image.DecompressionBombError,
-)  # fmt: skip
 # what went wrong, the most special first
 _REASONS: dict[type[Exception] | tuple, str] = {
     FileNotFoundError: "is missing; put it there or take the id off the list",
@@ -45,7 +38,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             yield image
     except DataError:
         raise
-    except _DAMAGE as error:
+    except Exception as error:  # Pillow reports damage in any number of ways, depending on the format
         reason = next(text for kind, text in _REASONS.items() if isinstance(error, kind))
         raise DataError(f"{path} {reason.format(error)}") from None
 

@@ -28,8 +28,6 @@ def value_of_no_class(name: str) -> int | None:
 class LabelSpace:
     """Foreground classes of a data set; class ``k`` is pixel value ``k + 1`` in a mask.
 
-    `name` is used in messages and cache keys, `ignore` is the pixel value that no metric counts.
-
     >>> space = LabelSpace("pets", ("cat", "dog"))
     >>> len(space), space.names, space.index("dog")
     (2, ('background', 'cat', 'dog'), 1)

@@ -3,7 +3,6 @@
 import functools
 import hashlib
 from collections.abc import Iterable
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,23 +28,16 @@ def fine_grained(image: Tensor) -> np.ndarray:
     Of an image ``(3, H, W)``, RGB, it is ``(H, W)``, both uint8. Source: Montabone and Soto (2010). A
     stand-in that needs no download, not what EPS and EDAM were published with.
     """
-    finder = _saliency_module().StaticSaliencyFineGrained_create()
-    found = finder.computeSaliency(image.permute(1, 2, 0).flip(2).contiguous().numpy())[1]  # BGR in
-    return np.rint(255 * found).clip(0, 255).astype(np.uint8)
-
-
-def _saliency_module():
-    """Return ``cv2.saliency``, or raise an error that says what to install."""
     try:
         import cv2
 
-        return cv2.saliency
+        finder = cv2.saliency.StaticSaliencyFineGrained_create()
     except (ImportError, AttributeError) as error:
-        names = {d.metadata["Name"] or "" for d in distributions()}
-        others = sorted(n for n in names if n.startswith("opencv") and n != "opencv-contrib-python-headless")
-        remedy = f"uninstall {', '.join(others)}, then " if others else ""
-        remedy += "install opencv-contrib-python-headless anew, or name a folder of saliency maps"
-        raise RecamError(f"OpenCV has no saliency module here ({error}): {remedy}") from None
+        remedy = "uninstall every opencv package, then install opencv-contrib-python-headless alone"
+        why = f"OpenCV has no saliency module here ({error}): {remedy}"
+        raise RecamError(f"{why}, or name a folder of saliency maps") from None
+    found = finder.computeSaliency(image.permute(1, 2, 0).flip(2).contiguous().numpy())[1]  # BGR in
+    return np.rint(255 * found).clip(0, 255).astype(np.uint8)
 
 
 class SaliencyFolder:
@@ -72,10 +64,8 @@ class SaliencyFolder:
             raise DataError(f"{lacking}; add ID.png for each, or leave the images out")
 
     def map(self, id: str, size: tuple[int, int], *, peak: int) -> np.ndarray:
-        """Return the map of an image, shape `size` (H, W), uint8, 255 for 1.
-
-        Values are rounded down: at most theta times `peak` stays at most theta times 255.
-        """
+        """Return the map of an image, shape `size` (H, W), uint8, 255 for 1."""
+        # rounded down: at most theta times `peak` stays at most theta times 255
         values = read_grey(self.folder / f"{id}.png").astype(np.int64).clip(0, peak) * 255 // peak
         found = torch.from_numpy(values.astype(np.uint8))[None]  # (1, h, w)
         return transforms.resize(found, list(size), antialias=True)[0].numpy()  # bilinear

@@ -137,10 +137,7 @@ class PairedView:
 
 
 class LabelledViews(Dataset):
-    """Views and labels of an image set, for a loader; `view` is called with an image and a generator.
-
-    What is drawn depends on `seed`, `epoch` and image id alone.
-    """
+    """Views and labels of an image set, for a loader; draws depend on `seed`, `epoch` and image id alone."""
 
     def __init__(self, images: ImageSet, view: Callable, *, seed: int = 0, epoch: int = 0) -> None:
         self.images, self.view, self.seed, self.epoch = images, view, seed, epoch
@@ -168,10 +165,7 @@ class LabelledViews(Dataset):
 
 
 class SaliencyViews(LabelledViews):
-    """Views with the image's saliency map ``(H, W)``, uint8, as a fourth channel in [0, 1], changed alike.
-
-    Source: EPS (metadata/dataset.py).
-    """
+    """Views with the image's saliency map as a fourth channel, as EPS has it (metadata/dataset.py)."""
 
     def __init__(
         self, images: ImageSet, saliency: Callable[[str], np.ndarray], *, crop: int,

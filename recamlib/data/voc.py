@@ -74,11 +74,7 @@ def is_own(folder: Path) -> bool:
 
 
 def read_ids(path: Path) -> tuple[str, ...]:
-    """Read a list of image ids, one a line, perhaps with spaces.
-
-    A line may also be a path, or the paths of picture and mask: the id is the name of the picture without its
-    suffix.
-    """
+    """Read a list of image ids, one a line; it may be a path, or the paths of picture and mask."""
     ids = [_id(line) for line in _lines(path)]
     for id in ids:
         if not id.isprintable() or len(id) > 200 or id in ("", ".", ".."):
@@ -166,8 +162,7 @@ def _tag(element: ElementTree.Element) -> str:
 def read_classes(path: Path, space: LabelSpace) -> tuple[str, ...]:
     """Read the class names of all objects in a VOC annotation, "difficult" ones too, as the authors do.
 
-    Objects may stand at any depth, in a namespace, and in capitals. A file without one is refused if it holds
-    something else.
+    Objects may stand at any depth, in a namespace, and in capitals.
     """
     try:
         tree = defusedxml.ElementTree.parse(path, forbid_dtd=True).getroot()
@@ -279,10 +274,7 @@ class VocMasks(_Devkit, MaskSet):
 
 
 def write_voc(folder: Path, images: ImageSet, masks: MaskSet, *, split: str, quality: int = 95) -> Path:
-    """Write a data set as a devkit, ``VOCdevkit/VOC2012`` in `folder`, where other splits stay.
-
-    Images are JPEG of `quality`; classes that are not VOC's go to ``classes.txt``.
-    """
+    """Write a data set as a devkit, ``VOCdevkit/VOC2012`` in `folder`, where other splits stay."""
     check_choice("split", split, LISTS)
     kit = Path(folder) / "VOCdevkit" / "VOC2012"
     for part in ("JPEGImages", "Annotations", "SegmentationClass", "ImageSets/Segmentation"):

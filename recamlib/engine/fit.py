@@ -46,10 +46,7 @@ def make_optimizer(
 
 
 def set_poly_rate(optimizer: torch.optim.Optimizer, step: int, *, max_steps: int, power: float = 0.9) -> None:
-    """Set every learning rate for step `step`, 0-based; past the end the last factor stays.
-
-    Source: ReCAM misc/torchutils.py, ``(1 - step / max_steps) ** power``.
-    """
+    """Set every learning rate for step `step`, 0-based. Source: ReCAM misc/torchutils.py."""
     factor = (1 - min(step, max_steps - 1) / max_steps) ** power
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor
@@ -70,11 +67,10 @@ def default_workers() -> int:
 def open_fabric(precision: str) -> Fabric:
     """Return Fabric on one device or, in several processes that train together, on one device each."""
     _, size, here = process_group()
-    common = {"accelerator": default_device(), "precision": precision}
-    if size == 1:  # the environment is named, since Fabric would take any Slurm job for its own
-        return Fabric(devices=1, plugins=[LightningEnvironment()], **common)
-    strategy = DDPStrategy(find_unused_parameters=True)
-    fabric = Fabric(devices=here, num_nodes=size // here, strategy=strategy, **common)
+    how: dict[str, Any] = {"plugins": [LightningEnvironment()]}  # Fabric would take any Slurm job for its own
+    if size > 1:
+        how = {"strategy": DDPStrategy(find_unused_parameters=True), "num_nodes": size // here}
+    fabric = Fabric(accelerator=default_device(), precision=precision, devices=here, **how)
     fabric.launch()
     return fabric
 

@@ -35,8 +35,7 @@ def boundary_loss(boundary: Tensor, labels: Tensor, *, radius: float = 10, eps: 
     are 0 background, ``k + 1`` class k, 255 not known. A pair with an unknown cell counts nowhere. Pairs are
     nearer than `radius` cells, 2 or more; `eps` is added inside the logarithms and to the numbers of pairs.
 
-    Source: the boundary part of IRN's loss as the authors' code has it (net/resnet50_irn.py). Pairs start in
-    the cells whose whole window lies in the image, see `recamlib.method.walk.pair_affinities`.
+    Source: the boundary part of IRN's loss as the authors' code has it (net/resnet50_irn.py).
 
     No boundary anywhere costs nothing as long as all labels agree.
 

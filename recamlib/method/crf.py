@@ -81,9 +81,6 @@ def crf_labels(
     the image alone.
 
     Source: Section 4.1 refers to IRN, whose labels come from step/cam_to_ir_label.py.
-
-    >>> crf_labels(np.zeros((3, 1, 2), np.uint8), [[0, 0]], num_labels=1)
-    array([[0, 0]], dtype=uint8)
     """
     image, labels = _image(image), as_array(labels)
     if not 1 <= num_labels <= 256:

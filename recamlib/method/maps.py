@@ -42,16 +42,13 @@ def class_features(features: Tensor, maps: Tensor, *, gap: Gap = "pixels", eps: 
     (``gap="pixels"``), or by the sum of the map plus `eps` (``"mask"``), so that the feature of a small
     object is as long as that of a large one.
 
-    Source: Eq. (5) and the GAP of Eq. (6), which divides by ``h * w``; ``"mask"`` is our own. The
-    ``(B, K, C, h, w)`` tensor of the formula is never built.
+    Source: Eq. (5) and the GAP of Eq. (6), which divides by ``h * w``; ``"mask"`` is our own.
 
     Two pixels; the first class looks at the first one, the second class at both.
 
     >>> maps = torch.tensor([[[[1.0, 0.0]], [[1.0, 1.0]]]])
     >>> class_features(torch.tensor([[[[4.0, 6.0]]]]), maps).tolist()
     [[[2.0], [5.0]]]
-    >>> class_features(torch.tensor([[[[4.0, 6.0]]]]), maps, gap="mask", eps=0).tolist()
-    [[[4.0], [5.0]]]
     """
     check_choice("gap", gap, get_args(Gap))
     check_shapes(features=(features, "images, channels, h, w"), maps=(maps, "images, classes, h, w"))

@@ -71,8 +71,7 @@ def edam_merge(
     public code (infer_cls.py): the background scores 1 or 0, dropped maps -2, certain ones 2, the highest
     wins, and the first of equals. There the merge has no effect on the masks after CRF.
 
-    Two maps on four pixels, the last two salient. The first pixel is certain, the second one is not, the
-    third goes to the higher map, and nobody wants the fourth.
+    The last two pixels are salient. The first one is certain, the second is not, nobody wants the fourth.
 
     >>> maps = np.array([[[1.0, 0.9, 0.3, 0.0]], [[0.0, 0.0, 0.4, 0.0]]])
     >>> edam_merge(maps, np.array([[0.1, 0.2, 0.5, 0.9]]))

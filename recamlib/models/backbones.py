@@ -15,8 +15,6 @@ from recamlib.models import transformers
 from recamlib.models.base import Backbone
 from recamlib.models.weights import REGISTRY, from_registry, load_features, state_of, timm_name, whole_names
 
-STRIDES = (8, 14, 16, 32)  # that a backbone can be built for; 14 is the patch of some transformers
-
 
 class SmallResNet(nn.Module):
     """Basic blocks behind a 3x3 stem; 24 to 160 channels."""
@@ -108,8 +106,6 @@ def build_backbone(
     too), or the bare name of a file in the weights folder. `checkpointing`, of a transformer, saves memory.
     """
     state, path = state_of(weights, name)
-    if output_stride not in STRIDES:
-        raise SettingsError(f"output_stride is {output_stride}, expected one of {STRIDES}")
     if path and any(key.startswith("backbone.body.") for key in state):  # what `recam export` writes
         backbone = build_backbone(name, output_stride=output_stride, checkpointing=checkpointing)
         load_features(backbone, state, source=path)
@@ -117,8 +113,6 @@ def build_backbone(
     wanted: dict[str, Any] = {"output_stride": output_stride, "pretrained": weights == REGISTRY}
     if transformers.is_transformer(name):
         return transformers.build_transformer(name, state, path, checkpointing=checkpointing, **wanted)
-    if checkpointing:
-        raise SettingsError(f"checkpointing is for transformers, and {name} is none: leave it off")
     if name.startswith("timm/"):
         return _build_timm(name, state, path, **wanted)
     if name not in NETWORKS:

@@ -44,10 +44,7 @@ class Backbone(nn.Module):
 
 
 def freeze_batch_norm(module: nn.Module) -> nn.Module:
-    """Make every BatchNorm inside use its running statistics for good; scale and shift are still trained.
-
-    Works in place and changes no key of the state, as in the authors' ResNet-50.
-    """
+    """Make every BatchNorm inside use its running statistics for good, as in the authors' ResNet-50."""
     for child in module.modules():
         if isinstance(child, nn.modules.batchnorm._BatchNorm) and not isinstance(child, _FixedStatistics):
             child.__class__ = _fixed(type(child))  # type: ignore[arg-type]
@@ -56,10 +53,7 @@ def freeze_batch_norm(module: nn.Module) -> nn.Module:
 
 
 def freeze_stem(backbone: Backbone) -> Backbone:
-    """Stop training the first convolution and the normalisation after it (the authors' conv1 and bn1).
-
-    In a transformer that is the projection of patches; its LayerNorms are trained.
-    """
+    """Stop training the first convolution and the normalisation after it (the authors' conv1 and bn1)."""
     for module in backbone.stem():
         module.requires_grad_(False)
     return backbone

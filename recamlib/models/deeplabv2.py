@@ -24,10 +24,7 @@ _PUBLISHED_PARTS = {  # part of a block: names of its convolution and its normal
 
 
 class AtrousPyramid(nn.ModuleDict):
-    """Four 3x3 convolutions of different dilation over the same features, summed to class scores.
-
-    Source: DeepLabV2, to which Section 3 refers.
-    """
+    """Four 3x3 convolutions of different dilation over the same features, summed to class scores."""
 
     def __init__(self, channels: int, num_classes: int, rates: Sequence[int] = RATES) -> None:
         convs = [nn.Conv2d(channels, num_classes, 3, padding=rate, dilation=rate) for rate in rates]
@@ -66,8 +63,6 @@ class DeepLabV2(nn.Module):
 
 def scale_maximum(logits: Sequence[Tensor]) -> Tensor:
     """Return the pixelwise maximum of logits ``(B, K + 1, h_i, w_i)`` at the size of the first, bilinearly.
-
-    Source: deeplab-pytorch libs/models/msc.py.
 
     >>> a, b = torch.tensor([[[[1.0, 5.0]]]]), torch.tensor([[[[3.0]]]])
     >>> scale_maximum([a, b])

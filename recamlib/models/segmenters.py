@@ -41,9 +41,9 @@ class Segmenter(nn.Module):
     loss_at = "masks"
     _head: tuple[str, ...] = ()
 
-    def __init__(self, arch: str, net: nn.Module, *, num_classes: int) -> None:
+    def __init__(self, arch: str, net: nn.Module) -> None:
         super().__init__()
-        self.arch, self.net, self.num_classes, self.head_loaded = arch, net, num_classes, False
+        self.arch, self.net, self.head_loaded = arch, net, False
 
     def training_outputs(self, images: Tensor) -> list[Tensor]:
         """Return all logits of normalised images ``(B, 3, H, W)`` that the loss is taken of."""
@@ -168,7 +168,7 @@ def build_segmenter(
             state = convert_published(state)
         whole = any(k.startswith("backbone.body.") for k in state)
         body = build_backbone(name, output_stride=STRIDE, weights=None if whole else weights)
-        segmenter = MultiScaleSegmenter(arch, DeepLabV2(body, num_classes), num_classes=num_classes)
+        segmenter = MultiScaleSegmenter(arch, DeepLabV2(body, num_classes))
         if whole and path:
             segmenter._load(state, path)
         if weights is not None:
@@ -177,7 +177,7 @@ def build_segmenter(
                     module.requires_grad_(False)
         return segmenter
     net = _smp_network(family, name, classes=num_classes, weights=weights, **decoder)
-    segmenter = PaddedSegmenter(arch, net, num_classes=num_classes)
+    segmenter = PaddedSegmenter(arch, net)
     if path and any(k.startswith("decoder.") for k in state):
         segmenter._load(state, path)
     elif path:
