@@ -18,9 +18,7 @@ from recamlib import paths
 from recamlib.data.labels import LabelSpace
 from recamlib.errors import DataError, MaskAccessError, check_choice, nearest
 
-#: Options that each data set takes beyond name, split and root.
-DATASETS = {"hoofed": ("count", "size", "seed", "single_share"), "voc12": (), "coco14": ()}
-_READERS = {"hoofed": "hoofed.scenes:Hoofed", "voc12": "voc:Voc", "coco14": "coco:Coco"}  # read when needed
+DATASETS = {"hoofed": "hoofed.scenes:Hoofed", "voc12": "voc:Voc", "coco14": "coco:Coco"}  # read when needed
 SPLITS = ("train", "train_aug", "val")
 COMPARED = 16  # masks that are compared with the labels before the first one is handed out
 
@@ -75,10 +73,6 @@ class ImageSet(_Listed, ABC):
         """Return one image, shape ``(3, H, W)``, uint8, RGB."""
 
     @abstractmethod
-    def size(self, id: str) -> tuple[int, int]:
-        """Return ``(H, W)`` in pixels, from the file's header where that is possible."""
-
-    @abstractmethod
     def labels(self, id: str) -> np.ndarray:
         """Return the classes present, shape ``(K,)``, uint8 in {0, 1}."""
 
@@ -109,10 +103,8 @@ class ImageSet(_Listed, ABC):
         if not ids:
             raise DataError(f"no image of {self.source} shows a class; list images that do")
         if len(ids) < len(self.ids):
-            warnings.warn(
-                f"{len(self.ids) - len(ids)} of {len(self.ids)} images of {self.source} show no class; "
-                "they are left out of training and of scores", stacklevel=2,
-            )  # fmt: skip
+            some = f"{len(self.ids) - len(ids)} of {len(self.ids)} images of {self.source} show no class"
+            warnings.warn(f"{some}; they are left out of training and of scores", stacklevel=2)
         source = self.source
         if single_label:
             ids, source = [id for id in ids if self.full_labels(id).sum() == 1], f"{source} (single label)"
@@ -135,9 +127,6 @@ class _Selection(ImageSet):
 
     def image(self, id: str) -> torch.Tensor:
         return self._parent.image(id)
-
-    def size(self, id: str) -> tuple[int, int]:
-        return self._parent.size(id)
 
     def labels(self, id: str) -> np.ndarray:
         return self._parent.labels(id)[self._columns]
@@ -224,11 +213,10 @@ class MaskSet(_Listed, ABC):
         mask = np.asarray(self._mask(id))
         height, width = self._image_size(id)
         if mask.shape != (height, width):
-            hint = "make both from the same original"
+            came = f"{self._where(id)} has shape {mask.shape}, its image ({height}, {width})"
             if mask.shape == (width, height):
-                hint = "the sides are swapped, so rotate the pixels of the image as its EXIF tag says"
-            came = f"{self._where(id)} has shape {mask.shape}"
-            raise DataError(f"{came}, its image ({height}, {width}); {hint}")
+                raise DataError(f"{came}; the sides are swapped: rotate the pixels as the EXIF tag says")
+            raise DataError(f"{came}; make both from the same original")
         fine = np.isin(mask, [*range(self.space.with_background), self.space.ignore])
         if not fine.all():
             known = f"{self.space.name} knows 0 to {len(self.space)} and {self.space.ignore} (ignore)"
@@ -279,9 +267,7 @@ def _open(kind: str, name: str, split: str, root: Path | None, options: dict[str
     """Return a reader of ``Images`` or ``Masks``."""
     check_choice("data set", name, DATASETS)
     check_choice("split", split, SPLITS)
-    for option in options:
-        check_choice(f"option of {name}", option, DATASETS[name] or ("none",))
-    reader = pkgutil.resolve_name(f"recamlib.data.{_READERS[name]}{kind}")
+    reader = pkgutil.resolve_name(f"recamlib.data.{DATASETS[name]}{kind}")
     if name == "hoofed":
         return reader(split, **options)
     return reader(paths.data_dir() if root is None else Path(root), split, **options)

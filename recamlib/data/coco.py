@@ -71,8 +71,7 @@ def _check(path: Path, coco: COCO) -> None:
             raise DataError(f"{path} names the image file {name!r}; a name without folders is expected")
         given = number, image["height"], image["width"]
         if not all(type(value) is int for value in given) or min(given[1:]) < 1:
-            what = f"id, height and width of {name!r} are {given}"
-            raise DataError(f"{path}: {what}, expected whole numbers, sides of 1 or more; correct them")
+            raise DataError(f"{path}: id, height and width of {name!r} are {given}, expected whole numbers")
     if len({_stem(image) for image in coco.imgs.values()}) < len(coco.imgs):
         raise DataError(f"{path} names an image file twice; correct it")
 

@@ -97,8 +97,7 @@ def read_mask(path: Path, colours: Colours | None = None) -> np.ndarray:
             indices, palette = np.array(image), np.array(image.getpalette("RGB")).reshape(-1, 3)
             return indices if colours is None else _by_palette(indices, palette, path, colours)
         if colours is None or image.mode not in ("RGB", "RGBA"):
-            kind = f"{path} is stored in mode {image.mode}"
-            raise DataError(f"{kind}; convert it to a PNG of class numbers (mode P or L)")
+            raise DataError(f"{path} is stored in mode {image.mode}; convert it to a PNG of class numbers")
         if image.mode == "RGBA" and image.getextrema()[3][0] < 255:
             raise DataError(f"{path} is partly transparent, which means no class; put black behind it")
         return _by_colour(np.array(image.convert("RGB")), path, colours)
@@ -116,8 +115,7 @@ def _by_palette(indices: np.ndarray, palette: np.ndarray, path: Path, colours: C
     table = np.zeros(256, np.uint8)
     for value, colour in shown.items():
         if colour not in colours and value != 255:
-            what = f"value {value} has the colour {colour}, which is no class's here"
-            raise DataError(f"{path}: {what}; {_TABLE}")
+            raise DataError(f"{path}: value {value} has the colour {colour}, no class's here; {_TABLE}")
         table[value] = colours.get(colour, 255)
     return table[indices]
 

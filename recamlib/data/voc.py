@@ -203,9 +203,7 @@ def _names(folder: Path, stamp: int) -> dict[str, str]:
 def _find(folder: Path, id: str, suffixes: Sequence[str]) -> Path:
     """Return the file of an id, in a suffix of any case; that of the first if there is none."""
     first = folder / f"{id}{suffixes[0]}"
-    if first.is_file() or not folder.is_dir():
-        return first
-    names = _names(folder, folder.stat().st_mtime_ns)
+    names = {} if first.is_file() or not folder.is_dir() else _names(folder, folder.stat().st_mtime_ns)
     return next((folder / names[key] for s in suffixes if (key := _key(id + s)) in names), first)
 
 

@@ -33,8 +33,7 @@ def adversarial_maps(
     `recamlib.method.advcam.advcam_gain`. `weight` ``(K, C)`` is the paper's w, or any w'' of
     `recamlib.method.maps.combine_weights`. An image is moved `steps` times, a normalised value by `step_size`
     at most, and each time one map more is summed; scale 0.5 takes half the steps and its maps count double.
-    `rivals` are the scores that are to fall: those of ``"all"`` other classes, or of the others that are
-    ``"present"`` in the image.
+    `rivals`, whose scores are to fall, are ``"all"`` other classes, or those ``"present"`` in the image.
 
     Source: Eq. (10); obtain_CAM_masking.py of AdvCAM, which takes one class after the other, each map from a
     backward pass of its own. Rounding grows with every step, because a pixel that crosses the mask or a kink

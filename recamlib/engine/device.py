@@ -68,8 +68,8 @@ def device_name() -> str:
 @functools.cache  # asked for at every image
 def versions() -> dict[str, str]:
     """Return the versions that numbers depend on."""
-    found = {name: version(name) for name in ("torch", "torchvision", "numpy", "pillow")}
-    return {"python": platform.python_version(), **found}
+    names = ("torch", "torchvision", "numpy", "pillow")
+    return {"python": platform.python_version()} | {name: version(name) for name in names}
 
 
 def commit() -> str:

@@ -31,10 +31,9 @@ _CELL = 4  # pixels of the image per cell of the logits of the networks that are
 
 
 class Segmenter(nn.Module):
-    """What every segmentation network here can do; images are normalised, of any size.
+    """What every segmentation network here can do; ``forward`` returns logits ``(B, K + 1, h, w)``.
 
-    ``forward`` returns logits ``(B, K + 1, h, w)`` of images ``(B, 3, H, W)``; ``param_groups(lr)`` returns
-    every trained parameter once, in groups for an optimizer of base learning rate `lr`. `head_loaded` is
+    ``param_groups(lr)`` returns every trained parameter once, in groups for an optimizer; `head_loaded` is
     whether the last layer came from the weights too, `loss_at` is ``at`` of the loss.
     """
 

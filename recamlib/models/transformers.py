@@ -28,11 +28,8 @@ class TransformerBackbone(Backbone):
     """One of timm's transformers: patch tokens as features, whatever other tokens there are left out.
 
     An image whose sides are no multiple of the stride is filled up with the mean colour on the right and at
-    the bottom. Position embeddings are interpolated to the grid of the image.
-
-    Source: footnotes 1 and 3 of the paper leave transformers to future work. FC1 reads the mean of the
-    tokens after the last normalisation, so Eq. (2) and all that follows is unchanged. Random depth is off:
-    what a step draws would then depend on where a run was interrupted.
+    the bottom. FC1 reads the mean of the tokens after the last normalisation, so Eq. (2) and all that follows
+    is unchanged. Random depth is off: what a step draws would depend on where a run was interrupted.
     """
 
     def __init__(self, name: str, net: nn.Module, *, output_stride: int, checkpointing: bool = False) -> None:

@@ -57,11 +57,7 @@ def find_weights(weights: str | Path) -> Path:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a weights file on the CPU, floating point ones as float32.
-
-    A ``.safetensors`` file, or what ``torch.save`` wrote: a dictionary of tensors, or a training checkpoint
-    that holds one, under ``state_dict``, ``model`` or another name.
-    """
+    """Return the tensors of a weights file or training checkpoint, floating point ones as float32."""
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)

@@ -54,7 +54,7 @@ class SaliencyMaps(ImageStage):
             with labels_only(), measured() as cost:
                 images = self.dataset.images(split)
                 if files:
-                    grey = files.map(name, images.size(name), peak=self.saliency.peak)
+                    grey = files.map(name, images.image(name).shape[1:], peak=self.saliency.peak)
                 else:
                     grey = fine_grained(images.image(name))
             yield {"png": labels_to_png(grey), "cost": per_image(cost, 1)}

@@ -96,8 +96,6 @@ def test_select_narrows_labels_and_masks_alike_and_limit_is_seeded_and_keeps_ord
     (lambda: open_masks("hoofed", "train").select(["hoofed_train_001"]), "did you mean 'hoofed_train"),
     (lambda: open_masks("hofed", "train"), "did you mean 'hoofed'"),
     (lambda: open_masks("hoofed", "trian"), "did you mean 'train'"),
-    (lambda: open_masks("hoofed", "train", singleshare=0.1), "did you mean 'single_share'"),
-    (lambda: open_masks("coco14", "train", seed=1), "option of coco14 'seed'"),
 ])  # fmt: skip
 def test_what_is_not_there_names_the_nearest(call, message):
     with pytest.raises((DataError, SettingsError), match=message):
