@@ -82,7 +82,6 @@ def test_timm_network_with_weights_from_a_file(tmp_path):
     ("timm/swin_tiny_patch4_window7_224", {}, "comes out at stride 32, not 16"),
     ("swin_small_scratch", {"output_stride": 8}, "comes out at stride 16"),
     ("vit_small_scrath", {}, "did you mean 'vit_small_scratch'"),
-    ("resnet_small", {"checkpointing": True}, "resnet_small is none"),
     ("vit_small_scratch", {"weights": "imagenet"}, "train it from scratch"),
     ("resnet_small", {"weights": "imagenet"}, "resnet_small has no 'imagenet' weights: use 'scenes'"),
     ("resnet18", {"weights": "scenes"}, "resnet18 has no 'scenes' weights: use 'imagenet'"),

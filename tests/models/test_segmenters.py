@@ -29,7 +29,7 @@ def test_any_image_size_and_a_saved_network_comes_back(arch, tmp_path):
     again, x = build_segmenter(arch, num_classes=4, weights=path), torch.randn(1, 3, 40, 40)
     assert again.head_loaded and not build_segmenter(arch, num_classes=3, weights=path).head_loaded
     torch.testing.assert_close(again.predict(x), model.predict(x))
-    with pytest.raises(DataError, match=r"expected \(images, 3, height, width\)"):
+    with pytest.raises(DataError, match=r"expected images \(images, 3, height, width\)"):
         model(torch.zeros(1, 4, 32, 32))
     for size in ((33, 47), (96, 96), (20, 9)):
         images, masks = torch.randn(2, 3, *size), torch.zeros(2, *size, dtype=torch.uint8)
