@@ -44,7 +44,6 @@ NOTEBOOK = (paths.ROOT / "tests" / "notebooks" / "01_passes.ipynb").read_bytes()
 PROFILE = (paths.ROOT / "tests" / "notebooks" / "profiles" / "mini.yml").read_bytes()
 LINK = "http://host.robots.ox.ac.uk:8080/anonymous/ABC.html"
 ENTRY = f"table3.irn.upernet_cam_test.voc12: {{value: 61.5, link: '{LINK}', date: 2026-01-01}}\n"
-SUMS = b"voc12:\n  - {file: a.tar, url: 'https://x.org/a.tar', bytes: 7, unpacked: 9, md5: abc}\n"
 
 
 def weights(suffix: str) -> bytes:
@@ -71,11 +70,10 @@ def read_profile(path: Path) -> None:
     parameters.profile_parameters("odd", "01", folder=path.parent.parent)
 
 
-def read_book(path: Path) -> None:
+def read_entered(path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(paths, "ROOT", path.parent.parent)
         patch.setattr(paths, "book_dir", lambda: path.parent.parent)
-        claims.server_numbers() if path.name == "server.yml" else claims.all_claims.__wrapped__()
+        claims.server_numbers()
 
 
 def read_value(path: Path) -> None:
@@ -105,9 +103,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object], bytes]] = {  # file, wha
     "SBD mask (MATLAB)": (
         "a.mat", lambda p: fetch.read_sbd_mask(p.read_bytes(), "a"), class_file(np.array(MASK))),
     "profile (YAML)": ("profiles/odd.yml", read_profile, PROFILE),
-    "claims (YAML)": ("data/claims.yml", read_book, (paths.ROOT / "data" / "claims.yml").read_bytes()),
-    "addresses (YAML)": ("a.yml", lambda p: fetch.archives("voc12", sources=p), SUMS),
-    "entered numbers (YAML)": ("measured/server.yml", read_book, ENTRY.encode()),
+    "entered numbers (YAML)": ("measured/server.yml", read_entered, ENTRY.encode()),
     "result (JSON)": ("result.json", files.read_sealed, b'{"rows": {"cam": 48.8}, "digest": "ab"}'),
     "parameter value": ("value.txt", read_value, b"[1, 0.5, [1e-4], {'a': 1}]"),
     "notebook (JSON)": ("x.ipynb", parameters.read_parameters, NOTEBOOK),
