@@ -14,9 +14,7 @@ import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from PIL import Image
 
 from recamlib.data.labels import LabelSpace
@@ -248,26 +246,6 @@ def foreground_curve(result: Mapping[str, Sequence[float]], *, ax: Axes, theta: 
     ax.axvline(theta, color=ORANGE, ls="--", lw=1, label="theta")
     ax.set(xlabel="threshold", ylabel="IoU of the foreground (%)", ylim=(0, None))
     ax.legend(frameon=False, fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
-    return ax
-
-
-def sparsity(ax: Axes) -> Axes:
-    """Draw which entries of the transition matrix of a small grid, its middle column a wall, are not 0."""
-    height, width = grid = (9, 14)
-    cells = height * width
-    every = torch.eye(cells).reshape(cells, height, width)  # a walk of one step from each cell is T's row
-    wall = torch.zeros(grid)
-    wall[:, width // 2] = 0.95
-    near = random_walk(every, torch.zeros(grid), steps=1).flatten(1) > 0
-    open_ = random_walk(every / (1 - wall), wall, steps=1).flatten(1) > 1e-3
-    kinds = near.int() + (near & open_).int()  # (cells, cells): 0 far, 1 behind the wall, 2 reached
-    ax.imshow(kinds.numpy(), cmap=ListedColormap(["white", ORANGE, BLUE]), vmin=0, vmax=2)
-    share = float(near.float().mean())
-    names = {BLUE: "reached in a step", ORANGE: "near, but behind the wall"}
-    names["white"] = f"farther than the radius: 0 ({100 * (1 - share):.0f} %)"
-    patches = [Patch(facecolor=colour, edgecolor=GREY, label=name) for colour, name in names.items()]
-    _legend_beside(ax, handles=patches, fontsize="small")
-    ax.set(xlabel="to cell", ylabel="from cell", title=f"T of a {height} x {width} grid, radius 5")
     return ax
 
 
