@@ -2,9 +2,7 @@
 
 import base64
 import io
-import json
 import re
-import timeit
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,14 +10,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
 from recamlib.data.labels import LabelSpace
-from recamlib.method.walk import random_walk
-from recamlib.paths import book_dir
 
 # Okabe and Ito's colours, told apart with every kind of colour vision.
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#6E6E6E"
@@ -27,8 +22,6 @@ CLASS_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2
 LOSS_COLOURS = {"bce": BLUE, "sce": RED}
 STYLES = ("-", "--", "-.", ":")
 
-GRIDS = ((24, 31), (47, 62), (94, 125), (133, 177))
-DENSE = "random_walk.json"  # stored by benchmarks/bench_walk.py --large
 LONGEST = 700  # characters of a description
 WIDEST = 620.0  # points of a figure; JupyterLab shows it at its own size and cuts off what is wider
 
@@ -145,26 +138,6 @@ def stacked_times(parts: Mapping[str, Mapping[str, float]], *, unit: float, ax: 
     return _legend_beside(ax, fontsize="small")
 
 
-def before_and_after(frame: pd.DataFrame, *, ax: Axes) -> Axes:
-    """Draw seconds, columns ``ours, literal``, as two points on a log scale."""
-    y = np.arange(len(frame))  # points: the length of a bar says nothing on a log scale
-    ax.hlines(y, frame["ours"], frame["literal"], color=GREY, lw=1, zorder=0)
-    ax.scatter(frame["literal"], y, color=GREY, marker="s", label="literal")
-    ax.scatter(frame["ours"], y, color=BLUE, label="ours")
-    for place, (_, row) in zip(y, frame.iterrows()):
-        text = f"÷ {row['literal'] / row['ours']:,.1f}"
-        ax.annotate(text, (max(row["literal"], row["ours"]), place), xytext=(8, 0),
-                    textcoords="offset points", va="center")  # fmt: skip
-    ax.set(xscale="log", xlabel="seconds (same work, same machine)")
-    if frame[["ours", "literal"]].max().max() < 10 * frame[["ours", "literal"]].min().min():
-        ax.xaxis.set_major_formatter("{x:g}")  # less than a decade has one major tick or none
-        ax.xaxis.set_minor_formatter("{x:g}")
-    ax.margins(x=0.2, y=0.3)
-    ax.set_yticks(y, frame.index)
-    ax.invert_yaxis()
-    return _legend_beside(ax)
-
-
 def sensitivity(curve: pd.DataFrame, *, ax: Axes, baseline: float) -> Axes:
     """Draw mIoU against lambda with its interval (Figure 6a); columns ``sce_weight, mean, low, high``."""
     place = np.arange(len(curve))
@@ -246,27 +219,6 @@ def foreground_curve(result: Mapping[str, Sequence[float]], *, ax: Axes, theta: 
     ax.axvline(theta, color=ORANGE, ls="--", lw=1, label="theta")
     ax.set(xlabel="threshold", ylabel="IoU of the foreground (%)", ylim=(0, None))
     ax.legend(frameon=False, fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
-    return ax
-
-
-def cost_line(ax: Axes) -> Axes:
-    """Draw seconds of a walk against cells, and what the dense matrix would take if its stored ratio held."""
-    cells, taken = np.array([h * w for h, w in GRIDS]), []
-    for grid in GRIDS:
-        boundary = torch.rand(grid, generator=torch.Generator().manual_seed(0)) ** 4
-        times = timeit.repeat(lambda b=boundary: random_walk(b[None], b), number=1, repeat=4)
-        taken.append(min(times[1:]))  # the first one warms up
-    ax.loglog(cells, taken, "o-", color=BLUE, label="sparse series, measured here")
-    ax.loglog(cells, taken[-1] * cells / cells[-1], ":", color=GREY, label="proportional to cells")
-    stored = book_dir() / "measured" / DENSE
-    if stored.is_file():
-        run = json.loads(stored.read_text())
-        size = run["grid"][0] * run["grid"][1]
-        there = run["times_faster"] * np.exp(np.interp(np.log(size), np.log(cells), np.log(taken)))
-        ax.loglog(cells, there * (cells / size) ** 3, "--", color=RED, label="dense matrix, cube of cells")
-        ax.plot(size, there, "s", color=RED, label=f"dense, stored ratio {run['times_faster']:.0f}")
-    ax.set(xlabel="cells of the grid", ylabel="seconds an image", title="256 steps, one class")
-    ax.legend(frameon=False, fontsize="small")
     return ax
 
 

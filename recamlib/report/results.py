@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from recamlib import paths
 from recamlib.data.voc import own_classes
@@ -108,17 +107,6 @@ def store_benchmarks() -> Path:
     stored |= {file.stem: json.loads(file.read_text()) for file in files}
     path.write_text(json.dumps(stored, indent=1) + "\n")
     return path
-
-
-def benchmarks() -> pd.DataFrame:
-    """Return the seconds of our and of the literal form that are stored with the book."""
-    path = paths.book_dir() / "measured" / "benchmarks.json"
-    rows = {}
-    for name, entry in json.loads(path.read_text()).items() if path.is_file() else ():
-        ours, literal = (entry["forms"][form]["seconds"] for form in ("ours", "literal"))
-        rows[name] = [ours, literal, literal / ours]
-    columns = ["ours", "literal", "times faster"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("benchmark")
 
 
 def store(result: dict[str, Any]) -> Path:

@@ -29,16 +29,14 @@ def test_table_two_is_paper_beside_measured():
             rc.table2.systems({}, {}, methods=names)
 
 
-def test_benchmarks_are_stored_and_shown(results, tmp_path, monkeypatch):
+def test_benchmarks_are_stored(results, tmp_path, monkeypatch):
     monkeypatch.setattr("recamlib.paths.book_dir", lambda: tmp_path / "book")
     (tmp_path / "book" / "measured").mkdir(parents=True)
     with pytest.raises(RecamError, match="make bench"):
         rc.results.store_benchmarks()
-    assert rc.results.benchmarks().empty
     (results / "benchmarks").mkdir(parents=True)
     literal = {"seconds": 5.0, "memory_ratio": 0.1, "difference": 1e-5}
     report = {"note": "47 x 62 cells; bars", "device": "cpu", "date": "2026-11-23",
               "forms": {"ours": {"seconds": 0.1}, "literal": literal}}  # fmt: skip
     (results / "benchmarks" / "walk.json").write_text(json.dumps(report))
-    rc.results.store_benchmarks()
-    assert rc.results.benchmarks().loc["walk", "times faster"] == 50
+    assert json.loads(rc.results.store_benchmarks().read_text())["walk"] == report
