@@ -113,6 +113,8 @@ def build_backbone(
     wanted: dict[str, Any] = {"output_stride": output_stride, "pretrained": weights == REGISTRY}
     if transformers.is_transformer(name):
         return transformers.build_transformer(name, state, path, checkpointing=checkpointing, **wanted)
+    if checkpointing:
+        raise SettingsError(f"checkpointing is for transformers, and {name} is none: leave it off")
     if name.startswith("timm/"):
         return _build_timm(name, state, path, **wanted)
     if name not in NETWORKS:
