@@ -91,12 +91,14 @@ def executed_notebooks(toc: Path, executed: Path) -> list[Path]:
 
 
 def _mend_pages(built: Path) -> None:
-    """Drop the scripts of live cells, which name a server; let frames of pages scroll, by keyboard too."""
+    """Drop scripts of live cells, which name a server; frames scroll by keyboard too, buttons have names."""
     script = re.compile(r"\s*<script[^>]*(?:>const THEBE_JS_URL[^<]*|sphinx-thebe\.js[^>]*>)</script>")
     frame = re.compile(r'<div class="output text_html">(?=\s*<div>\s*<style scoped>)')
     scrolls = '<div class="output text_html wide" tabindex="0" role="region" aria-label="Table">'
+    button = re.compile(r'<summary>(?=\s*<span class="toctree-toggle")')  # of the sidebar
     for page in built.rglob("*.html"):
         text = frame.sub(scrolls, script.sub("", page.read_text(encoding="utf-8")))
+        text = button.sub('<summary aria-label="Pages below">', text)
         page.write_text(text, encoding="utf-8")
 
 

@@ -83,7 +83,9 @@ class Tab:
 
 @pytest.fixture(scope="module")
 def tab(browser):
-    return Tab(browser.new_page())
+    page = browser.new_page()
+    page.set_default_timeout(180_000)  # milliseconds: the machine may be busy
+    return Tab(page)
 
 
 def pages(book: Path) -> list[Path]:
