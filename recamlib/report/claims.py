@@ -139,9 +139,13 @@ def joint_verdict(answers: Sequence[str]) -> str:
     return "holds" if set(answers) == {"holds"} else "cannot tell"
 
 
-def signed(value: float, low: float, high: float) -> str:
-    """Return a difference with its interval, where there is one: ``"+1.2 [-0.5, +3.0]"``."""
-    value, low, high = (0.0 if abs(v) < 0.05 else v for v in (value, low, high))
+def signed(value: float, low: float | None, high: float | None) -> str:
+    """Return a difference with its interval, where there is one.
+
+    >>> signed(1.2, -0.5, 3.0), signed(1.2, None, None)  # as JSON has it without an interval
+    ('+1.2 [-0.5, +3.0]', '+1.2 (one seed)')
+    """
+    value, low, high = (np.nan if v is None else 0.0 if abs(v) < 0.05 else v for v in (value, low, high))
     return f"{value:+.1f} " + ("(one seed)" if np.isnan(low) else f"[{low:+.1f}, {high:+.1f}]")
 
 
