@@ -17,7 +17,7 @@ from recamlib.errors import DataError, RecamError
 from recamlib.paths import ROOT, data_dir, results_dir
 
 say = typer.secho
-FIRST = ("01", "02", "04")  # the longest notebooks, and what others take their maps from
+ORDER = "02 01 04 06 05 03"  # first what others take their maps from, then the longest ones
 
 
 class Commands(TyperGroup):
@@ -79,7 +79,7 @@ def run(
 def report(profile: Profile = "quick", cluster: Cluster = "") -> None:
     """Run all notebooks and build the book."""
     _send_to(cluster)
-    notebooks = sorted(list_notebooks(), key=lambda path: path.stem[:2] not in FIRST)
+    notebooks = sorted(list_notebooks(), key=lambda path: ORDER.find(path.stem[:2]))
     for path in notebooks:  # all of them are checked before the first one runs
         params.profile_parameters(profile, path.stem)
 
