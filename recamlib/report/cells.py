@@ -154,6 +154,9 @@ def words(name: str) -> str:
     row, dot, column = name.partition(".")
     if dot and row in ROWS:
         return f"{ROWS[row]}: {words(column)}"
+    run, colon, row = name.partition(": ")  # of notebook 06
+    if colon:
+        return f"{run}: {words(row)}"
     if name in ROWS or not re.fullmatch(r"\w+", name):
         return ROWS.get(name) or name.replace("_", " ").replace("miou", "mIoU")
     return ", ".join(filter(None, (WORDS.get(part, part) for part in name.split("_"))))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recamlib.report.cells import columns
+from recamlib.report.cells import columns, words
 from recamlib.report.claims import all_rows_hold, seed_interval, sentence, signed
 from recamlib.stages.base import DataSettings
 from recamlib.stages.classify import Reactivate, TrainClassifier
@@ -52,7 +52,7 @@ def _scored(
 def table1_frame(tables: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """Return `table1` of several backbones as a frame: one line per backbone and row, cost beside it."""
     lines = {
-        (backbone, name): {
+        (backbone, words(name)): {
             **columns(row, "mIoU", "difference"),
             "mAP": float(np.mean(row["average_precision"])),
             **{f"seconds, {part}": f"{value:.3g}" for part, value in row["seconds"].items()},
