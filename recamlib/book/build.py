@@ -178,7 +178,8 @@ def _replace_outputs(content: nbformat.NotebookNode, folder: Path, address: str)
                 figures += 1
                 name, picture = f"{address}/figure_{figures}.svg", data.pop("image/svg+xml")
                 (folder / f"figure_{figures}.svg").write_text(picture, encoding="utf-8")
-                alt = re.search(r"<title>(.*?)</title>", picture, flags=re.DOTALL)[1]
+                title = re.search(r"<title>(.*?)</title>", picture, flags=re.DOTALL)
+                alt = title[1] if title else ""  # of a picture that is not a figure of ours
                 link = f'<p class="download"><a href="{name}" download>Figure as SVG</a></p>'
                 image = f'<img src="{name}" alt="{html.escape(html.unescape(alt))}">'
                 data["text/html"] = f'<figure class="plot">{image}{link}</figure>'

@@ -161,6 +161,9 @@ def _compare_lists(report: Report, findings: dict[str, _Finding], lists: dict[st
     for split, images in lists.items():
         if not any(findings[id].labels is None or findings[id].labels.any() for id in images.ids):
             report.problems.append(f"no image of {split} shows a class; list images that do")
+    both = {"train", "train_aug"} <= set(lists)
+    if report.name == "voc12" and both and lists["train"].source == lists["train_aug"].source:
+        report.remarks.append("there is no list train_aug, so networks are trained on train")
     for split in ("train", "train_aug"):
         same = set(lists[split].ids) & set(lists["val"].ids) if {split, "val"} <= set(lists) else ()
         if same:

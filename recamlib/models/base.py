@@ -12,7 +12,10 @@ TOLERANCE = 1e-3  # largest change that folding may make, as a share of the larg
 
 
 class Backbone(nn.Module):
-    """A feature extractor cut into stages, shallow to deep; `unstrided` are those that lost their stride."""
+    """A feature extractor cut into stages, shallow to deep; `unstrided` are those that lost their stride.
+
+    Features have `channels`, ``C``, and a pixel for every `output_stride` pixels of the image.
+    """
 
     def __init__(
         self, name: str, body: dict[str, nn.Module], *, channels: int, output_stride: int,

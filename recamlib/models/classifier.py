@@ -25,6 +25,7 @@ class CamClassifier(nn.Module):
         self.background = nn.Linear(backbone.channels, 1, bias=False) if background else None
 
     def features(self, x: Tensor) -> Tensor:
+        """Return features ``(B, C, h, w)`` of normalised images ``(B, 3, H, W)``."""
         return self.backbone(x)
 
     def logits(self, features: Tensor) -> Tensor:
@@ -37,6 +38,7 @@ class CamClassifier(nn.Module):
         return (weight @ features.flatten(2)).unflatten(2, features.shape[2:])
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return class scores ``(B, K)`` of normalised images ``(B, 3, H, W)``."""
         return self.logits(self.features(x))
 
 
@@ -48,4 +50,5 @@ class ReactivationHead(nn.Module):
         self.fc2 = nn.Linear(channels, num_classes, bias=False)
 
     def forward(self, class_features: Tensor) -> Tensor:
+        """Return class scores ``(..., K)`` of class features ``(..., C)``."""
         return self.fc2(class_features)

@@ -34,6 +34,7 @@ class AtrousPyramid(nn.ModuleDict):
             nn.init.zeros_(conv.bias)
 
     def forward(self, features: Tensor) -> Tensor:
+        """Return logits ``(B, K + 1, h, w)`` of features ``(B, C, h, w)``."""
         return sum(conv(features) for conv in self.values())
 
 
@@ -52,6 +53,7 @@ class DeepLabV2(nn.Module):
         self.register_buffer("input_shift", torch.zeros(3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return logits ``(B, K + 1, h, w)`` at stride 8 of normalised images ``(B, 3, H, W)``."""
         return self.aspp(self.backbone(images * self.input_scale + self.input_shift))
 
     def at_scales(self, images: Tensor) -> list[Tensor]:
