@@ -30,9 +30,9 @@ def process_group() -> tuple[int, int, int]:
     return rank, size, here
 
 
-def bar(items: Iterable[Any], **settings: Any) -> tqdm:
+def bar(items: Iterable[Any] | None, *, quiet: bool = False, **settings: Any) -> tqdm:
     """Return a progress bar over items, gone when it is done; none without a terminal or notebook."""
-    quiet = os.environ.get("TQDM_DISABLE", "") not in ("", "0")  # tqdm reads it if disable is not given
+    quiet = quiet or os.environ.get("TQDM_DISABLE", "") not in ("", "0")  # tqdm reads it without `disable`
     return tqdm(items, leave=False, disable=True if quiet else None, **settings)
 
 

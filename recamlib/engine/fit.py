@@ -145,7 +145,7 @@ def fit(
         if first:
             save(checkpoint, model, optimizer, {"step": done, "sums": sums, "history": history})
 
-    with labels_only():
+    with labels_only(), bar(None, total=total, initial=done, quiet=not first) as progress:
         if not done:
             probe(0)
         for epoch in range(done // per_epoch, ends):
@@ -157,11 +157,12 @@ def fit(
                 num_workers=default_workers(), pin_memory=on_gpu,
                 collate_fn=getattr(views, "collate", None),
             )  # fmt: skip
-            batches, name = _ahead(loader, history), f"{describe} {epoch + 1}/{ends}"
-            for batch in bar(batches, desc=name, initial=begin, total=end) if first else batches:
+            progress.set_description(f"{describe} {epoch + 1}/{ends}")
+            for batch in _ahead(loader, history):
                 set_poly_rate(optimizer, done, max_steps=total, power=power)
                 losses = _step(fabric, wrapped, optimizer, batch, parts=accumulate)
                 done += 1
+                progress.update()
                 if not math.isfinite(losses["loss"]):
                     names = ", ".join(views.images.ids[i] for i in batch[2].tolist()[:4])
                     came = f"the loss became {losses['loss']} in step {done} (samples {names}, ...)"
