@@ -73,7 +73,8 @@ def measured(
         },
     }  # fmt: skip
     for loss, models in classifiers.items():
-        results = [Classify(model=model, scale=model.scale).result for model in bar(models, desc=f"{loss} seeds")]
+        shown = bar(models, desc=f"{loss} seeds")
+        results = [Classify(model=model, scale=model.scale).result for model in shown]
         labels = torch.tensor(np.array(results[0]["labels"]))
         logits = [torch.tensor(np.array(one["logits"])) for one in results]
         study["accuracy"][loss] = [100 * accuracy(z, labels) for z in logits]
