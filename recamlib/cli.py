@@ -1,10 +1,10 @@
 """The command line: run notebooks, build the report, look after data, results and the machine."""
 
+import multiprocessing
 import os
-import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Annotated
 
@@ -83,13 +83,17 @@ def report(profile: Profile = "quick", cluster: Cluster = "") -> None:
     for path in notebooks:  # all of them are checked before the first one runs
         params.profile_parameters(profile, path.stem)
 
-    def ran(path: Path) -> bool:
-        command = [sys.executable, "-m", "recamlib.cli", "run", path.stem, "--profile", profile]
-        given = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // 2)), "TQDM_DISABLE": "1"}
-        return not subprocess.run(command, env=given | os.environ).returncode
-
-    with ThreadPoolExecutor(2) as two:  # at a time: what both need is computed by one of them
-        failed = [path.stem for path, good in zip(notebooks, two.map(ran, notebooks)) if not good]
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // 2)))
+    forked = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    words = [["run", path.stem, "--profile", profile] for path in notebooks]
+    jobs = [forked.Process(target=main, args=(each,)) for each in words]
+    for number, job in enumerate(jobs):  # two at a time: what both need is computed by one of them
+        while sum(earlier.is_alive() for earlier in jobs[:number]) > 1:
+            wait([earlier.sentinel for earlier in jobs[:number] if earlier.is_alive()])
+        job.start()
+    for job in jobs:
+        job.join()
+    failed = [path.stem for path, job in zip(notebooks, jobs) if job.exitcode]
     if failed:
         count = f"{len(failed)} of {len(notebooks)}"
         raise RecamError(f"{count} notebooks failed ({', '.join(failed)}), so no book was built")
@@ -322,8 +326,8 @@ def _send_to(cluster: str) -> None:
         os.environ["RECAM_CLUSTER"] = cluster
 
 
-def main() -> None:
-    app()
+def main(words: list[str] | None = None) -> None:
+    app(words)
 
 
 if __name__ == "__main__":

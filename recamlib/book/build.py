@@ -103,7 +103,11 @@ def _mend_pages(built: Path) -> None:
 
 
 def _sphinx(staged: Path, output: Path) -> Path:
-    start = "from jupyter_book.cli.main import main; main()"  # the package has no __main__
+    start = (  # two pages at a time: jupyter-book's command cannot say it, and some extensions do not
+        "from functools import partial; import jupyter_book.sphinx as jb, sphinx.application as app; "
+        "app.Sphinx.is_parallel_allowed = lambda *_: True; jb.build_sphinx = partial(jb.build_sphinx, jobs=2)"
+        "; from jupyter_book.cli.main import main; main()"
+    )
     command = [sys.executable, "-c", start, "build", str(staged), "--path-output", str(output)]
     with kernel_environment():  # pages run their cells in kernels of this environment
         done = subprocess.run(

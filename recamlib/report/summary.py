@@ -18,6 +18,7 @@ QUESTIONS = {
     "prose.any_option_beats_cam": "Does every choice of weights beat CAM after reactivation?",
     "ours.gain_is_reactivation": "Is the gain of $w \\otimes w'$ reactivation, not how weights are combined?",
     "prose.lambda_insensitive": "Does lambda matter little?",
+    "beyond.changes": "Do FC2's rate, lambda or how features are pooled change what $w \\otimes w'$ gains?",
     "prose.single_and_multi_label": "Do images of one class and of several both gain?",
     "prose.larger_margin_on_stronger": "Is the margin larger on the stronger segmentation network?",
     "prose.five_hoofed_bce_weaker": "Does BCE confuse hoofed animals more than SCE?",
@@ -115,15 +116,18 @@ def beside(number: str, result: dict[str, Any] | None = None):
 
 
 def _convergence(run: dict[str, Any]) -> str:
-    late = next((r["convergence"] for r in run["rows"].values() if r.get("converged") is False), "")
-    told = max((r.get("convergence", "") for r in run["rows"].values()), key=len)
-    return f"; not converged, {late}" if late else f"; converged, {told}" * bool(told)
+    told = [r["convergence"] for r in run["rows"].values() if r.get("converged")]
+    late = [r["convergence"] for r in run["rows"].values() if r.get("converged") is False]
+    if late:
+        return "; what has not converged says so" if told else f"; not converged, {late[0]}"
+    return f"; converged, {max(told, key=len)}" if told else ""
 
 
 def _cell(row: dict[str, Any]) -> str:
     if "mean" not in row or "parts" in row:
         return ""
-    return f"{row['mean']:.1f}" + (f" ({_change(row)})" if "difference" in row else "")
+    late = f" not converged: {row['convergence']}" if row.get("converged") is False else ""
+    return f"{row['mean']:.1f}" + (f" ({_change(row)})" if "difference" in row else "") + late
 
 
 def results_page(results: Sequence[dict[str, Any]]) -> str:

@@ -24,7 +24,7 @@ from exca.cachedict.inflight import Liveness, Slurm
 from submitit.core.utils import FailedSubmissionError, UncompletedJobError
 
 from recamlib import paths
-from recamlib.engine.device import bar, process_group
+from recamlib.engine.device import process_group
 from recamlib.errors import RecamError, ResultsError, SettingsError
 from recamlib.files import storage_errors
 
@@ -34,13 +34,6 @@ Work = Literal["images", "training", "whole", "here"]
 # Its lines hold whole keys; in a notebook that is executed unwatched none may reach the report.
 for _name in ("exca", "exca.map"):
     logging.getLogger(_name).setLevel(logging.ERROR if os.environ.get("TQDM_DISABLE") else logging.WARNING)
-
-
-def _shown(items: Any, total: int | None = None) -> Any:
-    return bar(items, total=total or len(items), desc="items")
-
-
-exca.map._set_tqdm = _shown  # its own bar is text on stderr, red in a notebook, where it stays
 
 
 def read_cluster(text: str) -> dict[str, Any]:

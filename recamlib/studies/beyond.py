@@ -109,10 +109,15 @@ def changes_frame(gains: Mapping[str, Mapping[str, Any]], moves: Mapping[str, An
 
 
 def moved(moves: Mapping[str, Any]) -> dict[str, Any]:
-    """Judge whether any change moves what reactivation gains."""
-    spans = [move["change_interval"] for move in moves.values()]
-    text = "; ".join(f"{name} {signed(m['change'], *m['change_interval'])}" for name, m in moves.items())
+    """Judge whether any change under which all has converged moves what reactivation gains."""
+    ready = [move for move in moves.values() if move["converged"]]
+    parts = (
+        f"{name} {signed(m['change'], *m['change_interval'])}"
+        + f" (not converged: {m['convergence']})" * (not m["converged"]) for name, m in moves.items()
+    )  # fmt: skip
     rule = "some change moves ReCAM minus CAM: its interval over seeds, one for all, does not contain zero"
     # an interval that contains zero does not show that nothing changes
+    spans = [move["change_interval"] for move in ready]
     answer = "holds" if any(low > 0 or high < 0 for low, high in spans) else "cannot tell"
-    return sentence(answer, text or "nothing was changed", rows=moves.values(), rule=rule)
+    text = "; ".join(parts) or "nothing was changed"
+    return sentence(answer, text, rows=ready or moves.values(), rule=rule)
