@@ -121,5 +121,5 @@ def store(result: dict[str, Any]) -> Path:
     ]  # fmt: skip
     path = paths.book_dir() / "measured" / f"{'_'.join(parts)}.json".replace("/", "_")
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    path.write_text(json.dumps(result) + "\n")
     return path

@@ -82,7 +82,8 @@ def _conclusion(runs: Sequence[dict[str, Any]]) -> str:
         "On these photographs reactivation changes pseudo masks of "
         f"$w$ by {span('recam_w')} points, of $w'$ and $w + w'$ by {span(*others)}, "
         f"and of the paper's choice, $w \\otimes w'$, by {span(chosen)}, where the paper has {paper}; "
-        f"training BCE for as long changes {span('bce_longer (control)')}."
+        f"training BCE for as long changes {span('bce_longer (control)')}, and CAM read with "
+        f"$\\mathrm{{ReLU}}(w)$, without any reactivation, changes {span('bce_relu_w (ours)')}."
     )
 
 
