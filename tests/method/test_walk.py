@@ -47,7 +47,7 @@ def test_any_grid_radius_beta_and_number_of_steps(height, width, radius, beta, s
     maps, boundary = scene(height, width, classes=1 + seed % 3, seed=seed)
     options = {"radius": radius, "beta": beta, "steps": steps}
     expected = literal_walk.random_walk(maps.double(), boundary.double(), **options)
-    assert off(random_walk(maps, boundary, **options), expected) < 5e-5  # up to 1e-5 in float32
+    assert off(random_walk(maps, boundary, **options), expected) < 2e-5  # 150 random cases: at most 1.007e-5
 
 
 @pytest.mark.parametrize("steps", [64, 256])

@@ -95,7 +95,7 @@ def open_notebook(page: Page, lab: str) -> None:
 def run_cell(page: Page, number: int) -> None:
     """Put the cursor into a code cell, counted from 0, and run it.
 
-    A page that is not ready takes no key, and a kernel that was just interrupted drops it: "[ ]:" again.
+    A page that is not ready takes no key, and a kernel that was just interrupted drops the cell.
     """
     cell = page.locator(".jp-CodeCell").nth(number)
     prompt = cell.locator(".jp-InputPrompt")
