@@ -53,7 +53,7 @@ def adversarial_maps(
     pictures = [images[i] for i, _ in owners]
     signs = _signs(owners, len(weight), rivals).to(device)  # (owners, K)
     maps: list[list[Tensor]] = [[] for _ in images]
-    frozen = fold_batch_norm(model.backbone).requires_grad_(False).to(memory_format=torch.channels_last)
+    frozen = fold_batch_norm(model.backbone).requires_grad_(False)
     network = partial(padded_features, frozen, dtype=PRECISIONS[precision])
     held = {"mu": mu, "mask_threshold": mask_threshold, "score": score, "penalty": penalty}
     gain = partial(advcam_gain, weight=weight, **held)

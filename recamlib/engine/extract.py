@@ -10,7 +10,7 @@ from torch import Tensor
 
 from recamlib.data.views import normalise, rescale
 from recamlib.errors import DataError, SettingsError, check_choice, check_shapes
-from recamlib.models.base import Backbone, fold_batch_norm
+from recamlib.models.base import Backbone, fold_batch_norm, layout
 from recamlib.models.classifier import CamClassifier
 
 #: Precisions of the forward pass, in the names of Lightning Fabric.
@@ -43,7 +43,7 @@ def extract_scale_maps(
     device = model.fc1.weight.device
     weights = weights.to(device, torch.float32)
     classes = [torch.as_tensor(c, dtype=torch.long, device=device) for c in classes]
-    backbone = fold_batch_norm(model.backbone).to(memory_format=torch.channels_last)
+    backbone = fold_batch_norm(model.backbone)
     maps: list[list[Tensor]] = [[] for _ in images]
     with torch.inference_mode():
         for scale in scales:
@@ -119,8 +119,8 @@ def batches(
         most = max(1, int(pixels // (2 * height * width * scale * scale)))
         for start in range(0, len(members), most):
             group = members[start : start + most]
-            batch = torch.stack([images[i] for i in group]).to(device)  # (n, 3, H, W)
-            yield group, normalise(rescale(batch, min(scale, LONGEST / max(height, width))))
+            batch = torch.stack([images[i] for i in group])  # (n, 3, H, W), resized on the CPU, as by Pillow
+            yield group, normalise(rescale(batch, min(scale, LONGEST / max(height, width))).to(device))
 
 
 def _paired_features(backbone: Backbone, views: Tensor, *, dtype: torch.dtype | None) -> Tensor:
@@ -137,7 +137,7 @@ def padded_features(backbone: Backbone, views: Tensor, *, dtype: torch.dtype | N
     if small:
         views = F.pad(views, (0, max(0, SMALLEST - width), 0, max(0, SMALLEST - height)))
     with autocast:
-        features = backbone(views.contiguous(memory_format=torch.channels_last)).float()
+        features = backbone(views.contiguous(memory_format=layout(views.device))).float()
     if small:
         stride = backbone.output_stride
         features = features[:, :, : math.ceil(height / stride), : math.ceil(width / stride)]

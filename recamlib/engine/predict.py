@@ -12,6 +12,7 @@ from recamlib.data.access import ImageSet
 from recamlib.data.views import normalise, rescale
 from recamlib.engine.extract import PRECISIONS, check_calls
 from recamlib.errors import SettingsError
+from recamlib.models.base import layout
 from recamlib.models.classifier import CamClassifier
 
 OVERLAP = 1 / 3  # share of a window that the next one sees again
@@ -28,7 +29,7 @@ def image_logits(model: CamClassifier, images: ImageSet, *, scale: float = 1.0) 
     rows = []
     for name in images.ids:
         x = normalise(rescale(images.image(name), scale))[None]  # (1, 3, H, W)
-        x = x.to(device, memory_format=torch.channels_last)
+        x = x.to(device, memory_format=layout(device))
         rows.append(model(x).float().squeeze(0).tolist())
     model.train(was_training)
     return rows
@@ -69,14 +70,14 @@ def segment_image(
 def _windows(network: Network, views: Tensor, window: int) -> Tensor:
     """Return logits ``(B, K + 1, h, w)`` at the size of the views, in windows where a side is too long."""
     height, width = views.shape[2:]
-    views = views.contiguous(memory_format=torch.channels_last)
+    views = views.contiguous(memory_format=layout(views.device))
     if not window or max(height, width) <= window:
         return _stretch(network(views), (height, width))
     total, seen = torch.zeros(()), torch.zeros(height, width, device=views.device)
     for top in _starts(height, window):
         for left in _starts(width, window):
             rows, columns = slice(top, top + window), slice(left, left + window)
-            part = views[:, :, rows, columns].contiguous(memory_format=torch.channels_last)
+            part = views[:, :, rows, columns].contiguous(memory_format=layout(views.device))
             logits = _stretch(network(part), tuple(part.shape[2:])).float()
             if not total.ndim:
                 total = logits.new_zeros(len(views), logits.shape[1], height, width)

@@ -125,8 +125,7 @@ def crf_many(
     """Yield what `crf_labels` or `crf_probabilities` returns for many images, in order.
 
     `images` are the arguments of `function` by name for every image, perhaps from a generator: a few for each
-    process are held at a time. `processes` are `default_processes` if None; with 0 and 1 all stays in this
-    process.
+    process are held at a time. `processes` are `default_processes` if None; with 0 and 1 all stays here.
     """
     load_densecrf()  # before the first process is started
     processes = default_processes() if processes is None else processes

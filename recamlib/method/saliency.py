@@ -64,8 +64,7 @@ def edam_merge(
 
     Of maps ``(P, H, W)``, in [0, 1], each with peak 1, the first of equals wins. A pixel of saliency
     ``(H, W)``, in [0, 1], of `theta` or less is background, compared as float32. A map below `alpha` is no
-    candidate, even where the image is salient; one above `beta` wins over the background, even where it is
-    not.
+    candidate, even where the image is salient; one above `beta` beats the background, even where it is not.
 
     Source: the post-processing of EDAM (CVPR 2021), which ReCAM-M applies to ReCAM. Facts followed from its
     public code (infer_cls.py): the background scores 1 or 0, dropped maps -2, certain ones 2, the highest

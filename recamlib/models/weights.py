@@ -111,8 +111,7 @@ def load_features(
 
 
 def part_of(state: dict[str, Tensor], net: nn.Module, *, source: Path) -> dict[str, Tensor]:
-    """Return the tensors of a network in a file under its own names: without the prefix that most have there.
-    """
+    """Return the tensors of a network in a file under its own names, without the prefix that most have."""
     # Files published before PyTorch 1.0 name DenseNet's layers norm.1 where the network has norm1.
     state = {re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d)\.", r"\1\2.", k): v for k, v in state.items()}
     wanted = {_plain(k) for k in net.state_dict()}

@@ -218,9 +218,7 @@ class ImageStage(Stage):
 
     infra: StageCache = StageCache()
 
-    @infra.apply(
-        item_uid=lambda item: item[1], cache_type="Auto", exclude_from_cache_uid="method:not_in_key"
-    )
+    @infra.apply(item_uid=lambda item: item[1], cache_type="Auto", exclude_from_cache_uid="method:not_in_key")
     def items(self, requests: Sequence[Request]) -> Iterator[dict]:
         """Yield what is stored for each (split, id), in order; what is missing is computed first."""
         yield from self.make(requests)

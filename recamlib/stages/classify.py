@@ -119,9 +119,8 @@ class TrainClassifier(Training):
     def build(self, weights: str | None = None) -> CamClassifier:
         """Return the untrained classifier, its fixed parts fixed."""
         backbone = build_backbone(
-            self.backbone, output_stride=self.output_stride, weights=weights,
-            checkpointing=self.checkpointing,
-        )  # fmt: skip
+            self.backbone, output_stride=self.output_stride, weights=weights, checkpointing=self.checkpointing
+        )
         if self.weights:
             freeze_batch_norm(backbone)
             freeze_stem(backbone)
@@ -412,7 +411,7 @@ class Reactivate(Training):
 
 def _whole(classifier: CamClassifier, images: ImageSet, *, scale: float) -> Iterator[Tensor]:
     """Yield features (1, C, h, w) of whole images from a classifier's backbone."""
-    folded = fold_batch_norm(classifier.backbone).to(memory_format=torch.channels_last)
+    folded = fold_batch_norm(classifier.backbone)
     for start in range(0, len(images.ids), WINDOW):
         names = images.ids[start : start + WINDOW]
         yield from image_features(folded, [images.image(name) for name in names], scale=scale)
@@ -429,7 +428,7 @@ class Classify(WholeStage):
 
     def make(self) -> dict[str, Any]:
         images = self.model.dataset.images(self.split)
-        model = self.model.load()[0].to(default_device(), memory_format=torch.channels_last)
+        model = fold_batch_norm(self.model.load()[0], default_device())
         with measured() as cost, labels_only():
             logits = np.array(image_logits(model, images, scale=self.scale), dtype=np.float32)
         return {"logits": logits, "labels": images.label_matrix(), "cost": cost, "images": len(images.ids)}

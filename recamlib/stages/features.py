@@ -39,8 +39,7 @@ class Features(ImageStage):
             return build_backbone(self.backbone, output_stride=self.output_stride, weights=self.weights)
 
     def make(self, requests: Sequence[Request]) -> Iterator[dict[str, Any]]:
-        backbone = fold_batch_norm(self.build())
-        backbone.to(default_device(), memory_format=torch.channels_last)
+        backbone = fold_batch_norm(self.build(), default_device())
         for start in range(0, len(requests), WINDOW):
             window = requests[start : start + WINDOW]
             with labels_only(), measured() as cost:

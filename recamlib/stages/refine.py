@@ -20,6 +20,7 @@ from recamlib.method.saliency import edam_merge
 from recamlib.method.scores import masked_argmax
 from recamlib.method.walk import random_walks
 from recamlib.models.backbones import build_backbone
+from recamlib.models.base import layout
 from recamlib.models.irnet import BoundaryNet
 from recamlib.stages.base import DataSettings, ImageStage, Request, Stage, Training
 from recamlib.stages.maps import AdvCams, ExtractCams, RefinedMaps
@@ -152,11 +153,12 @@ class BoundaryMaps(ImageStage):
     step = "boundary maps"
 
     def make(self, requests: Sequence[Request]) -> Iterator[dict]:
-        net = self.net.load().to(default_device(), memory_format=torch.channels_last)
+        place = {"device": default_device(), "memory_format": layout(default_device())}
+        net = self.net.load().to(**place)
         for split, name in requests:
             with labels_only(), torch.inference_mode(), measured() as cost:
                 picture = self.net.dataset.images(split).image(name)
-                x = normalise(picture)[None].to(default_device(), memory_format=torch.channels_last)
+                x = normalise(picture)[None].to(**place)
                 boundary = net.boundary(x)[0].float().cpu()  # (h, w)
             if not boundary.isfinite().all():
                 raise DataError(f"the boundary map of {name} is not finite; train again at a lower rate")

@@ -7,7 +7,6 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pydantic
-import torch
 from torch import Tensor
 
 from recamlib.data.access import ImageSet
@@ -180,7 +179,7 @@ class SegmentationScore(_Counted):
 
 def predicted_masks(net: Segmenter, images: Any, *, crf: bool = False, **how: Any) -> Iterator[Mask]:
     """Yield id and predicted mask (H, W), uint8, of every image; `how` goes to `segment_image`."""
-    net = fold_batch_norm(net).to(default_device(), memory_format=torch.channels_last)
+    net = fold_batch_norm(net, default_device())
 
     def probabilities(name: str) -> Tensor:
         return segment_image(net.predict, images.image(name), device=default_device(), **how)

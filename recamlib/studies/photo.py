@@ -53,8 +53,7 @@ def map_photo(
     if not path.is_file():
         raise RecamError(f"there is no picture {path}")
     image = read_image(path, turned=True)  # (3, H, W)
-    backbone = build_backbone("mobilenet_v2", output_stride=16, weights=backbone_weights)
-    backbone = fold_batch_norm(backbone).to(memory_format=torch.channels_last)
+    backbone = fold_batch_norm(build_backbone("mobilenet_v2", output_stride=16, weights=backbone_weights))
     heads = load_file(HEADS)
     fc1, fc2 = heads["fc1"].float(), heads["fc2"].float()
     (pair,) = image_features(backbone, [image], scale=LONG_SIDE / max(image.shape[1:]), mirror=True)

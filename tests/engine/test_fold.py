@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from recamlib.models.backbones import build_backbone
-from recamlib.models.base import fold_batch_norm, freeze_batch_norm
+from recamlib.models.base import fold_batch_norm, freeze_batch_norm, layout
 from recamlib.models.segmenters import build_segmenter
 
 
@@ -47,7 +47,7 @@ def test_what_cannot_be_folded_stays(put_together):
     torch.manual_seed(0)
     net, images = type("Net", (nn.Module,), {"forward": put_together})(), torch.randn(1, 3, 64, 64)
     net.a, net.b, net.norm = nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3), trained(nn.BatchNorm2d(3))
-    folded = fold_batch_norm(net)
+    folded, net = fold_batch_norm(net), net.to(memory_format=torch.channels_last)
     assert norms(folded) == 1
     with torch.no_grad():
         torch.testing.assert_close(folded(images), net(images), rtol=0, atol=0)
@@ -61,3 +61,7 @@ def test_the_same_features_of_a_backbone_with_fixed_statistics(name):
     with torch.no_grad():
         torch.testing.assert_close(folded(x), net(x), rtol=1e-3, atol=1e-4 * net(x).abs().max().item())
     assert norms(folded) < norms(net)
+
+
+def test_photographs_lie_channels_last_on_a_cpu_alone():
+    assert (layout("cpu"), layout("cuda:0")) == (torch.channels_last, torch.contiguous_format)
