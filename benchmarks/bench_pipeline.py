@@ -4,7 +4,8 @@ From the classifier's training to 0-1 masks after the random walk, with the sett
 200 images of RECAM_DATA's part of VOC (``RECAM_BENCH_IMAGES`` sets another number). Each literal step starts
 from what our step started from, so that a difference is that step's own; only trainings drift. The dense
 walk takes minutes an image: the literal form walks 4 of them (``RECAM_BENCH_WALKS``) and its time is
-extrapolated in proportion to the images. Without real images there are embedded scenes, and the note says so.
+extrapolated in proportion to the images. Without real images there are embedded scenes, where both forms run
+beside a busy loop too, and the note says so.
 """
 
 import os
@@ -130,7 +131,7 @@ def alone() -> Callable[[], dict]:
                 model.train().zero_grad()
                 model.features(batch).mean().backward()
             else:
-                frozen.stages(batch)
+                frozen.backbone.stages(batch)
 
     scaled = {scale: views(scale) for scale in (*cams.scales, 1.0)}  # before the clock runs
 
@@ -146,7 +147,7 @@ def alone() -> Callable[[], dict]:
             passes(net, net.crop, back=False)
         with step("boundary maps"):
             for pair in scaled[1.0]:
-                frozen.stages(pair)
+                frozen.backbone.stages(pair)
         return {}
 
     return work
@@ -162,6 +163,7 @@ def literal() -> Callable[[], dict]:
     from recamlib.data.views import PairedView, PairedViews
     from recamlib.engine import fit as engine
     from recamlib.method.maps import combine_weights
+    from recamlib.stages.classify import OTHER_DRAWS
 
     os.environ["RECAM_RESULTS"] = str(PLACE / "32-true")
     made = stages("32-true")
@@ -182,6 +184,8 @@ def literal() -> Callable[[], dict]:
     def train_classifier() -> list[float]:
         torch.manual_seed(classifier.seed)
         model = classifier.build(classifier.weights)
+        if classifier.fc_init == "linear":
+            model.fc1.load_state_dict(classifier.linear.fc1().state_dict())
         groups = [([p for p in model.backbone.parameters() if p.requires_grad], classifier.lr)]
         groups.append((list(model.fc1.parameters()), classifier.lr * classifier.fc_lr_factor))
         return form.train(
@@ -190,15 +194,15 @@ def literal() -> Callable[[], dict]:
         )  # fmt: skip
 
     def reactivate() -> list[float]:
-        torch.manual_seed(classifier.seed)
+        torch.manual_seed(classifier.seed + OTHER_DRAWS)
         model = recam.build()
         classifier.load_into(model.classifier)
         free = [p for p in model.classifier.parameters() if p.requires_grad]
         groups = [(free, recam.lr * recam.base_lr_factor)]
         groups.append((list(model.head.parameters()), recam.lr))
         return form.train(
-            model, classifier.views(), form.reactivation_step, optimizer(groups, recam), epochs=recam.epochs,
-            batch_size=recam.batch_size, seed=classifier.seed,
+            model, classifier.views(draws=OTHER_DRAWS), form.reactivation_step, optimizer(groups, recam),
+            epochs=recam.epochs, batch_size=recam.batch_size, seed=classifier.seed + OTHER_DRAWS,
         )  # fmt: skip
 
     def train_boundary(labels: dict[str, bytes]) -> list[float]:
@@ -247,9 +251,8 @@ def literal() -> Callable[[], dict]:
             walked = [form.walk(file[name], held[name], **settings) for name in some]
         with step("masks", images=len(some), of=len(ids)):
             threshold = made["walk"].fixed_threshold
-            masks = [
-                form.mask(m, images.size(n), classes[n], threshold) for n, m in zip(some, walked, strict=True)
-            ]
+            sizes = [tuple(images.image(n).shape[1:]) for n in some]
+            masks = [form.mask(m, size, classes[n], threshold) for n, m, size in zip(some, walked, sizes)]
         return compared(
             classifier_loss=[first], reactivation_loss=[second], maps=[np.load(file[n])["cam"] for n in ids],
             labels=[labels_from_png(labels[n])[::THINNED, ::THINNED] for n in ids], boundary_loss=[third],
@@ -266,6 +269,7 @@ if __name__ == "__main__":
         {"ours": ours("32-true"), "literal": literal, "ours, bf16-mixed training": ours("bf16-mixed"),
          "ours, backbone alone": alone},
         repeats=0,
+        busy=not REAL,
         note=f"{IMAGES} {what}, from training to masks after the walk (literal walk: {WALKS} images)",
         sizes={"ours": {"images": IMAGES}},
     )

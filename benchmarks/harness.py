@@ -110,13 +110,14 @@ def compare(
     *,
     repeats: int = 3,
     rounds: int = 1,
+    busy: bool = True,
     note: str = "",
     sizes: Mapping[str, Mapping[str, float]] | None = None,
 ) -> dict:
     """Run every form of a benchmark in a fresh process, print and save times, memory and differences.
 
-    Where a run is repeated, the forms that are compared run once more beside a busy loop: with one core less,
-    the ratio has to be at least half of what it is without (a thread that spins loses more than its share).
+    The forms that are compared run once more beside a busy loop: with one core less, the ratio has to be at
+    least half of what it is without (a thread that spins loses more than its share).
 
     Parameters
     ----------
@@ -130,6 +131,8 @@ def compare(
         Measured runs after one that warms up; 0 for one run that nothing warms up.
     rounds
         Times that all forms are gone through, the shortest time counts: a machine is seldom busy throughout.
+    busy
+        Whether there is a run beside the busy loop: not where one takes an hour.
     note
         Printed and saved with the numbers.
     sizes
@@ -161,11 +164,11 @@ def compare(
             row["seconds"] = min(row["seconds"], report["forms"].get(form, row)["seconds"])
             report["forms"][form] = row | ({"sizes": dict(sizes[form])} if form in (sizes or {}) else {})
         ours = report["forms"]["ours"]
-        if repeats:
+        if busy:
             with busy_loop():
                 for form in [f for f in forms if f == "ours" or not f.startswith("ours")]:
-                    seconds = [_measured(form, Path(folder) / "busy.npz")["seconds"] for _ in range(rounds)]
-                    report["forms"][form]["busy_seconds"] = min(seconds)
+                    row = _measured(form, Path(folder) / "busy.npz")
+                    report["forms"][form]["busy_seconds"] = row["seconds"]
         for form, row in report["forms"].items():
             line = f"  {form:32s} {row['seconds'] * 1e3:10.1f} ms {row['peak_mb']:9.0f} MB"
             if not form.startswith("ours"):
@@ -176,7 +179,7 @@ def compare(
                 row |= {"differences": gaps} if "steps" in row else {}
                 line += f"   ours: {row['times_faster']:.1f} times faster, {row['memory_ratio']:.3f} of the"
                 line += f" memory, difference {row['difference']:.1e}"
-                if repeats:
+                if busy:
                     row["times_faster_busy"] = row["busy_seconds"] / ours["busy_seconds"]
                     line += f"; beside a busy loop {row['times_faster_busy']:.1f} times"
                     line += " (LESS THAN HALF)" * (row["times_faster_busy"] < row["times_faster"] / 2)

@@ -31,6 +31,7 @@ def test_the_same_predictions_at_any_size(arch):
     before = copy.deepcopy(net.state_dict())
     folded = fold_batch_norm(net)
     assert norms(folded) < norms(net)
+    assert (layout("cpu"), layout("cuda:0")) == (torch.channels_last, torch.contiguous_format)
     other = torch.randn(2, 3, 45, 70)
     expected = net.predict(other)
     assert (folded.predict(other) - expected).abs().max() < 1e-4 * expected.abs().max()
@@ -61,7 +62,3 @@ def test_the_same_features_of_a_backbone_with_fixed_statistics(name):
     with torch.no_grad():
         torch.testing.assert_close(folded(x), net(x), rtol=1e-3, atol=1e-4 * net(x).abs().max().item())
     assert norms(folded) < norms(net)
-
-
-def test_photographs_lie_channels_last_on_a_cpu_alone():
-    assert (layout("cpu"), layout("cuda:0")) == (torch.channels_last, torch.contiguous_format)

@@ -1,12 +1,15 @@
-"""benchmarks/gpu.py on the CPU with two images: it writes, goes on, ends in time, says what is missing."""
+"""Benchmarks at their smallest: benchmarks/gpu.py on the CPU with two images, and the pipeline on scenes."""
 
 import importlib
 import itertools
 import json
+import runpy
+import sys
 
 import pytest
 
 from recamlib.book.parameters import all_parameters
+from recamlib.paths import ROOT
 from recamlib.studies.table1 import BASE_ROWS, OUR_ROWS, ROWS
 
 
@@ -71,3 +74,11 @@ def test_pieces_are_read_as_one_folder_with_the_settings_of_mini(gpu, tmp_path):
     found = {str(path.relative_to(both)): path.read_text() for path in both.rglob("*.txt")}
     assert found == {"a/x.txt": "one/a/x.txt", "a/y.txt": "two/a/y.txt", "z.txt": "two/z.txt"}
     assert gpu.notebook_settings() == all_parameters("mini", "02")["settings"]
+
+
+def test_the_pipeline_does_what_its_literal_form_does(gpu, results, monkeypatch):
+    monkeypatch.setenv("RECAM_BENCH_IMAGES", "16")
+    monkeypatch.setattr("sys.argv", [str(ROOT / "benchmarks" / "bench_pipeline.py")])
+    runpy.run_path(sys.argv[0], run_name="__main__")
+    form = json.loads((results / "benchmarks" / "pipeline.json").read_text())["forms"]["literal"]
+    assert max(form["differences"].values()) < 2e-3 and form["times_faster_busy"] > 0
