@@ -173,7 +173,7 @@ def compare(
             line = f"  {form:32s} {row['seconds'] * 1e3:10.1f} ms {row['peak_mb']:9.0f} MB"
             if not form.startswith("ours"):
                 row["times_faster"] = row["seconds"] / ours["seconds"]
-                row["memory_ratio"] = ours["peak_mb"] / row["peak_mb"]
+                row["memory_ratio"] = ours["peak_mb"] / max(row["peak_mb"], 0.1)
                 gaps = _differences(Path(folder) / "ours.npz", Path(folder) / f"{form}.npz")
                 row["difference"] = max(gaps.values())
                 row |= {"differences": gaps} if "steps" in row else {}
