@@ -17,7 +17,7 @@ from recamlib.errors import DataError, RecamError
 from recamlib.paths import ROOT, data_dir, results_dir
 
 say = typer.secho
-ORDER = "02 01 04 05 03 06"  # first what others take their maps from, then the longest ones
+ORDER = "02 01 04 05 06 03"  # first what others take their maps from, then the longest ones
 
 
 class Commands(TyperGroup):
