@@ -88,8 +88,8 @@ def report(profile: Profile = "quick", cluster: Cluster = "") -> None:
     words = [["run", path.stem, "--profile", profile] for path in notebooks]
     jobs = [forked.Process(target=main, args=(each,)) for each in words]
     for number, job in enumerate(jobs):  # two at a time: what both need is computed by one of them
-        while sum(earlier.is_alive() for earlier in jobs[:number]) > 1:
-            wait([earlier.sentinel for earlier in jobs[:number] if earlier.is_alive()])
+        while len(alive := [earlier for earlier in jobs[:number] if earlier.is_alive()]) > 1:
+            wait([earlier.sentinel for earlier in alive])
         job.start()
     for job in jobs:
         job.join()
