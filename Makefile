@@ -37,8 +37,10 @@ PYTEST = results=$$(mktemp -d); trap 'rm -rf "$$results"' EXIT; RECAM_RESULTS="$
 help:
 	@sed -n 's/^#   //p' Makefile
 
+# While one core checks the parameters, the other compiles what kernels and the book import, in a new environment.
 report: $(STAMP)
-	@$(PY) -m recamlib.cli report --profile "$(PROFILE)"
+	@$(PY) -c "import sympy, scipy.stats, seaborn, ipykernel.kernelapp, jupyter_book.sphinx, myst_nb.sphinx_ext" & \
+	  $(PY) -m recamlib.cli report --profile "$(PROFILE)"
 
 lint: $(STAMP)
 	@$(PY) -m ruff check .
