@@ -95,9 +95,8 @@ def beside(number: str, result: dict[str, Any] | None = None):
     photo = next((run for run in stored if run["parameters"]["dataset"] not in SYNTHETIC), None)
     runs = {"photographs": photo, "this run": result}
     shown = {name: run for name, run in runs.items() if run}
-    told = [f"**{name.capitalize()}**: {describe_data(r)}{_convergence(r)}." for name, r in shown.items()]
-    if not photo:
-        told.insert(0, "**Photographs**: not measured yet with a converged classifier.")
+    told = [] if photo else ["**Photographs**: not measured yet with a converged classifier."]
+    told += [f"**{name.capitalize()}**: {describe_data(r)}{_convergence(r)}." for name, r in shown.items()]
     if not shown:
         return Markdown(told[0])
     paper = {
@@ -108,7 +107,8 @@ def beside(number: str, result: dict[str, Any] | None = None):
     lines = []
     for row in rows:
         cells = [_cell(run["rows"].get(row, {})) for run in shown.values()]
-        if any(cells):
+        change = ": recam_" in row and f"{row.partition(':')[0]}: recam" in rows  # its readings are left out
+        if any(cells) and not change:
             claim = paper.get(row)
             value = f"{claim.value:.1f}" if claim else "–"
             value += f" ({claim.difference:+.1f})" if claim and claim.baseline else ""
