@@ -142,7 +142,7 @@ def dress(notebook: Path, static: Path) -> str:
         rows = pd.json_normalize(list(result["rows"].values()), sep=" ").set_index(pd.Index(result["rows"]))
         rows.to_csv(folder / "rows.csv", index_label="row")
         where = escaped("commit {commit}, {date}, {device}".format(**result["provenance"]))
-        seconds = f"{ran.get('duration') or 0:.0f} seconds, reading back what had been run before"
+        seconds = f"{ran.get('duration') or 0:.0f} seconds, stored results read back where there were any"
         box = (
             f":::{{admonition}} Where these numbers come from\n:class: provenance\n{where}; {seconds}.\n\n"
             f'<p class="download">Download <a href="{address}/rows.csv" download>every row as CSV</a> · '

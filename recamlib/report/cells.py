@@ -1,6 +1,5 @@
 """Cells of the tables: what a number is of, its name where it is stored, in the paper and for a reader."""
 
-import functools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ KINDS = {  # systems by name; of EDAM it is the merge alone, of CAM, not its cla
 NETWORKS = {"deeplabv2": "DeepLabV2", "deeplabv3plus": "DeepLabV3+", "upernet": "UPerNet"}
 # system to the one it is compared with, the same one without reactivation, or CAM
 PARTNERS = {"recam": "cam", "eps": "cam", "recam_e": "eps", "edam": "cam", "recam_m": "edam"}
+PARTNERS |= dict.fromkeys(("recam_w", "recam_w_prime", "recam_w_plus_w_prime"), "cam")  # Table 2's, ours
 TRUE_MASKS = "upper_bound"  # in place of a method: a network that learnt from true masks
 TABLES = {
     "table1": "Table 1: mIoU of pseudo masks (%)",
@@ -43,10 +43,8 @@ TITLES = {  # rows of Table 1, and our own, as Markdown
     "recam_relu_w_times_relu_w_prime (ours)":
         "ReCAM, $\\mathrm{ReLU}(w) \\otimes \\mathrm{ReLU}(w')$, ours",
 }  # fmt: skip
-_PLAIN = {"$": "", "\\otimes": "⊗", "\\mathrm{ReLU}": "ReLU"}
 ROWS = {  # names of rows as plain text
-    **{row: functools.reduce(lambda text, part: text.replace(*part), _PLAIN.items(), title)
-       for row, title in TITLES.items()},
+    **{row: re.sub(r"\$|\\mathrm|[{}]", "", title).replace("\\otimes", "⊗") for row, title in TITLES.items()},
     **METHODS, "recam_e": "ReCAM-E", "recam_m": "ReCAM-M", "upper_bound": "true masks (upper bound)",
     "without_saliency": "without saliency", "with_saliency": "with saliency",
 }  # fmt: skip
@@ -63,7 +61,7 @@ class Cell:
 
     table: str  # table2, table3 or table4
     method: str  # one of METHODS, or TRUE_MASKS
-    kind: str = ""  # one of KINDS, empty for true masks
+    kind: str = ""  # one of KINDS, or of table1.ROWS in Table 2; empty for true masks
     network: str = ""  # one of NETWORKS, empty where maps are scored
 
     @property
@@ -74,11 +72,12 @@ class Cell:
         if self.table == "table3":
             return f"{self.method}.{self.network}_{self.kind}_val"
         if not self.network:
-            return f"{self.method}.{self.kind}" + ("_miou" if self.table == "table2" else "")
+            return f"{self.method}.{self.kind}" + "_miou" * (self.table == "table2" and self.kind in KINDS)
+        ours = "" if self.network == "deeplabv2" else f", {NETWORKS[self.network]}"  # the paper has none
         if self.kind not in ("cam", "recam"):  # with saliency; the paper does not say whether with IRN
-            return f"with_saliency.{KINDS[self.kind]}"
+            return f"with_saliency.{KINDS[self.kind]}{ours}"
         names = {("irn", "cam"): "IRN", ("irn", "recam"): "ReCAM", ("none", "cam"): "CAM"}
-        return f"without_saliency.{names.get((self.method, self.kind), 'ReCAM without IRN')}"
+        return f"without_saliency.{names.get((self.method, self.kind), 'ReCAM without IRN')}{ours}"
 
     @property
     def time_row(self) -> str:
@@ -89,10 +88,11 @@ class Cell:
         """What people call it: ``"DeepLabV2, IRN, ReCAM"``, ``"ReCAM-E with IRN"``."""
         if self.method == TRUE_MASKS:
             return f"{NETWORKS[self.network]}, TRUE MASKS"
+        kind = KINDS.get(self.kind) or ROWS[self.kind]
         if self.table == "table4":
-            return KINDS[self.kind] + (" with IRN" if self.method == "irn" else "")
+            return kind + (" with IRN" if self.method == "irn" else "")
         parts = [NETWORKS[self.network]] if self.network else []
-        return ", ".join([*parts, METHODS[self.method], KINDS[self.kind]])
+        return ", ".join([*parts, METHODS[self.method], kind])
 
     @property
     def partner(self) -> "Cell | None":

@@ -88,14 +88,17 @@ def _conclusion(runs: Sequence[dict[str, Any]]) -> str:
 
 
 def beside(number: str, result: dict[str, Any] | None = None):
-    """Return paper, photographs (the best stored run) and a run of a notebook's table, row by row."""
+    """Return paper, photographs (stored runs with rows of their own) and a run of a notebook's table."""
     from IPython.display import Markdown
 
     stored = [run for run in load_measured() if run["notebook"].startswith(number)]
-    photo = next((run for run in stored if run["parameters"]["dataset"] not in SYNTHETIC), None)
-    runs = {"photographs": photo, "this run": result}
-    shown = {name: run for name, run in runs.items() if run}
-    told = [] if photo else ["**Photographs**: not measured yet with a converged classifier."]
+    photos: list[dict[str, Any]] = []
+    for run in stored:
+        new = run["rows"].keys() - {row for photo in photos for row in photo["rows"]}
+        photos += [run] if new and run["parameters"]["dataset"] not in SYNTHETIC else []
+    runs = {f"photographs ({n})" if n > 1 else "photographs": run for n, run in enumerate(photos, 1)}
+    shown = {name: run for name, run in (runs | {"this run": result}).items() if run}
+    told = [] if photos else ["**Photographs**: not measured yet with a converged classifier."]
     told += [f"**{name.capitalize()}**: {describe_data(r)}{_convergence(r)}." for name, r in shown.items()]
     if not shown:
         return Markdown(told[0])

@@ -32,6 +32,7 @@ class Features(ImageStage):
     scale: float = pydantic.Field(1.0, gt=0)
     mirror: bool = False
     stage: Literal["Features/1"] = "Features/1"
+    step = "extract features"
 
     def build(self) -> Backbone:
         with torch.random.fork_rng(devices=[]):  # without weights, the same one every time

@@ -16,7 +16,7 @@ from recamlib.errors import SettingsError
 from recamlib.method.convergence import Convergence, convergence
 from recamlib.method.maps import combine_weights, merge_scales
 from recamlib.method.scores import THRESHOLDS
-from recamlib.stages.base import DataSettings, ImageStage, Request, Split
+from recamlib.stages.base import DataSettings, ImageStage, Request, Split, Stage
 from recamlib.stages.classify import Reactivate, TrainClassifier
 from recamlib.stages.features import WINDOW, Features
 
@@ -162,6 +162,23 @@ class ExtractCams(ModelMaps):
     def not_in_key(self) -> tuple[str, ...]:
         return ("weights",)
 
+    @property
+    def upstream(self) -> tuple[Stage, ...]:
+        return (self.model, *self.features)
+
+    @property
+    def features(self) -> list[Features]:
+        """Stored features at every scale, if the model has trained heads alone."""
+        if self.model.train == "all":
+            return []
+        given = {**dict(getattr(self.model, "base", self.model).features), "mirror": True}
+        return [Features(**{**given, "scale": scale}) for scale in self.scales]
+
+    def make(self, requests: Sequence[Request]) -> Iterator[dict]:
+        for features in self.features:
+            features.items(requests)  # before the maps, whose time is not that of features which many share
+        yield from super().make(requests)
+
     def extractor(self) -> tuple[int, Extractor]:
         classifier, fc2 = self.model.load()
         fc1 = classifier.fc1.weight.detach()
@@ -178,8 +195,7 @@ class ExtractCams(ModelMaps):
     def _from_features(
         self, requests: Sequence[Request], weights: Tensor, classes: Sequence[Tensor]
     ) -> list[list[Tensor]]:
-        given = {**dict(getattr(self.model, "base", self.model).features), "mirror": True}
-        columns = [Features(**{**given, "scale": scale}).items(requests) for scale in self.scales]
+        columns = (features.items(requests) for features in self.features)
         pairs = zip(*[[torch.from_numpy(np.array(i["features"])).float() for i in c] for c in columns])
         return [[pair_maps(p, weights, k) for p in scales] for scales, k in zip(pairs, classes)]
 

@@ -7,18 +7,13 @@ import numpy as np
 import pandas as pd
 
 from recamlib.report.cells import columns, words
-from recamlib.report.claims import all_rows_hold, seed_interval, sentence, signed
+from recamlib.report.claims import seed_interval, sentence, signed
 from recamlib.stages.base import DataSettings
 from recamlib.stages.classify import Reactivate, TrainClassifier
 from recamlib.stages.maps import ExtractCams
 from recamlib.stages.score import Score
 from recamlib.studies.common import Blocks, make, score_table
 from recamlib.studies.table1 import ROWS
-
-
-def images(dataset: str, settings: Blocks, *, train_images: int) -> DataSettings:
-    """Return the images of a run: those of the other notebooks, narrowed by settings of `DataSettings`."""
-    return DataSettings.of(dataset, train_images=train_images, **settings.get("DataSettings", {}))
 
 
 def trained(data: DataSettings, settings: Blocks, *, seeds: Sequence[int], **given: Any) -> list[Reactivate]:
@@ -60,12 +55,6 @@ def table1_frame(tables: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
         for backbone, table in tables.items() for name, row in table.items()
     }  # fmt: skip
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis(index=["backbone", "row"])
-
-
-def on_every_backbone(tables: Mapping[str, Mapping[str, Any]], *, row: str) -> dict[str, Any]:
-    """Return whether one of ReCAM's rows lies above BCE on every backbone."""
-    rule = f"{row} has an interval above BCE only on every backbone"
-    return all_rows_hold({name: table[row] for name, table in tables.items()}, rule)
 
 
 def gain(models: Sequence[Reactivate], settings: Blocks, *, option: str) -> dict[str, dict[str, Any]]:

@@ -12,6 +12,7 @@ import recamlib as library
 from recamlib.errors import SettingsError, nearest
 from recamlib.report.cells import KINDS, METHODS
 from recamlib.stages.base import Settings
+from recamlib.stages.maps import OPTIONS
 from recamlib.studies.table3 import RECIPES
 
 # Stages whose fields ``settings`` may set, and the fields that a table gives itself.
@@ -171,6 +172,7 @@ def _kinds() -> dict[str, Any]:
         "backbones": Annotated[dict[str, backbone], pydantic.BeforeValidator(_named)],
         "advcam_images": NonNegativeInt, "upper_bound": bool, "kind_images": NonNegativeInt,
         "saliency_folder": str, "irn": bool, "reading": field(library.ExtractCams, "reading"),
-        "network": Literal["deeplabv2", "deeplabv2_small"],
+        "network": Literal[tuple(arch for arch in RECIPES if arch.startswith("deeplab"))],
+        "options": _several(Literal[OPTIONS[:-1]], at_least=0),  # w*w' has its row
         "segmented": _several(Literal[tuple(KINDS)], at_least=0),
     }  # fmt: skip

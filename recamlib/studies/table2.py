@@ -66,12 +66,6 @@ def refined(maps: ExtractCams, method: str, settings: Blocks, advcam_images: int
     return make(Walk, settings, cams=maps, boundary=net, power=POWER if advanced else 1.0)
 
 
-def image_counts(train: int, scored: int, *, methods: Sequence[str], advcam_images: int) -> dict[str, int]:
-    """Return how many images a run trains on, scores and, if its methods do that at all, runs AdvCAM on."""
-    counts = {"train": train, "scored": scored}
-    return counts | ({"advcam": advcam_images or scored} if any("advcam" in m for m in methods) else {})
-
-
 def part_of(cell: Cell, advcam_images: int) -> int:
     """Return the size of the part of the images that a cell is of: 0, for all, but with AdvCAM."""
     return advcam_images if cell.method.startswith("advcam") else 0
@@ -85,7 +79,7 @@ def pipeline_cost(stage: MapStage, *, split: Split, limit: int = 0) -> dict[str,
     """
     images = len(stage.dataset.images("train_aug"))
     records = _records(stage, [(split, name) for name in stage.images(split, limit=limit).ids])
-    costs = [cost for _, part in records.values() for cost in part]
+    costs = [cost for *_, part in records.values() for cost in part]
     devices = sorted({cost["device"] for cost in costs})
     if len(devices) > 1:
         warnings.warn(
@@ -93,10 +87,10 @@ def pipeline_cost(stage: MapStage, *, split: Split, limit: int = 0) -> dict[str,
             "run it again in an empty results folder before reading its time",
             stacklevel=2,
         )
-    parts = {
-        step: float(np.mean([cost["seconds"] for cost in part])) * (images if work == "images" else 1)
-        for step, (work, part) in records.items()
-    }
+    parts: dict[str, float] = {}
+    for step, work, part in records.values():
+        seconds = float(np.mean([cost["seconds"] for cost in part])) * (images if work == "images" else 1)
+        parts[step] = parts.get(step, 0.0) + seconds
     parts["masks"] = images * _mask_seconds(stage, split)
     return {
         "seconds": sum(parts.values()), "parts": parts,
@@ -104,15 +98,15 @@ def pipeline_cost(stage: MapStage, *, split: Split, limit: int = 0) -> dict[str,
     }  # fmt: skip
 
 
-def _records(stage: Stage, requests: Sequence[Request]) -> dict[str, tuple[str, list[dict[str, Any]]]]:
-    """Return step to kind of work and costs, upstream first; before a training on what it trains on."""
+def _records(stage: Stage, requests: Sequence[Request]) -> dict[str, tuple[str, str, list[dict[str, Any]]]]:
+    """Return each stage's step, kind of work and costs, upstream first; before a training on its images."""
     if not stage.step:
         return {}
-    records: dict[str, tuple[str, list[dict[str, Any]]]] = {}
+    records: dict[str, tuple[str, str, list[dict[str, Any]]]] = {}
     for before in stage.upstream:
         records = _records(before, stage.requests if stage.work == "training" else requests) | records
     made = stage.items(requests) if stage.work == "images" else [stage.result]
-    return records | {stage.step: (stage.work, [item["cost"] for item in made])}
+    return records | {stage.uid: (stage.step, stage.work, [item["cost"] for item in made])}
 
 
 def _mask_seconds(stage: MapStage, split: Split) -> float:

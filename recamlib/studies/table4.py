@@ -13,11 +13,11 @@ from recamlib.report.claims import load_paper, paper_values, row_verdict, senten
 from recamlib.stages.maps import ExtractCams, MapStage, WeightOption
 from recamlib.stages.refine import SaliencyMerge
 from recamlib.stages.saliency import Saliency
-from recamlib.stages.score import SaliencyScore, SegmentationScore
+from recamlib.stages.score import SaliencyScore
 from recamlib.stages.segment import TrainSegmenter
 from recamlib.studies.common import Blocks, make
 from recamlib.studies.table2 import refined
-from recamlib.studies.table3 import networks, score_row
+from recamlib.studies.table3 import networks
 
 METHODS = {"none": "maps", "irn": "with IRN"}
 MERGED = {"edam": "cam", "recam_m": "recam"}  # system to the one whose maps are merged with saliency
@@ -57,11 +57,6 @@ def segmenters(
     chosen = {cell(method, kind): rows[cell(method, kind)] for kind in kinds}
     rows = networks(chosen, {arch: {}}, settings)
     return {replace(place, table="table4"): nets for place, nets in rows.items()}
-
-
-def network_table(scores: Mapping[Cell, Sequence[SegmentationScore]]) -> dict[Cell, dict[str, Any]]:
-    """Score networks, each compared with the one it is compared with in the paper."""
-    return {place: score_row(mine, scores.get(place.partner)) for place, mine in scores.items()}
 
 
 def saliency_row(score: SaliencyScore) -> dict[str, Any]:

@@ -110,9 +110,6 @@ def test_published_crop_has_published_cells():
         model = build_segmenter("deeplabv2", num_classes=21)
         outputs = model.training_outputs(torch.zeros(1, 3, 321, 321))
     assert [tuple(o.shape[2:]) for o in outputs] == [(41, 41), (31, 31), (21, 21), (41, 41)]
-    convs = {n: m for n, m in model.named_modules() if isinstance(m, nn.Conv2d)}
-    strided = [n.removeprefix("net.backbone.body.") for n, m in convs.items() if m.stride == (2, 2)]
-    assert strided == ["stem.conv1", "layer2.0.conv1", "layer2.0.downsample.0"]
 
 
 def published(*, fc=False):

@@ -36,7 +36,6 @@ def test_same_seeds_are_pairs_and_a_small_steady_gain_is_seen():
     assert moved["verdict"] == "up" and moved["change low"] > 0.8 and moved["change high"] < 1.3
     other_data = run({"row": table_row([31.0, 41.1, 51.0])}, train_images=12)
     assert results_moved(a, other_data).loc["row", "verdict"] == "within noise"
-    assert results_moved(b, a).loc["row", "verdict"] == "down"
 
 
 def test_one_seed_uses_the_intervals_over_images():

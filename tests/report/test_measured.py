@@ -8,7 +8,7 @@ from recamlib.method.convergence import convergence
 from recamlib.paths import ROOT, book_dir
 from recamlib.report.claims import row_verdict
 from recamlib.report.results import load_measured
-from recamlib.report.summary import BEGIN, END, readme_table, results_page
+from recamlib.report.summary import BEGIN, END, beside, readme_table, results_page
 from tests import made_up
 
 FILES = sorted((book_dir() / "measured").glob("[0-9]*.json"))
@@ -46,6 +46,12 @@ def test_a_verdict_without_convergence_is_a_fault_and_a_row_that_has_not_converg
     assert "not converged: FC2 64 % of 93 %" in readme_table([run])
     page = results_page([run])
     assert "not converged |" in page and "holds |" not in page
+
+
+def test_a_notebook_begins_with_every_stored_run_that_has_rows_of_its_own():
+    tables = {number: beside(number).data for number in ("02", "03")}
+    assert all(text in tables["03"] for text in ("| photographs (2) |", "| AdvCAM: ReCAM |"))
+    assert "photographs (2)" not in tables["02"]
 
 
 def test_readme_and_results_are_in_step_with_what_is_stored():

@@ -1,11 +1,13 @@
 """Heads on fixed features: the same losses and maps as with a backbone, and what every training records."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
 
 import recamlib as rc
-from recamlib.engine.extract import extract_scale_maps
+from recamlib.engine.extract import extract_scale_maps, image_features
 from recamlib.errors import SettingsError
 from recamlib.method.losses import bce_loss, reactivation_loss
 from recamlib.method.maps import class_activation_maps, class_features, combine_weights
@@ -62,6 +64,16 @@ def test_maps_of_stored_features_are_those_of_the_network():
         for mine, theirs in zip(item["scales"], wanted):
             got = torch.from_numpy(mine.copy())[stage.options.index(option)]
             assert torch.allclose(got, theirs[0], rtol=2e-2, atol=2e-2 * float(theirs.max()))
+
+
+def test_features_take_the_same_time_for_all_that_share_them(monkeypatch):
+    def slow(*given, **more):
+        return time.sleep(1) or image_features(*given, **more)
+
+    monkeypatch.setattr("recamlib.stages.features.image_features", slow)
+    stages = [rc.ExtractCams(model=model, scales=(0.9,)) for model in (base(), reactivated())]
+    cam, recam = (rc.pipeline_cost(stage, split="train")["parts"] for stage in stages)
+    assert cam["extract features"] == recam["extract features"] > 1 > cam["extract maps"]
 
 
 def test_every_training_says_how_far_it_is():

@@ -5,7 +5,7 @@ import json
 import pytest
 
 import recamlib as rc
-from recamlib.errors import RecamError, SettingsError
+from recamlib.errors import RecamError
 from tests.made_up import result, row
 
 
@@ -24,9 +24,6 @@ def test_table_two_is_paper_beside_measured():
     verdicts = board.loc[[f"table2.irn.{column}" for column in columns], "verdict"]
     assert verdicts.tolist() == ["holds", "reference", "reference", "not run"]
     assert board.loc["table2.irn.recam_ut.voc12", "here"] == 3.0
-    for names, message in (([], "use one of"), (["irm"], "did you mean 'irn'")):
-        with pytest.raises(SettingsError, match=message):
-            rc.table2.systems({}, {}, methods=names)
 
 
 def test_benchmarks_are_stored(results, tmp_path, monkeypatch):
