@@ -150,14 +150,14 @@ def score_row(
 def recipe_frame(data: DataSettings, archs: Blocks, settings: Blocks) -> pd.DataFrame:
     """Return the settings that each network is trained with, one row per network."""
     rows = {arch: recipe(arch, data, own, settings) for arch, own in archs.items()}
-    usual = {name: TrainSegmenter.model_fields[name].default for name in ("optimizer", "jitter", "power")}
+    names = ("optimizer", "jitter", "power", "fixed_norm")
+    usual = {name: TrainSegmenter.model_fields[name].default for name in names}
     return pd.DataFrame.from_dict(rows, orient="index").fillna(usual)
 
 
 def balance_frame(shares: Mapping[Cell, Mapping[str, float]]) -> pd.DataFrame:
     """Return the share of pixels per class, and ignored, in percent."""
-    titles = {place.title: share for place, share in shares.items()}
-    return 100 * pd.DataFrame.from_dict(titles, orient="index")
+    return 100 * pd.DataFrame.from_dict({c.title: share for c, share in shares.items()}, orient="index")
 
 
 def class_frame(scores: Mapping[str, SegmentationScore]) -> pd.DataFrame:
