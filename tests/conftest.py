@@ -28,7 +28,6 @@ def close_figures():
 
 @pytest.fixture
 def results(tmp_path, monkeypatch):
-    """An empty results folder."""
     monkeypatch.setenv("RECAM_RESULTS", str(tmp_path / "results"))
     return tmp_path / "results"
 
@@ -57,7 +56,6 @@ def kit(tmp_path):
 
 @pytest.fixture
 def recam():
-    """Return a function that runs a command."""
     from typer.testing import CliRunner
 
     from recamlib.cli import app

@@ -63,7 +63,6 @@ def equal(rows: dict) -> list[list[str]]:
 
 
 def stored(notebook: Path) -> Path:
-    """Return the file that holds what a notebook's smoke run gave."""
     return BASELINES / f"{notebook.stem}_smoke.json"
 
 

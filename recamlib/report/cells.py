@@ -18,7 +18,7 @@ KINDS = {  # systems by name; of EDAM it is the merge alone, of CAM, not its cla
 NETWORKS = {"deeplabv2": "DeepLabV2", "deeplabv3plus": "DeepLabV3+", "upernet": "UPerNet"}
 # system to the one it is compared with, the same one without reactivation, or CAM
 PARTNERS = {"recam": "cam", "eps": "cam", "recam_e": "eps", "edam": "cam", "recam_m": "edam"}
-PARTNERS |= dict.fromkeys(("recam_w", "recam_w_prime", "recam_w_plus_w_prime"), "cam")  # Table 2's, ours
+PARTNERS |= {f"recam_w{end}": "cam" for end in ("", "_prime", "_plus_w_prime", "_times_w_prime")}
 TRUE_MASKS = "upper_bound"  # in place of a method: a network that learnt from true masks
 TABLES = {
     "table1": "Table 1: mIoU of pseudo masks (%)",

@@ -173,6 +173,6 @@ def _kinds() -> dict[str, Any]:
         "advcam_images": NonNegativeInt, "upper_bound": bool, "kind_images": NonNegativeInt,
         "saliency_folder": str, "irn": bool, "reading": field(library.ExtractCams, "reading"),
         "network": Literal[tuple(arch for arch in RECIPES if arch.startswith("deeplab"))],
-        "options": _several(Literal[OPTIONS[:-1]], at_least=0),  # w*w' has its row
+        "options": _several(Literal[OPTIONS], at_least=0),
         "segmented": _several(Literal[tuple(KINDS)], at_least=0),
     }  # fmt: skip

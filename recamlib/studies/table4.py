@@ -100,7 +100,7 @@ def plugged_in(table: Mapping[Cell, Any]) -> dict[str, Any]:
     claims, rows = {}, rows_of(table)
     for side, name in (("without", "ReCAM"), ("with", "ReCAM-E"), ("with", "ReCAM-M")):
         row, rule = rows.get(f"{side}_saliency.{name}"), "DeepLabV2's difference on val lies above zero"
-        answer, text = "not run", "no network of it and of its baseline was trained"
+        answer, text = "not run", "no DeepLabV2 of it and of its baseline was trained"
         if row and "difference_interval" in row:
             answer = row_verdict(row, +1)
             text = signed(row["difference"], *row["difference_interval"])

@@ -16,7 +16,6 @@ PASSES = FOLDER / "01_passes.ipynb"
 
 
 def given(*assignments: str, which: str = "01", folder: Path = FOLDER, profile: str = "smoke") -> dict:
-    """Return what differs from the cell after `assignments` of the command line."""
     extra = parameters.parse_assignments(assignments)
     return parameters.profile_parameters(profile, which, extra=extra, folder=folder)
 

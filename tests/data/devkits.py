@@ -27,7 +27,6 @@ def encoded(pixels: np.ndarray | Image.Image, kind: str, **more) -> bytes:
 
 
 def class_file(mask: np.ndarray) -> bytes:
-    """Return a mask as SBD stores it."""
     buffer, parts = io.BytesIO(), [(part, "O") for part in ("Segmentation", "Boundaries", "Categories")]
     classes = np.array([(mask, np.zeros(3), 1)], dtype=parts)
     scipy.io.savemat(buffer, {"GTcls": classes[None]}, do_compression=True)

@@ -32,6 +32,7 @@ def move(model, image, classes, scales=(1.0,), **more):
     ({"classes": torch.tensor([True, False, True])}, DataError, "multi-hot"),
     ({"classes": torch.tensor([0.0, 2.0])}, DataError, "expected indices"),
     ({"classes": torch.tensor([-1])}, DataError, "indices from 0 to 3"),
+    ({"classes": [4]}, DataError, "indices from 0 to 3"),
     ({"classes": torch.tensor([[0, 1]])}, DataError, "expected indices"),
     *(({"scales": s}, SettingsError, "must be numbers above 0") for s in ((0.0,), (1.0, -1.0), (math.nan,))),
     ({"scales": ()}, SettingsError, "at least one"),

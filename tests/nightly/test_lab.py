@@ -75,7 +75,6 @@ def until(true: Callable[[], object], what: str, page: Page) -> None:
 
 
 def open_notebook(page: Page, lab: str) -> None:
-    """Open the notebook and wait until its kernel takes cells."""
 
     def answers() -> bool:
         try:

@@ -18,10 +18,10 @@ pytestmark = pytest.mark.usefixtures("results")
 ONE, CLOSE, FAR, WIDE = [50.0, 51.0, 52.0], [50.1, 51.2, 52.1], [40.0, 41.1, 42.0], [40.0, 51.0, 62.0]
 
 
-def rows():
+def rows(shift=0.0):
     base = [40.0, 41.0, 42.0]
     table = {"bce_only": table_row(base), "sce_only": table_row([35.0, 36.0, 37.5], baseline=base)}
-    row = table_row([45.0, 46.1, 47.2], baseline=base, fixed=30.0)
+    row = table_row([45.0 + shift, 46.1 + shift, 47.2 + shift], baseline=base, fixed=30.0)
     return table | dict.fromkeys(rc.table1.ROWS.values(), row)
 
 
@@ -51,6 +51,12 @@ def test_a_result_has_an_address_and_everything_it_rests_on(results):
     assert rc.results.read(results / "02_table1_ablations" / "latest_smoke.json") == result
     with pytest.raises(TypeError, match="a result holds a object"):
         record(odd=object())
+
+
+def test_verdicts_follow_the_sign_and_the_interval():
+    noisy = rows() | {"recam_w": table_row([30.0, 45.0, 50.0], baseline=[40.0, 41.0, 42.0])}
+    for table, answer in ((rows(), "holds"), (rows(shift=-12), "does not hold"), (noisy, "cannot tell")):
+        assert rc.table1.any_option_beats_cam(table)["prose.any_option_beats_cam"]["verdict"] == answer
 
 
 @pytest.mark.parametrize("curve, answer", [
@@ -119,7 +125,7 @@ def test_a_run_whose_recipe_failed_carries_no_verdict_and_strings_of_data_stay_s
     assert not [r for r in rc.results.load_results() if r["images"] == {"train": 9, "scored": 9}]
     nasty = {"prose.any_option_beats_cam": rc.claims.sentence("holds", "<script>|alert(1)</script>")}
     text = rc.tables.discussion(rc.results.read(record(claims=nasty))).data
-    assert "<script>" not in text and "&lt;script&gt;\\|alert" in text
+    assert "<script>" not in text and "&lt;script&gt;\\|alert" in text and "synthetic" in text
     with pytest.raises(RecamError, match="'maybe'"):
         rc.claims.sentence("maybe", "")
 
