@@ -71,8 +71,8 @@ def measured(result: dict[str, Any]) -> pd.DataFrame:
         claim = claims.get(name, Claim(name, ""))
         paper = claim.difference if claim.baseline else None
         low, high = row.get("difference_interval", (None, None))
-        answer = row_verdict(row, 1 if paper is None else paper)
-        drawn = row.get("difference_over_images")
+        own = float(abs(row.get("difference", 0.0)) >= 0.05)  # 0.0 is neither above nor below
+        answer, drawn = row_verdict(row, own if paper is None else paper), row.get("difference_over_images")
         rows[words(name)] = {
             "paper": claim.value, "here": row["mean"], "low": row.get("low"), "high": row.get("high"),
             "paper's difference": paper, "difference": row.get("difference"), "difference low": low,
