@@ -34,10 +34,8 @@ def readme_table(results: Sequence[dict[str, Any]]) -> str:
     ]  # fmt: skip
     if not runs:
         return "Nothing is stored yet."
-    names = [
-        f"{run['parameters']['backbone']}{', heads' * fixed_features(run)} ({n})"
-        for n, run in enumerate(runs, 1)
-    ]
+    given = [(run["parameters"]["backbone"], ", heads" * fixed_features(run)) for run in runs]
+    names = [f"{backbone}{heads} ({n})" for n, (backbone, heads) in enumerate(given, 1)]
     rows = [[TITLES[row], _paper(row), *(_difference(run["rows"].get(row)) for run in runs)] for row in SHOWN]
     notes = ["The first line is mIoU of pseudo masks, the others are differences to it; intervals, 95 %, are "
              "over seeds, where there is one over images.", ""]  # fmt: skip
@@ -46,7 +44,8 @@ def readme_table(results: Sequence[dict[str, Any]]) -> str:
         notes.append(f"- ({number}) {describe_data(run)}; converged: {text}.")
     notes += _cost_of_heads(runs)
     table = markdown_table(["Table 1, VOC", "paper, ResNet-50", *names], rows)
-    return "\n".join([table, "", *notes, "", _conclusion(runs)])
+    whole = table.replace(", +", ",\u00a0+").replace(", -", ",\u00a0-")  # an interval stays on one line
+    return "\n".join([whole, "", *notes, "", _conclusion(runs)])
 
 
 def _cost_of_heads(runs: Sequence[dict[str, Any]]) -> list[str]:
