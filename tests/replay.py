@@ -78,12 +78,12 @@ def moved(rows: dict, wanted: dict) -> dict[str, tuple[float, float]]:
             continue
         fewer = len(row["per_seed"]) < len(wanted[name]["per_seed"])
         for key in row:
-            pairs = [(row[key], wanted[name][key])]
-            if isinstance(row[key], list):
-                pairs = list(zip(row[key], wanted[name][key]))
-            elif fewer and key == "fixed":
+            many = isinstance(row[key], list)
+            pairs = list(zip(row[key], wanted[name][key])) if many else [(row[key], wanted[name][key])]
+            if fewer and key == "fixed":
                 continue
-            limit = TOLERANCE[key] * (5 if "plus_recam" in name else 3 if re.search(LOOSE, name) else 1)
+            far = 5 if key == "per_seed" and "deeplabv3plus_recam" in name else 3
+            limit = TOLERANCE[key] * (far if re.search(LOOSE, name) else 1)
             for seed, (here, there) in enumerate(pairs):
                 if not abs(here - there) <= limit:  # nan is neither
                     found[f"{name}, {key}" + f", seed {seed}" * (len(pairs) > 1)] = (there, here)
