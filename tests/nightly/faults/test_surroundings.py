@@ -157,9 +157,9 @@ def first(tmp_path_factory):
     *((f"{n} loader processes instead of none", 10, {"RECAM_WORKERS": str(n)}) for n in (1, 2)),
     *((f"maps of {n} images at once instead of 10", n, {}) for n in (1, 3)),
 ])  # fmt: skip
-def test_nothing_changes_a_bit(first, tmp_path, monkeypatch, what, window, environment):
-    monkeypatch.setattr(maps, "WINDOW", window)
-    assert gap(what, first, made(tmp_path, **environment)) == 0
+def test_nothing_changes_more_than_a_rounding(first, tmp_path, monkeypatch, what, window, environment):
+    monkeypatch.setattr(maps, "WINDOW", window)  # a batch of another size may be summed in another order
+    assert gap(what, first, made(tmp_path, **environment)) <= (0 if window == 10 else 1e-6)
 
 
 def test_another_number_of_threads_changes_little(first, tmp_path):
