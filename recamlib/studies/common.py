@@ -108,6 +108,7 @@ def _compute(by_seed: Sequence[Sequence[Score]]) -> None:
 
 
 def _all_results(scores: Sequence[Score]) -> None:
+    os.environ["RECAM_WORKERS"] = "0"  # no core is free for loaders, and this process could not start them
     _ = [score.result for score in scores]
 
 

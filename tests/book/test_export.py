@@ -73,8 +73,7 @@ def test_a_classifier_comes_back_with_both_heads_and_what_cannot_is_named(stages
 
 def test_a_network_comes_back_and_predicts_the_test_split(stages, recam, tmp_path):
     net = stages["net"]
-    score = rc.SegmentationScore(of=net)
-    before = dict(score.predictions())
+    before = dict(rc.SegmentationScore(of=net).predictions())
     path, card = export_row(run_of(net), "row", tmp_path / "net.safetensors")
     assert "recam submit" in card.read_text()
     again = rc.TrainSegmenter(**{**dict(net), "infra": {}, "weights": str(path), "steps": 0})

@@ -30,8 +30,7 @@ def eps(shares, saliency, present, **more):
     ([0.0, 0.0, 0.0, 0.0], [0, 0], [0.45, 0.4, 0.4, 0.1]),  # no class at all: the background alone
 ])  # fmt: skip
 def test_sides_follow_overlap_and_labels(saliency, present, estimate):
-    expected = np.mean((np.array(estimate) - saliency) ** 2)
-    assert eps(SHARES, saliency, present) == pytest.approx(expected)
+    assert eps(SHARES, saliency, present) == pytest.approx(np.mean((np.array(estimate) - saliency) ** 2))
 
 
 def test_the_overlap_has_to_be_exceeded_and_is_a_share_of_what_is_claimed():

@@ -85,8 +85,7 @@ def test_interval_equals_drawing_images_one_by_one():
     counts = made_up_counts(40, 5)
     rng = np.random.default_rng(7)
     drawn = rng.integers(0, 40, (200, 40))
-    values = [scores.mean_iou_from_counts(counts[d].sum(0)) for d in drawn]
-    expected = np.quantile(values, [0.025, 0.975])
+    expected = np.quantile([scores.mean_iou_from_counts(counts[d].sum(0)) for d in drawn], [0.025, 0.975])
     np.testing.assert_allclose(bootstrap_interval(counts, seed=7, repeats=200), expected, rtol=1e-12)
     low, high = bootstrap_interval(counts, seed=0)
     assert low < scores.mean_iou_from_counts(counts.sum(0)) < high

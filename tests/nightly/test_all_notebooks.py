@@ -23,8 +23,7 @@ def test_one_refinement_alone_can_be_run_again(number, others, executed, tmp_pat
     executed(notebook)  # leaves stages that this run reads back
     latest = results_dir() / notebook.stem / "latest_smoke.json"
     before = latest.read_bytes()
-    given = {"methods": ["irn"]}
-    run_notebook(number, profile="smoke", parameters=given, output_dir=tmp_path)
+    run_notebook(number, profile="smoke", parameters={"methods": ["irn"]}, output_dir=tmp_path)
     rows = json.loads(latest.read_text())["rows"]
     latest.write_bytes(before)
     assert {name.split(".")[0] for name in rows} == {"irn"} | others

@@ -82,5 +82,4 @@ def test_photographs_go_from_classifier_to_score():
 def test_photographs_go_through_refinement():
     maps = rc.AdvCams(model=classifier(6), scales=(0.5,), steps=2)
     net = rc.TrainBoundary(cams=maps, epochs=1, batch_size=2, crop=128, crf=False)
-    score = rc.Score(of=rc.Walk(cams=maps, boundary=net, power=1.5, steps=16), split="train")
-    assert 0 < score.miou < 100
+    assert 0 < rc.Score(of=rc.Walk(cams=maps, boundary=net, power=1.5, steps=16), split="train").miou < 100

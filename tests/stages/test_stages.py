@@ -15,6 +15,7 @@ from recamlib.method.scores import confusion, mean_iou
 from recamlib.stages import classify, maps, refine, saliency, score
 from recamlib.stages.base import Stage
 from recamlib.stages.segment import to_mask
+from tests.data.devkits import write_kit
 
 
 @pytest.mark.parametrize(("kind", "given", "message"), [
@@ -85,8 +86,7 @@ def test_the_same_seed_gives_the_same_bytes_and_damaged_weights_are_made_again(c
 def test_no_stage_before_the_score_can_open_a_mask(empty, no_masks):
     model = reactivated()
     assert classifier(loss="sce_single", probe=True).result["probe_logits"].shape == (2, 6, 5)
-    maps_of = cams(model, weights="w*w'")
-    stage = rc.SaliencyMerge(cams=walked(maps_of))
+    stage = rc.SaliencyMerge(cams=walked(cams(model, weights="w*w'")))
     assert len(list(stage.run("train"))) == 10 and rc.Classify(model=model).result["logits"].shape == (6, 5)
     for scored in (rc.Score(of=stage), rc.SaliencyScore(dataset=stage.dataset)):
         with pytest.raises(pytest.fail.Exception):
@@ -115,8 +115,7 @@ def test_access_to_masks_is_shut_while_stages_train_and_extract(empty, monkeypat
     for name, module in names.items():
         monkeypatch.setattr(module, name, functools.partial(peek, name, getattr(module, name)))
     monkeypatch.setitem(classify.LOSSES, "bce", classify.bce_loss)
-    walk = walked(cams(classifier(saliency=rc.Saliency())))
-    list(rc.SaliencyMerge(cams=walk).run("train"))
+    list(rc.SaliencyMerge(cams=walked(cams(classifier(saliency=rc.Saliency())))).run("train"))
     assert set(seen) == set(names)
 
 
@@ -195,3 +194,10 @@ def test_table_rows_and_examples_follow_their_rules():
     pictures = rc.examples(rows["cam"][0], rows["recam"][0], split="train", count=3)
     changes = [int(row["caption"].split("IoU ")[1]) for row in pictures]
     assert len(changes) == 3 and changes == sorted(changes, reverse=True)
+
+
+def test_seeds_side_by_side_train_whatever_the_loaders(empty, tmp_path, monkeypatch):
+    for name, value in (("RECAM_DATA", write_kit(tmp_path).parents[1]), ("RECAM_WORKERS", 1)):
+        monkeypatch.setenv(name, str(value))
+    models = [classifier(dataset=rc.DataSettings.of("voc12"), seed=seed) for seed in (0, 1)]
+    assert rc.score_table({"cam": [rc.Score(of=cams(model)) for model in models]})["cam"]["seeds"] == 2
