@@ -4,11 +4,10 @@ From a checkout, with PyTorch and without Jupyter::
 
     PYTHONPATH=. python benchmarks/full_size.py --data DATA --out full_size.json
 
-Weights are random: time is measured, nothing else. A training runs three times, of which the first warms up
-and the third is twice as long; what it takes longer than the second is counted, so that the look at
-convergence is not. Of maps, the first half warms up. The dense CRF, on the CPU everywhere, is left out: IRN's
-labels come from thresholds here. The file is written after every step, and a call goes on where the last one
-stopped.
+Weights are random: time is measured, nothing else. A training runs three times, once to warm up, then for
+one length and for several times that; what the last took longer is counted, without the look at convergence.
+Of maps, the first half warms up. The dense CRF, on the CPU everywhere, is left out: IRN's labels come from
+thresholds here. The file is written after every step, and a call goes on where the last one stopped.
 """
 
 import argparse
@@ -28,6 +27,7 @@ import recamlib as rc
 from recamlib.engine.device import commit, device_name, versions
 from recamlib.files import read_yaml
 from recamlib.paths import notebooks_dir, results_dir
+from recamlib.stages import classify
 from recamlib.studies.table3 import RECIPES
 
 IMAGES = 10_582  # of VOC's train_aug
@@ -40,10 +40,10 @@ def record(cost: Record, seconds: float, units: int) -> Record:
     return {"seconds": seconds, "units": units, "hours": seconds * units / 3600, "peak_memory_mib": peak}
 
 
-def training(make: Callable[[int, int], Any], count: int, units: int) -> Record:
-    """Return what one of `units` takes of a training stage, which `make` gives for a count and a seed."""
-    _, one, two = (make(n, seed).result["cost"] for n, seed in ((count, 1), (count, 0), (2 * count, 0)))
-    return record(two, (two["seconds"] - one["seconds"]) / count, units)
+def training(make: Callable[[int, int], Any], *, times: int, count: int, units: int) -> Record:
+    """Return what one of `units` takes of a training stage, of `count` once and of so many `times`."""
+    _, one, more = (make(n, seed).result["cost"] for n, seed in ((1, 1), (1, 0), (times, 0)))
+    return record(more, (more["seconds"] - one["seconds"]) / ((times - 1) * count), units)
 
 
 def maps(stage: Any, names: Sequence[str]) -> Record:
@@ -69,43 +69,44 @@ def random_weights() -> str:
 
 def steps(small: bool) -> Iterator[tuple[str, Callable[[], Record]]]:
     """Yield name and work of every step."""
-    count, weights = 4 if small else 208, random_weights()  # 200 images are looked at after every epoch
+    count, weights, classify.PROBED = 8 if small else 416, random_weights(), 1
     tiny = {"crop": 96, "batch_size": 2} if small else {}
     settings = read_yaml(notebooks_dir() / "profiles" / "voc12.yml")
     blocks = {name: settings[name] for name in (*TRAININGS, "ExtractCams", "AdvCams", "Walk")}
-    passes = {name: blocks[name].get("epochs", 3) for name in TRAININGS}
+    passes = {name: blocks[name].pop("epochs", 3) for name in TRAININGS}
     for name in TRAININGS:  # a rate at which nothing moves
-        blocks[name] = {**blocks[name], **tiny, "epochs": 1, "lr": 1e-7}
+        blocks[name] |= {**tiny, "lr": 1e-7}
     blocks["Reactivate"].pop("crop", None)
+    data = rc.DataSettings.of("voc12", train_images=count)
 
-    def classifier(images: int, seed: int) -> rc.TrainClassifier:
-        data = rc.DataSettings.of("voc12", train_images=images)
+    def classifier(epochs: int, seed: int) -> rc.TrainClassifier:
         given = {"dataset": data, "backbone": "resnet50", "weights": weights, "seed": seed}
-        return rc.make(rc.TrainClassifier, blocks, **given)
+        return rc.make(rc.TrainClassifier, blocks, **given, epochs=epochs)
 
-    def reactivated(images: int, seed: int) -> rc.Reactivate:
-        return rc.make(rc.Reactivate, blocks, base=classifier(images, seed))
+    def reactivated(epochs: int, seed: int) -> rc.Reactivate:
+        return rc.make(rc.Reactivate, blocks, base=classifier(1, seed), epochs=epochs)
 
-    cams = rc.make(rc.ExtractCams, blocks, model=reactivated(2 * count, 0), weights="w*w'")
+    cams = rc.make(rc.ExtractCams, blocks, model=reactivated(1, 0), weights="w*w'")
 
-    def boundary(images: int, seed: int) -> rc.TrainBoundary:
-        return rc.make(rc.TrainBoundary, blocks, cams=cams, limit=images, crf=False, seed=seed)
+    def boundary(epochs: int, seed: int) -> rc.TrainBoundary:
+        return rc.make(rc.TrainBoundary, blocks, cams=cams, epochs=epochs, crf=False, seed=seed)
 
-    def network(arch: str, steps: int, seed: int) -> rc.TrainSegmenter:
-        how = {**RECIPES[arch], "precision": "bf16-mixed", "lr": 1e-7, **tiny, "steps": steps, "seed": seed}
-        return rc.TrainSegmenter(arch=arch, masks=rc.PseudoMasks(maps=cams), **how)
+    def network(arch: str, times: int, seed: int) -> rc.TrainSegmenter:
+        how = {**RECIPES[arch], "precision": "bf16-mixed", "lr": 1e-7, **tiny, "steps": few * times}
+        return rc.TrainSegmenter(arch=arch, masks=rc.PseudoMasks(maps=cams), seed=seed, **how)
 
-    names = classifier(2 * count, 0).images().ids
-    walk = rc.make(rc.Walk, blocks, cams=cams, boundary=boundary(count, 0))
-    advcams = rc.make(rc.AdvCams, blocks, model=classifier(count, 0))
+    names, few = data.images("train_aug").ids, 2 if small else 15
+    walk = rc.make(rc.Walk, blocks, cams=cams, boundary=boundary(1, 0))
+    advcams = rc.make(rc.AdvCams, blocks, model=classifier(1, 0))
     for name, make in zip(TRAININGS, (classifier, reactivated, boundary), strict=True):
-        yield name, functools.partial(training, make, count, passes[name] * IMAGES)
+        units = passes[name] * IMAGES
+        yield name, functools.partial(training, make, times=2 if small else 6, count=count, units=units)
     yield "ExtractCams", functools.partial(maps, cams, names)
     yield "BoundaryMaps", functools.partial(maps, walk.boundaries, names[:64])
     yield "Walk", functools.partial(maps, walk, names[:64])
     for arch in ("deeplabv2", "upernet_swin", "deeplabv3plus"):
-        taken = functools.partial(training, functools.partial(network, arch), 2 if small else 15)
-        yield f"TrainSegmenter, {arch}", functools.partial(taken, RECIPES[arch]["steps"])
+        taken = functools.partial(training, functools.partial(network, arch), times=2, count=few)
+        yield f"TrainSegmenter, {arch}", functools.partial(taken, units=RECIPES[arch]["steps"])
     yield "AdvCams", functools.partial(maps, advcams, names[: 1 if small else 4])
 
 
