@@ -12,7 +12,6 @@ thresholds here. The file is written after every step, and a call goes on where 
 
 import argparse
 import functools
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 
 import torch
 import torchvision
-from gpu import write
+from gpu import resumed, write
 from safetensors.torch import save_file
 
 import recamlib as rc
@@ -69,7 +68,8 @@ def random_weights() -> str:
 
 def steps(small: bool) -> Iterator[tuple[str, Callable[[], Record]]]:
     """Yield name and work of every step."""
-    count, weights, classify.PROBED = 8 if small else 416, random_weights(), 1
+    classify.PROBED = 1  # images looked at after every epoch
+    count, weights = 8 if small else 416, random_weights()
     tiny = {"crop": 96, "batch_size": 2} if small else {}
     settings = read_yaml(notebooks_dir() / "profiles" / "voc12.yml")
     blocks = {name: settings[name] for name in (*TRAININGS, "ExtractCams", "AdvCams", "Walk")}
@@ -119,11 +119,12 @@ def main() -> None:
     args = parser.parse_args()
     os.environ |= {"TQDM_DISABLE": "1"} | ({"RECAM_DATA": str(args.data.resolve())} if args.data else {})
     report: Record = {"device": device_name(), "versions": versions(), "commit": commit()}
-    report |= json.loads(args.out.read_text(encoding="utf-8")) if args.out.is_file() else {"steps": {}}
+    report = resumed(report | {"small": args.small}, args.out)
+    taken = report.setdefault("steps", {})
     for name, work in steps(args.small):
-        if name not in report["steps"]:
-            report["steps"][name] = work()
-            print(name, report["steps"][name], flush=True)
+        if name not in taken:
+            taken[name] = work()
+            print(name, taken[name], flush=True)
             write(args.out, report)
 
 

@@ -280,11 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "device": device_name(), "processor": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(), "versions": versions(), "commit": commit(), "small": args.small,
     }  # fmt: skip
-    if args.out.is_file():
-        before = json.loads(args.out.read_text(encoding="utf-8"))
-        if other := [name for name in report if before.get(name) != report[name]]:
-            raise SystemExit(f"{args.out} has another {', '.join(other)}: give another --out")
-        report = before
+    report = resumed(report, args.out)
     steps = report.setdefault("steps", {})
     advcam = functools.partial(maps, steps=bench_advcam.STEPS)
     paths = {"random walk": walk, "class features": class_features, "extraction": maps, "AdvCAM": advcam,
@@ -316,6 +312,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         report["table1"] = summary(mine, per_seed=len({work.keywords["row"] for work in rows.values()}))
     write(args.out, report)
     print(f"{len(steps)} of {len(planned | rows)} steps are in {args.out}")
+
+
+def resumed(report: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return the report that a file holds, if there is one; it has to be of the same device and code."""
+    if not path.is_file():
+        return report
+    before = json.loads(path.read_text(encoding="utf-8"))
+    if other := [name for name in report if before.get(name) != report[name]]:
+        raise SystemExit(f"{path} has another {', '.join(other)}: give another --out")
+    return before
 
 
 def write(path: Path, report: dict[str, Any]) -> None:
